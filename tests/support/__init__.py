@@ -1,0 +1,1 @@
+"""What several tests share: waiting for facts, namespaces, foreign programs."""
