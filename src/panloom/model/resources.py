@@ -1,0 +1,250 @@
+"""Flat resources: what the documents mean once node sets are expanded and defaults filled in.
+
+Each is one entry of the store, as JSON, under its own key; everything below ``control/`` reads these and never YAML::
+
+    /want/platform             Platform      all that one set of control nodes runs
+    /want/node/n1              Node          a diskless machine
+    /want/image/web@1          Image         a read-only golden disk, one entry a version
+    /want/pan/shop             Pan           servers, LANs and disks, isolated from other PANs
+    /want/lan/shop/front       VirtualLan    one broadcast domain
+    /want/server/shop/web1     Server        a personality that wants a node
+    /want/volume/shop/web1     Volume        a server's disk, a copy-on-write clone of an image
+
+Placement, epochs, leases, MAC counters and secrets are no resources: they are records beside them.
+"""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+from panloom.values import MacAddress
+
+WANT = "/want/"
+
+Mac = Annotated[
+    MacAddress,
+    BeforeValidator(lambda value: MacAddress.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str),
+]
+AddressRange = tuple[IPv4Address, IPv4Address]
+"""First and last address, both included."""
+Auth = Literal["chap", "none"]
+Fence = Literal["storage+port", "power"]
+
+
+class Part(BaseModel):
+    """A piece of a resource; an unknown key in the store is a newer format, refused and never guessed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Resource(Part):
+    """What has a key of its own."""
+
+    kind: ClassVar[str]
+    """The noun of keys, command line and API."""
+
+    name: str
+
+    @property
+    def label(self) -> str:
+        """The name within its kind: ``n1``, ``web@1``, ``shop/web1``."""
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """Where it is stored."""
+        return f"{WANT}{self.kind}/{self.label}"
+
+
+class Member(Resource):
+    """What belongs to a PAN."""
+
+    pan: str
+
+    @property
+    def label(self) -> str:
+        """``PAN/name``."""
+        return f"{self.pan}/{self.name}"
+
+
+class ControlNode(Part):
+    """The control node itself."""
+
+    serial: int = 0x504C
+    """16 bits that tell its virtual MACs from another control node's."""
+
+
+class StorageNetwork(Part):
+    """The network that boots machines and carries their disks."""
+
+    interface: str
+    address: IPv4Address
+    """The control node's own."""
+    subnet: IPv4Network
+    discovery: AddressRange | None = None
+    """Lent to machines that no Node document names; None leaves them unanswered."""
+    http_port: int = 8080
+    iscsi_port: int = 3260
+
+
+class Liveness(Part):
+    """When a silent server counts as dead."""
+
+    interval_seconds: float = 0.5
+    timeout_seconds: float = 2.0
+    max_simultaneous: int = 2
+    """More servers than this silent at once: our own network is suspected, nothing is fenced."""
+
+
+class Platform(Resource):
+    """All that one set of control nodes runs; there is one."""
+
+    kind = "platform"
+    control: ControlNode = ControlNode()
+    storage: StorageNetwork
+    auth: Auth = "chap"
+    approve: Literal["manual", "always"] = "manual"
+    """Whether a discovered machine becomes a spare by itself."""
+    liveness: Liveness = Liveness()
+    boot_timeout_seconds: float = 90.0
+    max_boot_attempts: int = 3
+
+    @property
+    def key(self) -> str:
+        """There is one platform, so its key has no name."""
+        return f"{WANT}platform"
+
+
+class SocketPower(Part):
+    """Power through a Unix socket that speaks JSON lines."""
+
+    driver: Literal["socket"] = "socket"
+    path: str
+    name: str
+    """The machine's name at the far end."""
+
+
+class Node(Resource):
+    """A diskless machine; it keeps its hardware MAC and storage address for ever."""
+
+    kind = "node"
+    mac: Mac
+    address: IPv4Address
+    port: str
+    """The interface of the control node where its cable ends."""
+    memory_octets: int
+    power: SocketPower | None = None
+    """None: nobody but a person can switch it."""
+
+
+class Image(Resource):
+    """One version of a read-only golden disk."""
+
+    kind = "image"
+    version: int
+    source: str
+    """Path on the control node."""
+
+    @property
+    def label(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+class Pan(Resource):
+    """A named set of servers, LANs and disks, isolated from other PANs."""
+
+    kind = "pan"
+
+
+class VirtualLan(Member):
+    """One broadcast domain."""
+
+    kind = "lan"
+    subnet: IPv4Network
+    range: AddressRange | None = None
+    """Lent to NICs without an address of their own."""
+    router: IPv4Address | None = None
+    dns: tuple[IPv4Address, ...] = ()
+    domain: str | None = None
+
+
+class Disk(Part):
+    """The server's root disk."""
+
+    size_octets: int = 0
+    """0 is the image's own size."""
+
+
+class Nic(Part):
+    """A virtual NIC; its MAC is a record, as no two may ever be the same."""
+
+    lan: str
+    address: IPv4Address | None = None
+    """None: one from the LAN's range."""
+
+
+class Needs(Part):
+    """What a node must have to be this server."""
+
+    memory_octets: int = 0
+
+
+class Failover(Part):
+    """What happens when the server's node dies."""
+
+    enabled: bool = True
+    within_seconds: float = 10.0
+    fence: Fence = "storage+port"
+
+
+class Server(Member):
+    """A personality that wants a node."""
+
+    kind = "server"
+    image: str
+    """As written: ``web@1``, or ``web`` for the newest version when its disk is made."""
+    disk: Disk = Disk()
+    nics: tuple[Nic, ...] = ()
+    node: str | None = None
+    """A preference, not a promise."""
+    needs: Needs = Needs()
+    failover: Failover = Failover()
+    auth: Auth | None = None
+    """None: the platform's."""
+
+
+class Volume(Member):
+    """A copy-on-write clone of an image; each server has one by its own name."""
+
+    kind = "volume"
+    image: str
+    """Always with its version."""
+    size_octets: int = 0
+    """0 is the image's own size."""
+
+    @property
+    def storage_name(self) -> str:
+        """What the storage process calls it."""
+        return f"{self.pan}.{self.name}"
+
+
+KINDS: dict[str, type[Resource]] = {
+    kind.kind: kind for kind in (Platform, Node, Image, Pan, VirtualLan, Server, Volume)
+}
+"""In the order in which they are made: nothing refers to a later kind."""
+
+
+def encode(resource: Resource) -> bytes:
+    """Return the JSON that is stored."""
+    return resource.model_dump_json().encode()
+
+
+def decode(key: str, value: bytes) -> Resource:
+    """Read a stored entry back; ``ValueError`` when the key or a field is of a newer or unknown format."""
+    kind, _, _ = key.removeprefix(WANT).partition("/")
+    if not key.startswith(WANT) or kind not in KINDS:
+        raise ValueError(f"{key} is no resource this version knows")
+    return KINDS[kind].model_validate_json(value)
