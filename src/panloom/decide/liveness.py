@@ -1,0 +1,97 @@
+"""When is a machine dead?  Only when nothing has been heard of it, by anyone, while we ourselves were awake.
+
+Signs of life are a NOP-In that the node's kernel answered (or any other PDU), a beacon under the epoch's key, and the power
+state.  A server is watched from its first sign of life under its epoch; before that its boot has a deadline of its own.
+
+    watch(server, now)  heard(server, at)  late(now)  forget(server)  ->  verdicts(now)
+
+Three things make silence worthless as evidence, and then everything is *held*: the silence of every server begins anew.
+
+    our own loop came late by more than an interval      (we were paused, or the machine was)
+    the storage process did not answer or has restarted  (nobody was there to hear)
+    more servers fell silent at once than max_simultaneous (it is the network or ourselves, not they): probe again
+"""
+
+from enum import Enum
+
+import msgspec
+
+
+class Verdict(Enum):
+    """What silence means."""
+
+    DEAD = "dead"
+    HELD = "held"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One verdict and the servers it is about."""
+
+    verdict: Verdict
+    servers: tuple[str, ...]
+    why: str
+
+
+class Liveness:
+    """Watches servers for silence; all times are monotonic seconds."""
+
+    def __init__(self, *, interval_seconds: float, timeout_seconds: float, max_simultaneous: int) -> None:
+        self.interval_seconds = interval_seconds
+        self.timeout_seconds = timeout_seconds
+        self.max_simultaneous = max_simultaneous
+        self._heard: dict[str, float] = {}
+        self._last_tick: float | None = None
+        self._held_reported = False
+
+    def watch(self, server: str, now: float) -> None:
+        """Begin to expect signs of life of a server; nothing changes if it is watched already."""
+        self._heard.setdefault(server, now)
+
+    def forget(self, server: str) -> None:
+        """Expect nothing of a server any more."""
+        self._heard.pop(server, None)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The servers of which signs of life are expected."""
+        return tuple(self._heard)
+
+    def heard(self, server: str, at: float) -> None:
+        """Note a sign of life at ``at``; older ones than known and those of servers not watched change nothing."""
+        known = self._heard.get(server)
+        if known is not None and at > known:
+            self._heard[server] = at
+
+    def silence(self, server: str, now: float) -> float | None:
+        """Return for how many seconds nothing was heard of a server, None if it is not watched."""
+        at = self._heard.get(server)
+        return None if at is None else max(0.0, now - at)
+
+    def hold(self, until: float) -> None:
+        """Let every server's silence begin no earlier than ``until``: what went before proves nothing."""
+        for server, at in self._heard.items():
+            self._heard[server] = max(at, until)
+
+    def verdicts(self, now: float) -> tuple[Finding, ...]:
+        """Judge the silence of all watched servers; call it about once an interval."""
+        late = self._last_tick is not None and now - self._last_tick > 2 * self.interval_seconds + 0.1
+        paused = now - (self._last_tick if self._last_tick is not None else now)
+        self._last_tick = now
+        if late:
+            self.hold(now)
+            return (Finding(Verdict.HELD, self.watched, f"we were late ourselves by {paused:.1f} s"),)
+        silent = tuple(sorted(server for server, at in self._heard.items() if now - at > self.timeout_seconds))
+        if not silent:
+            self._held_reported = False
+            return ()
+        if len(silent) > self.max_simultaneous:
+            first = not self._held_reported
+            self._held_reported = True
+            self.hold(now)
+            why = f"{len(silent)} servers fell silent at once (max_simultaneous is {self.max_simultaneous})"
+            return (Finding(Verdict.HELD, silent, why),) if first else ()
+        # Neighbours that are half-way to silence may be falling with them: wait until it is clear how many they are.
+        falling = [s for s, at in self._heard.items() if self.timeout_seconds / 2 < now - at <= self.timeout_seconds]
+        if falling and len(silent) + len(falling) > self.max_simultaneous:
+            return ()
+        return (Finding(Verdict.DEAD, silent, f"nothing heard for {self.timeout_seconds:g} s"),)

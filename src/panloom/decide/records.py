@@ -1,0 +1,134 @@
+"""What Panloom keeps beside the documents people write: placement, epochs, secrets, virtual MACs, quarantine, boots.
+
+    /record/server/PAN/SERVER   ServerRecord   one per server: where it is, under which epoch, and how far a move has come
+    /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
+    /record/discovered/MAC      Discovered     a machine that asked to boot and that no document names
+    /record/boot/NODE           BootRecord     the stages of a machine's last boot
+
+A server's life (``Phase``)::
+
+              place                     sign of life
+    WAITING ─────────▶ BOOTING ─────────────────────▶ UP
+       ▲                  │ given up, changed,           │ silent, powered off,
+       │  fenced          │ deleted                      │ changed, moved, deleted
+       └────────────── FENCING ◀─────────────────────────┘
+
+A node belongs to at most one server: ``ServerRecord.node`` and ``NodeRecord.server`` change in one commit.  While a server is
+FENCING it still holds its node: the node is free again when the fence is complete.
+"""
+
+from enum import Enum
+
+import msgspec
+
+from panloom.values import Iqn
+
+BASE_IQN = "iqn.2026-11.dev.panloom"
+
+
+class Phase(Enum):
+    """Where a server's life stands; see the picture above."""
+
+    WAITING = "waiting"
+    BOOTING = "booting"
+    UP = "up"
+    FENCING = "fencing"
+
+
+class Step(Enum):
+    """The steps of a fence, in their order; each is durable before the next begins (design: fence first)."""
+
+    EPOCH = "epoch"
+    REFUSE_LOGINS = "refuse logins"
+    DROP_SESSIONS = "drop sessions"
+    DRAIN_WRITES = "drain writes"
+    FILTER_PORT = "filter port"
+    POWER_OFF = "power off"
+
+
+STEPS = tuple(Step)
+
+
+class VirtualNic(msgspec.Struct, frozen=True):
+    """A virtual MAC once given to a server's link to a LAN; it stays with the server for ever (line 106)."""
+
+    lan: str
+    mac: str
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """A fence under way: the node that is shut out, why, and the last step that is known to hold."""
+
+    node: str
+    cause: str
+    done: Step
+    started_at: float  # wall clock, seconds
+    power_confirmed: bool = False
+    restart: bool = False  # the node is not at fault: it may take the server again at once
+
+
+class ServerRecord(msgspec.Struct, frozen=True):
+    """One server's placement. ``epoch`` only grows; ``secret`` and ``beacon_key`` (hex) are new with each epoch."""
+
+    phase: Phase
+    epoch: int
+    node: str | None = None
+    since: float = 0.0  # wall clock of the last change of phase, seconds
+    secret: str = ""
+    beacon_key: str = ""
+    nics: tuple[VirtualNic, ...] = ()
+    boot_attempts: int = 0  # resets on this node since it was placed there
+    personality: str = ""  # digest of what the node was booted with
+    fence: Fence | None = None
+    moves: int = 0
+
+
+class NodeRecord(msgspec.Struct, frozen=True):
+    """One machine. ``quarantined`` is the reason it may not be used until a person releases it, or None."""
+
+    server: str | None = None  # PAN/SERVER
+    quarantined: str | None = None
+    power_unknown: bool = False  # fenced without a confirmed power-off: not free before it is seen off or fresh
+
+
+class Discovered(msgspec.Struct, frozen=True):
+    """A machine that asked to boot and is named by no document."""
+
+    mac: str
+    address: str
+    first_seen: float
+    port: str | None = None
+
+
+class BootRecord(msgspec.Struct, frozen=True):
+    """Stages of a machine's last boot: name and seconds since ``at`` (wall clock)."""
+
+    at: float
+    stages: tuple[tuple[str, float], ...]
+    server: str | None = None
+    epoch: int = 0
+
+
+def target_of(server: str) -> Iqn:
+    """Return the target that carries the server's root disk, LUN 0; ``server`` is PAN/SERVER."""
+    return Iqn(f"{BASE_IQN}:{server.replace('/', '.')}")
+
+
+def personality_target_of(server: str) -> Iqn:
+    """Return the target whose read-only LUN 0 carries the server's personality."""
+    return Iqn(f"{target_of(server)}.personality")
+
+
+def initiator_of(node: str) -> Iqn:
+    """Return the initiator name a machine logs in with, whatever server it carries."""
+    return Iqn(f"{BASE_IQN}:node.{node}")
+
+
+def volume_of(server: str) -> str:
+    """Return the name of the volume that is the server's root disk."""
+    return server.replace("/", ".")
+
+
+def user_of(server: str, epoch: int) -> str:
+    """Return the CHAP user of a server at an epoch."""
+    return f"{server.replace('/', '.')}.{epoch}"

@@ -1,0 +1,169 @@
+"""What to do next for one server: its document and record on one side, what is observed on the other.
+
+``next_act`` looks at one ``ServerView`` and names one act, or nothing.  The reconciler carries it out, looks again and asks again,
+until there is nothing to do.  A start, a crash half-way, an edited document and a fail-over are the same loop:
+
+    WAITING   make its volume · (placement, over all servers together, is ``placement.place``)
+    BOOTING   admit the node to disk and port · power on · reset when no stage is reached for too long · give up
+    UP        keep disk and port admitted · fence when the node is dead, the document changed, or the server is not wanted
+    FENCING   the next step of the fence · finish
+"""
+
+import msgspec
+
+from panloom.decide import failover
+from panloom.decide.records import Phase, ServerRecord, Step
+
+
+class ServerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One server as it should be and as it is.
+
+    ``admitted``: the storage process grants exactly this epoch, node and personality.  ``port_open``: the kernel lets exactly its
+    addresses pass.  ``power``: None when unknown.  ``stalled_seconds``: time since the boot last reached a stage.
+    """
+
+    name: str
+    wanted: bool
+    record: ServerRecord
+    volume_ready: bool = False
+    image_ready: bool = True
+    admitted: bool = False
+    port_open: bool = False
+    has_power: bool = True
+    power: bool | None = None
+    alive: bool = False
+    dead: str | None = None
+    enabled: bool = True
+    personality: str = ""
+    stalled_seconds: float = 0.0
+    boot_timeout_seconds: float = 90.0
+    max_boot_attempts: int = 3
+
+
+class MakeVolume(msgspec.Struct, frozen=True):
+    """Clone the server's disk from its image."""
+
+
+class Admit(msgspec.Struct, frozen=True):
+    """Grant disk and personality to the node under the record's epoch."""
+
+
+class OpenPort(msgspec.Struct, frozen=True):
+    """Let the server's addresses pass at the node's port."""
+
+
+class PowerOn(msgspec.Struct, frozen=True):
+    """Switch the node on."""
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """Start the node's firmware again; ``attempt`` counts from 1."""
+
+    attempt: int
+    why: str
+
+
+class Quarantine(msgspec.Struct, frozen=True):
+    """Take the node out of use until a person releases it, and fence it."""
+
+    why: str
+
+
+class MarkUp(msgspec.Struct, frozen=True):
+    """The server has shown a sign of life."""
+
+
+class BeginFence(msgspec.Struct, frozen=True):
+    """Raise the epoch and shut the node out; ``restart``: the node is not at fault."""
+
+    cause: str
+    restart: bool = False
+
+
+class FenceStep(msgspec.Struct, frozen=True):
+    """Carry out one step of the fence."""
+
+    step: Step
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The fence is complete: the server waits for a node."""
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """The server is not wanted and holds no node: take its exports and record away, leave its volume."""
+
+
+Act = (
+    MakeVolume
+    | Admit
+    | OpenPort
+    | PowerOn
+    | Reset
+    | Quarantine
+    | MarkUp
+    | BeginFence
+    | FenceStep
+    | Finish
+    | Forget
+)
+
+
+def next_act(view: ServerView) -> Act | None:
+    """Return the one thing to do now for this server, None when it is as it should be or must wait for something."""
+    match view.record.phase:
+        case Phase.WAITING:
+            if not view.wanted:
+                return Forget()
+            return MakeVolume() if not view.volume_ready and view.image_ready else None
+        case Phase.BOOTING:
+            return _booting(view)
+        case Phase.UP:
+            return _up(view)
+        case Phase.FENCING:
+            fence = view.record.fence
+            step = failover.next_step(fence) if fence else None
+            return FenceStep(step) if step else Finish()
+
+
+def _booting(view: ServerView) -> Act | None:
+    if not view.wanted:
+        return BeginFence("the server is deleted", restart=True)
+    if view.personality != view.record.personality:
+        return BeginFence("its document changed", restart=True)
+    if not view.admitted:
+        return Admit()
+    if not view.port_open:
+        return OpenPort()
+    if view.alive:
+        return MarkUp()
+    attempts = view.record.boot_attempts
+    if view.has_power and view.power is False:
+        # A first power-on is no failure; a machine that switched itself off while booting is.
+        if attempts == 0:
+            return PowerOn()
+        return _boot_failed(view, "it switched itself off") if attempts >= view.max_boot_attempts else PowerOn()
+    # Each further attempt gets more time than the one before: a slow machine is not a broken one.
+    patience = view.boot_timeout_seconds * (1 + 0.5 * attempts)
+    if view.stalled_seconds > patience:
+        return _boot_failed(view, f"no progress for {view.stalled_seconds:.0f} s")
+    return None
+
+
+def _boot_failed(view: ServerView, why: str) -> Act | None:
+    attempts = view.record.boot_attempts
+    if attempts >= view.max_boot_attempts:
+        return Quarantine(f"it did not boot {view.name}: {why}, after {attempts} resets")
+    return Reset(attempts + 1, why) if view.has_power else None
+
+
+def _up(view: ServerView) -> Act | None:
+    if not view.wanted:
+        return BeginFence("the server is deleted", restart=True)
+    if view.dead is not None and view.enabled:
+        return BeginFence(view.dead)
+    if view.personality != view.record.personality:
+        return BeginFence("its document changed", restart=True)
+    if not view.admitted:
+        return Admit()
+    return None if view.port_open else OpenPort()
