@@ -8,11 +8,12 @@ Everything Panloom must remember goes through these nine calls, and every store 
 
     get, range     what is durable now; a range comes with the revision it is a picture of
     commit         all or nothing, if every expected revision still holds; on return it is on stable storage
-    watch          every change after a revision, in order, none missing:  range(p) then watch(p, after=snapshot.revision)
+    watch          every change after a revision, in order, none missing: range(p), then watch(p, after=its revision)
     grant, keep    a lease of so many seconds; keys put under it vanish together, in one commit, when it ends
     close          waits for the commits already begun
 
-A key begins with ``/`` and is printable ASCII of at most 512 octets; keys sort by their octets.  A value has at most 1 MiB.
+A key begins with ``/`` and is printable ASCII of at most 512 octets; keys sort by their octets.  A value has at most
+1 MiB.
 """
 
 import re
@@ -62,8 +63,9 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 class Store(Protocol):
     """A store of revisioned keys.
 
-    Each call raises ``UnavailableError`` when the store cannot be read or written, and ``ValueError`` for a key or value outside the
-    limits above.  A commit whose caller was cancelled, or that raised ``UnavailableError``, has happened whole or not at all.
+    Each call raises ``UnavailableError`` when the store cannot be read or written, and ``ValueError`` for a key or
+    value outside the limits above.  A commit whose caller was cancelled, or that raised ``UnavailableError``, has
+    happened whole or not at all.
     """
 
     async def get(self, key: str) -> Entry | None:
@@ -84,9 +86,10 @@ class Store(Protocol):
     ) -> int:
         """Change keys if all of ``expect`` holds, and return the revision once it is on stable storage.
 
-        ``expect`` maps a key to the revision it must have now, ``ABSENT`` if it must not exist.  A put makes the key belong to
-        ``lease``, or to none.  Deleting an absent key is no change; a commit that changes nothing returns the current revision.
-        Raises ``ConflictError``, with nothing changed, if an expectation fails or the lease has ended.
+        ``expect`` maps a key to the revision it must have now, ``ABSENT`` if it must not exist.  A put makes the key
+        belong to ``lease``, or to none.  Deleting an absent key is no change; a commit that changes nothing returns the
+        current revision.  Raises ``ConflictError``, with nothing changed, if an expectation fails or the lease has
+        ended.
         """
         ...
 
@@ -118,16 +121,14 @@ def check_key(key: str) -> None:
     """Raise ``ValueError`` unless ``key`` is one the contract allows."""
     if not key or not _PREFIX.match(key):
         raise ValueError(
-            f"{key!r} is no key; it begins with / and is printable ASCII of at most {MAX_KEY_OCTETS} octets"
+            f"{key!r} is no key; one begins with / and is printable ASCII of at most {MAX_KEY_OCTETS} octets"
         )
 
 
 def check_prefix(prefix: str) -> None:
     """Raise ``ValueError`` unless ``prefix`` is empty or could begin a key."""
     if not _PREFIX.match(prefix):
-        raise ValueError(
-            f"{prefix!r} is no prefix of a key; it begins with / and is printable ASCII of at most {MAX_KEY_OCTETS} octets"
-        )
+        raise ValueError(f"{prefix!r} begins no key; a key begins with / and is printable ASCII")
 
 
 def check_commit(expect: Mapping[str, int], put: Mapping[str, bytes], delete: Collection[str]) -> None:

@@ -1,0 +1,171 @@
+"""The embedded store: one SQLite file, in WAL mode with synchronous=FULL.
+
+event loop                           threads
+commit ─────────────────────────────► writer: one transaction for all that wait (``sqlite_writer``)
+   ▲                                     │ fsync
+   └───────────── revision ◄─────────────┤
+watch  ◄──────────── wake ───────────────┘
+   └──► reads what is new ──────────► reader: a connection of its own; sees durable transactions only
+get, range ─────────────────────────►
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from panloom.errors import UnavailableError
+from panloom.state import sqlite_file
+from panloom.state.contract import NOTHING, Change, Entry, Snapshot, check_commit, check_key, check_prefix
+from panloom.state.sqlite_writer import Batch, Writer
+
+Result = TypeVar("Result")
+
+_AFTER_KEYS = "\x7f"  # sorts after every character of a key
+_CHANGES_AT_ONCE = 1000
+
+
+class SqliteStore:
+    """A ``contract.Store`` in one file, for one process and one event loop; made by ``open``."""
+
+    def __init__(self, reader: sqlite3.Connection, writer: sqlite3.Connection, lock: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self._read_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state-reader")
+        self._writer = Writer(writer, published=lambda: self._loop.call_soon_threadsafe(self._wake))
+        self._lock = lock
+        self._watchers: set[asyncio.Event] = set()
+        self._closed = False
+        self._writer.start()
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Open the store in ``path``, made if absent; ``UnavailableError`` if it is in use, foreign or newer."""
+        lock = sqlite_file.take_lock(path)
+        try:
+            writer = sqlite_file.connect(path)
+            sqlite_file.prepare(writer, path)
+            return cls(sqlite_file.connect(path), writer, lock)
+        except sqlite3.Error as error:
+            os.close(lock)
+            raise UnavailableError(f"{path} cannot be opened: {error}") from error
+
+    async def get(self, key: str) -> Entry | None:
+        """See ``contract.Store.get``."""
+        check_key(key)
+        rows = await self._read(partial(self._rows, "SELECT key, value, revision FROM entry WHERE key = ?", key))
+        return Entry(*rows[0]) if rows else None
+
+    async def range(self, prefix: str) -> Snapshot:
+        """See ``contract.Store.range``."""
+        check_prefix(prefix)
+        return await self._read(partial(self._snapshot, prefix))
+
+    async def commit(
+        self,
+        *,
+        expect: Mapping[str, int] = NOTHING,
+        put: Mapping[str, bytes] = NOTHING,
+        delete: Collection[str] = (),
+        lease: int | None = None,
+    ) -> int:
+        """See ``contract.Store.commit``."""
+        check_commit(expect, put, delete)
+        if lease is not None:
+            raise UnavailableError("this store keeps no leases")
+        return await self._write(partial(Batch.commit, expect=expect, put=put, delete=delete))
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
+        """See ``contract.Store.watch``."""
+        check_prefix(prefix)
+        place = (after, _AFTER_KEYS)
+        news = asyncio.Event()
+        self._watchers.add(news)
+        try:
+            while True:
+                news.clear()
+                changes, place = await self._read(partial(self._changes, prefix, place))
+                for change in changes:
+                    yield change
+                if not changes:
+                    await news.wait()
+        finally:
+            self._watchers.discard(news)
+
+    async def grant(self, seconds: float) -> int:
+        """See ``contract.Store.grant``."""
+        raise UnavailableError("this store keeps no leases")
+
+    async def keep(self, lease: int) -> None:
+        """See ``contract.Store.keep``."""
+        raise UnavailableError("this store keeps no leases")
+
+    async def revoke(self, lease: int) -> None:
+        """See ``contract.Store.revoke``."""
+        raise UnavailableError("this store keeps no leases")
+
+    async def close(self) -> None:
+        """See ``contract.Store.close``."""
+        if self._closed:
+            return
+        await self._read(self._reader.close)
+        self._closed = True
+        self._wake()
+        self._writer.stop()
+        await asyncio.to_thread(self._writer.join)
+        self._read_thread.shutdown()
+        os.close(self._lock)
+
+    def _wake(self) -> None:
+        for news in self._watchers:
+            news.set()
+
+    async def _write(self, request: Callable[[Batch], Result]) -> Result:
+        if self._closed:
+            raise UnavailableError("the state store is closed")
+        return await asyncio.wrap_future(self._writer.submit(request))
+
+    async def _read(self, question: Callable[[], Result]) -> Result:
+        if self._closed:
+            raise UnavailableError("the state store is closed")
+        try:
+            return await self._loop.run_in_executor(self._read_thread, question)
+        except sqlite3.Error as error:
+            raise UnavailableError(f"the state store cannot be read: {error}") from error
+
+    def _snapshot(self, prefix: str) -> Snapshot:
+        self._reader.execute("BEGIN")
+        rows = self._rows(
+            "SELECT key, value, revision FROM entry WHERE key >= ? AND key < ? ORDER BY key",
+            prefix,
+            prefix + _AFTER_KEYS,
+        )
+        revision = self._revision()
+        self._reader.execute("COMMIT")
+        return Snapshot(revision, tuple(Entry(*row) for row in rows))
+
+    def _changes(self, prefix: str, place: tuple[int, str]) -> tuple[tuple[Change, ...], tuple[int, str]]:
+        """Return some changes after ``place``, a (revision, key), and the place to go on from."""
+        self._reader.execute("BEGIN")
+        rows = self._rows(
+            "SELECT key, value, revision FROM change WHERE (revision, key) > (?, ?) AND key >= ? AND key < ?"
+            " ORDER BY revision, key LIMIT ?",
+            *(*place, prefix, prefix + _AFTER_KEYS, _CHANGES_AT_ONCE),
+        )
+        revision = self._revision()
+        self._reader.execute("COMMIT")
+        changes = tuple(Change(*row) for row in rows)
+        if len(changes) == _CHANGES_AT_ONCE:
+            return changes, (changes[-1].revision, changes[-1].key)
+        return changes, max(place, (revision, _AFTER_KEYS))
+
+    def _revision(self) -> int:
+        ((revision,),) = self._rows("SELECT value FROM counter WHERE name = 'revision'")
+        return int(revision)
+
+    def _rows(self, statement: str, *values: str | int) -> list[Any]:
+        return self._reader.execute(statement, values).fetchall()
