@@ -1,0 +1,1 @@
+"""Protocol state machines without input or output: the product's middle layer."""

@@ -1,0 +1,1 @@
+"""Block storage: what is exported, how it is kept, and how it is served over iSCSI."""

@@ -1,0 +1,134 @@
+"""What the Connection Manager and the Remote Transport say to each other.
+
+    initiator ── TCP ──▶ Remote Transport                      Connection Manager
+                         one thread for each connection
+                           discovery        ── targets_visible ──▶
+                           login begins     ── credentials     ──▶  what must be proved, or None: refused
+                           login succeeds   ── admit           ──▶  Admission: the target's Descriptors
+                           READ, WRITE …    ── Descriptor.read, .write, .flush, .unmap: direct calls into a volume
+                           first READ       ── first_read      ──▶
+                           thread has ended ── gone            ──▶  no call of this session is executing any more
+
+                         Connection.shut_down ◀── take-over of a session, fence, end of the process
+
+The Connection Manager's methods are called from many threads.  A ``Descriptor`` is called by one thread for each session, so
+by several at once when several sessions reach the same volume.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from panloom.errors import RefusedError
+from panloom.protocol.chap import Credentials
+from panloom.values import Iqn
+
+__all__ = [
+    "Admission",
+    "Connection",
+    "Credentials",
+    "Descriptor",
+    "Manager",
+    "SessionFacts",
+    "SessionKind",
+    "StaleEpochError",
+]
+
+SessionKind = Literal["firmware", "kernel", "unknown"]
+
+
+class StaleEpochError(RefusedError):
+    """A write under an epoch that has been fenced off: nothing was written, and nothing may be acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """How one logical unit is reached: its geometry, its names and four direct calls.
+
+    Offsets and lengths are octets, whole blocks, and inside the unit: the Remote Transport has checked them.  Each call is
+    synchronous and gets ``context`` as its first argument.  An ``OSError`` becomes sense data for the initiator.
+    """
+
+    blocks: int
+    read_only: bool
+    identity: bytes  # 8 octets, an NAA 3 designator; the same for a volume for ever (SPC-4 r37 7.8.6.6.4)
+    serial: str  # ASCII, at most 32 characters
+    product: str  # ASCII, at most 16 characters
+    context: Any = field(repr=False)  # handed back untouched with every call
+    read: Callable[[Any, int, memoryview], None] = field(repr=False)
+    """Fill the whole view from this offset; a short read is an OSError."""
+    write: Callable[[Any, int, memoryview], None] = field(repr=False)
+    """Write all of the view; it may stay in a cache until ``flush``.  StaleEpochError when the epoch has been fenced off."""
+    flush: Callable[[Any], None] = field(repr=False)
+    """Return when every write that returned before is on stable storage."""
+    unmap: Callable[[Any, int, int], None] = field(repr=False)
+    """Give back exactly this range (offset, octets); from then on it reads as zeroes.  StaleEpochError as for ``write``."""
+    block_octets: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A session that has been let in."""
+
+    target: Iqn
+    epoch: int
+    descriptors: Mapping[int, Descriptor]  # by LUN
+    session_id: str
+
+
+@dataclass(slots=True)
+class SessionFacts:
+    """What is known of one session; its thread alone writes, everybody may read.
+
+    Times are CLOCK_MONOTONIC seconds.
+    """
+
+    initiator: Iqn
+    target: Iqn
+    peer: str  # the initiator's address and port
+    isid: bytes
+    kind: SessionKind
+    login_at: float
+    last_heard_at: float  # any PDU
+    first_read_at: float | None = None
+    answers_nop: bool = False  # has answered a ping of ours at least once; firmware never does
+    reads: int = 0
+    writes: int = 0
+    read_octets: int = 0
+    written_octets: int = 0
+
+
+class Connection(Protocol):
+    """One live connection, as the Connection Manager sees it."""
+
+    @property
+    def facts(self) -> SessionFacts:
+        """Return the session's facts, alive: they change under the reader."""
+
+    def shut_down(self) -> None:
+        """End the connection soon, from any thread, without waiting; ``Manager.gone`` follows once its last call is over."""
+
+
+class Manager(Protocol):
+    """The Connection Manager, as the Remote Transport sees it."""
+
+    def targets_visible(self, initiator: Iqn, address: str) -> tuple[Iqn, ...]:
+        """Return the targets that this initiator may see from this address."""
+
+    def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:
+        """Return what the initiator must prove to log in to the target from this address; None refuses it outright."""
+
+    def admit(self, initiator: Iqn, target: Iqn, isid: bytes, connection: Connection) -> Admission:
+        """Let an authenticated initiator in, after the sessions that it replaces have been shut down.
+
+        RefusedError: not, or no longer, allowed; UnavailableError: the initiator should try again later.
+        """
+
+    def first_read(self, session_id: str) -> None:
+        """Take note that a session has read its first block; called once, after ``SessionFacts.first_read_at`` is set."""
+
+    def refused(self, initiator: Iqn | None, target: Iqn | None, peer: str, why: str) -> None:
+        """Take note of a login that failed; the names are None where the initiator had not yet told them properly."""
+
+    def gone(self, session_id: str, why: str) -> None:
+        """Take note that a session's thread executes no more calls; ``why`` is logout, closed, or what ended it."""

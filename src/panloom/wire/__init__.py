@@ -1,0 +1,1 @@
+"""Octets to values and back, one module for each format."""
