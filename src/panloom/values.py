@@ -1,7 +1,7 @@
 """Values with a check or more than one spelling, made once at the edge and trusted from there on.
 
-Every type here has ``parse(text)``, which raises ``ValueError`` with what is wrong and how to mend it, and a ``str()`` that
-``parse`` reads back.  All are immutable and hashable.
+Every type here has ``parse(text)``, which raises ``ValueError`` with what is wrong and how to mend it, and a ``str()``
+that ``parse`` reads back.  All are immutable and hashable.
 """
 
 import re
@@ -10,7 +10,9 @@ from functools import total_ordering
 from typing import Self
 
 _HEX_PAIR = re.compile(r"[0-9a-fA-F]{2}")
-_IQN = re.compile(r"(iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9.-]*)(?::[a-z0-9.:_-]*)?|eui\.[0-9a-f]{16}|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32}))\Z")
+_IQN = re.compile(
+    r"(iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9.-]*)(?::[a-z0-9.:_-]*)?|eui\.[0-9a-f]{16}|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32}))\Z"
+)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(i?)([bB]?)\Z")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)\Z")
 
@@ -106,7 +108,7 @@ class Lun:
 
 
 def parse_size(text: str) -> int:
-    """Return octets from ``10GiB``, ``512M`` or ``4096``; units are powers of 1024 with or without the i, as people mean them."""
+    """Return octets from ``10GiB``, ``512M`` or ``4096``; units are powers of 1024 with or without the i."""
     match = _SIZE.match(text.strip())
     if not match:
         raise ValueError(f"{text!r} is no size; write one like 10GiB or 512MiB")

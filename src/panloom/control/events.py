@@ -1,8 +1,8 @@
 """The event log: what happened, to whom, when; kept in the store, streamed to whoever asks.
 
 Events are numbered from 1 without a gap and kept under ``/record/event/NUMBER``; the oldest go when there are more than
-``KEEP``.  ``report`` never waits: a task writes what has gathered in one commit.  An event that was not yet written when the
-power went is lost; no decision is made from events.
+``KEEP``.  ``report`` never waits: a task writes what has gathered in one commit.  An event that was not yet written
+when the power went is lost; no decision is made from events.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""The pure brain: what to answer, what to place where, what to do next. No clock, no socket, no randomness of its own."""
+"""The pure brain: what to answer, what to place where, what to do next; no clock, socket or randomness of its own."""

@@ -2,10 +2,10 @@
 
     begin ─▶ EPOCH ─▶ REFUSE_LOGINS ─▶ DROP_SESSIONS ─▶ DRAIN_WRITES ─▶ FILTER_PORT ─▶ POWER_OFF ─▶ finish (WAITING)
 
-``begin`` itself is the first step: once the record with the higher epoch is durable, nothing of the old epoch is ever granted
-again.  The following steps are carried out by ``control/reconcile.py``; each is idempotent, so that a control process killed
-between an act and its record does the act twice and nothing else.  Storage and port must be confirmed.  The power-off holds
-the fence up only where the policy says ``power``.
+``begin`` itself is the first step: once the record with the higher epoch is durable, nothing of the old epoch is ever
+granted again.  The following steps are carried out by ``control/reconcile.py``; each is idempotent, so that a control
+process killed between an act and its record does the act twice and nothing else.  Storage and port must be confirmed.
+ The power-off holds the fence up only where the policy says ``power``.
 """
 
 import msgspec
@@ -18,8 +18,8 @@ def begin(
 ) -> ServerRecord:
     """Return the record with its epoch raised and its node being fenced.
 
-    ``secret`` and ``beacon_key`` are fresh random hex for the new epoch; ``restart`` keeps the node eligible for the server.
-    ValueError if the server holds no node or is being fenced already.
+    ``secret`` and ``beacon_key`` are fresh random hex for the new epoch; ``restart`` keeps the node eligible for the
+    server. ValueError if the server holds no node or is being fenced already.
     """
     if record.node is None or record.phase is Phase.FENCING:
         raise ValueError(f"a server that is {record.phase.value} on {record.node} has nothing to fence")
@@ -61,6 +61,7 @@ def finish(record: ServerRecord, *, wall: float) -> ServerRecord:
         node=None,
         fence=None,
         since=wall,
+        started=False,
         boot_attempts=0,
         moves=record.moves + (0 if record.fence.restart else 1),
     )

@@ -1,7 +1,8 @@
 """When is a machine dead?  Only when nothing has been heard of it, by anyone, while we ourselves were awake.
 
-Signs of life are a NOP-In that the node's kernel answered (or any other PDU), a beacon under the epoch's key, and the power
-state.  A server is watched from its first sign of life under its epoch; before that its boot has a deadline of its own.
+Signs of life are a NOP-In that the node's kernel answered (or any other PDU), a beacon under the epoch's key, and the
+power state.  A server is watched from its first sign of life under its epoch; before that its boot has a deadline of
+its own.
 
     watch(server, now)  heard(server, at)  late(now)  forget(server)  ->  verdicts(now)
 
@@ -41,7 +42,7 @@ class Liveness:
         self.max_simultaneous = max_simultaneous
         self._heard: dict[str, float] = {}
         self._last_tick: float | None = None
-        self._held_reported = False
+        self._held: frozenset[str] = frozenset()  # told of as held, and not heard since
 
     def watch(self, server: str, now: float) -> None:
         """Begin to expect signs of life of a server; nothing changes if it is watched already."""
@@ -61,6 +62,7 @@ class Liveness:
         known = self._heard.get(server)
         if known is not None and at > known:
             self._heard[server] = at
+            self._held -= {server}
 
     def silence(self, server: str, now: float) -> float | None:
         """Return for how many seconds nothing was heard of a server, None if it is not watched."""
@@ -82,14 +84,13 @@ class Liveness:
             return (Finding(Verdict.HELD, self.watched, f"we were late ourselves by {paused:.1f} s"),)
         silent = tuple(sorted(server for server, at in self._heard.items() if now - at > self.timeout_seconds))
         if not silent:
-            self._held_reported = False
             return ()
         if len(silent) > self.max_simultaneous:
-            first = not self._held_reported
-            self._held_reported = True
+            news = set(silent) - self._held
+            self._held |= set(silent)
             self.hold(now)
             why = f"{len(silent)} servers fell silent at once (max_simultaneous is {self.max_simultaneous})"
-            return (Finding(Verdict.HELD, silent, why),) if first else ()
+            return (Finding(Verdict.HELD, silent, why),) if news else ()
         # Neighbours that are half-way to silence may be falling with them: wait until it is clear how many they are.
         falling = [s for s, at in self._heard.items() if self.timeout_seconds / 2 < now - at <= self.timeout_seconds]
         if falling and len(silent) + len(falling) > self.max_simultaneous:

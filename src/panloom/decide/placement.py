@@ -1,8 +1,8 @@
 """Which free machine carries which waiting server.
 
-One pool of free machines serves every PAN (lines 191, 196).  ``node:`` in a document is a preference: it wins while that
-machine is free and fits, and is passed over otherwise.  Among the others the smallest machine that fits is taken, so that large
-ones stay free for servers that need them; equal ones go by name, so that two runs decide alike.
+One pool of free machines serves every PAN (lines 191, 196).  ``node:`` in a document is a preference: it wins while
+that machine is free and fits, and is passed over otherwise.  Among the others the smallest machine that fits is
+taken, so that large ones stay free for servers that need them; equal ones go by name, so that two runs decide alike.
 """
 
 from collections.abc import Iterable, Mapping

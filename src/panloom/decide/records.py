@@ -1,7 +1,7 @@
 """What Panloom keeps beside the documents people write: placement, epochs, secrets, virtual MACs, quarantine, boots.
 
-    /record/server/PAN/SERVER   ServerRecord   one per server: where it is, under which epoch, and how far a move has come
-    /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
+    /record/server/PAN/SERVER   ServerRecord   one per server: where it is, under which epoch, and how far a move has
+    come /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
     /record/discovered/MAC      Discovered     a machine that asked to boot and that no document names
     /record/boot/NODE           BootRecord     the stages of a machine's last boot
 
@@ -11,10 +11,12 @@ A server's life (``Phase``)::
     WAITING ─────────▶ BOOTING ─────────────────────▶ UP
        ▲                  │ given up, changed,           │ silent, powered off,
        │  fenced          │ deleted                      │ changed, moved, deleted
-       └────────────── FENCING ◀─────────────────────────┘
+       ├────────────── FENCING ◀─────────────────────────┘
+       ▼ not wanted
+     GONE      epoch and MACs stay for the day the server is wanted again
 
-A node belongs to at most one server: ``ServerRecord.node`` and ``NodeRecord.server`` change in one commit.  While a server is
-FENCING it still holds its node: the node is free again when the fence is complete.
+A node belongs to at most one server: ``ServerRecord.node`` and ``NodeRecord.server`` change in one commit.  While a
+server is FENCING it still holds its node: the node is free again when the fence is complete.
 """
 
 from enum import Enum
@@ -33,6 +35,7 @@ class Phase(Enum):
     BOOTING = "booting"
     UP = "up"
     FENCING = "fencing"
+    GONE = "gone"
 
 
 class Step(Enum):
@@ -77,6 +80,7 @@ class ServerRecord(msgspec.Struct, frozen=True):
     secret: str = ""
     beacon_key: str = ""
     nics: tuple[VirtualNic, ...] = ()
+    started: bool = False  # the node was switched on for this placement, or was on already
     boot_attempts: int = 0  # resets on this node since it was placed there
     personality: str = ""  # digest of what the node was booted with
     fence: Fence | None = None

@@ -1,12 +1,14 @@
 """What to do next for one server: its document and record on one side, what is observed on the other.
 
-``next_act`` looks at one ``ServerView`` and names one act, or nothing.  The reconciler carries it out, looks again and asks again,
-until there is nothing to do.  A start, a crash half-way, an edited document and a fail-over are the same loop:
+``next_act`` looks at one ``ServerView`` and names one act, or nothing.  The reconciler carries it out, looks again
+and asks again, until there is nothing to do.  A start, a crash half-way, an edited document and a fail-over are the
+same loop:
 
     WAITING   make its volume · (placement, over all servers together, is ``placement.place``)
     BOOTING   admit the node to disk and port · power on · reset when no stage is reached for too long · give up
-    UP        keep disk and port admitted · fence when the node is dead, the document changed, or the server is not wanted
-    FENCING   the next step of the fence · finish
+    UP        keep disk and port admitted · fence when the node is dead, the document changed, or the server is not
+    wanted FENCING   the next step of the fence · finish
+    GONE      revive when it is wanted again
 """
 
 import msgspec
@@ -18,8 +20,9 @@ from panloom.decide.records import Phase, ServerRecord, Step
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     """One server as it should be and as it is.
 
-    ``admitted``: the storage process grants exactly this epoch, node and personality.  ``port_open``: the kernel lets exactly its
-    addresses pass.  ``power``: None when unknown.  ``stalled_seconds``: time since the boot last reached a stage.
+    ``admitted``: the storage process grants exactly this epoch, node and personality.  ``port_open``: the kernel lets
+    exactly its addresses pass.  ``power``: None when unknown.  ``stalled_seconds``: time since the boot last reached
+    a stage.
     """
 
     name: str
@@ -91,7 +94,11 @@ class Finish(msgspec.Struct, frozen=True):
 
 
 class Forget(msgspec.Struct, frozen=True):
-    """The server is not wanted and holds no node: take its exports and record away, leave its volume."""
+    """The server is not wanted and holds no node: take its exports away, leave its volume and its record."""
+
+
+class Revive(msgspec.Struct, frozen=True):
+    """The server is wanted again: its record goes on from the epoch it had."""
 
 
 Act = (
@@ -106,6 +113,7 @@ Act = (
     | FenceStep
     | Finish
     | Forget
+    | Revive
 )
 
 
@@ -124,6 +132,8 @@ def next_act(view: ServerView) -> Act | None:
             fence = view.record.fence
             step = failover.next_step(fence) if fence else None
             return FenceStep(step) if step else Finish()
+        case Phase.GONE:
+            return Revive() if view.wanted else None
 
 
 def _booting(view: ServerView) -> Act | None:
@@ -137,12 +147,9 @@ def _booting(view: ServerView) -> Act | None:
         return OpenPort()
     if view.alive:
         return MarkUp()
-    attempts = view.record.boot_attempts
     if view.has_power and view.power is False:
-        # A first power-on is no failure; a machine that switched itself off while booting is.
-        if attempts == 0:
-            return PowerOn()
-        return _boot_failed(view, "it switched itself off") if attempts >= view.max_boot_attempts else PowerOn()
+        return _boot_failed(view, "it went off while booting") if view.record.started else PowerOn()
+    attempts = view.record.boot_attempts
     # Each further attempt gets more time than the one before: a slow machine is not a broken one.
     patience = view.boot_timeout_seconds * (1 + 0.5 * attempts)
     if view.stalled_seconds > patience:

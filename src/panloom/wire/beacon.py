@@ -1,6 +1,7 @@
 """A node's beacon: one UDP datagram of text that says which server lives, under the key of its epoch.
 
-The text may stand anywhere in the datagram, since busybox sends it through ``logger`` and ``syslogd -R`` (RFC 3164 form):
+The text may stand anywhere in the datagram, since busybox sends it through ``logger`` and ``syslogd -R`` (RFC 3164
+form):
 
     panloom 1 PAN/SERVER EPOCH COUNTER DIGEST        DIGEST = SHA-256 of "KEY:PAN/SERVER:EPOCH:COUNTER", in hex
 

@@ -1,0 +1,239 @@
+"""How each act of ``decide.server_plan`` is carried out: the world is changed first, then the record says so.
+
+An act that is cut off between the two is done again after a restart, so every act may happen twice.  The one
+exception in order is ``BeginFence``: there the record *is* the act, and it is durable before anything else begins.
+"""
+
+import base64
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from panloom.control import failpoint
+from panloom.control.events import EventLog
+from panloom.control.observer import Observer
+from panloom.control.personalities import personality_of
+from panloom.control.ports import Ports
+from panloom.control.world import World
+from panloom.decide import failover, server_plan
+from panloom.decide.records import (
+    NodeRecord,
+    Phase,
+    ServerRecord,
+    Step,
+    initiator_of,
+    personality_target_of,
+    target_of,
+    user_of,
+    volume_of,
+)
+from panloom.errors import UnavailableError
+from panloom.model.resources import Node, Platform, Server, Volume
+from panloom.storage.client import StorageClient
+
+
+class Acts:
+    """Carries out acts for one server at a time; several servers' acts may run side by side."""
+
+    def __init__(
+        self,
+        storage: StorageClient,
+        ports: Ports,
+        observer: Observer,
+        events: EventLog,
+        boot_table: Callable[[World], None],
+    ) -> None:
+        self._storage = storage
+        self._ports = ports
+        self._observer = observer
+        self._events = events
+        self._boot_table = boot_table
+
+    async def perform(self, act: server_plan.Act, name: str, world: World) -> None:
+        """Carry out one act for server ``name``.  Any PanloomError means: not done, try again later."""
+        record = world.server_records[name]
+        match act:
+            case server_plan.MakeVolume():
+                await self._make_volume(name, world)
+            case server_plan.Admit():
+                await self._admit(name, record, world)
+            case server_plan.OpenPort():
+                await self._ports.apply(world)
+            case server_plan.PowerOn():
+                await self._power_on(name, record, world)
+            case server_plan.Reset(attempt, why):
+                await self._reset(name, record, world, attempt, why)
+            case server_plan.Quarantine(why):
+                await self._begin(name, record, world, why, restart=False, quarantine=why)
+            case server_plan.MarkUp():
+                await self._mark_up(name, record, world)
+            case server_plan.BeginFence(cause, restart):
+                await self._begin(name, record, world, cause, restart=restart)
+            case server_plan.FenceStep(step):
+                await self._fence_step(name, record, world, step)
+            case server_plan.Finish():
+                await self._finish(name, record, world)
+            case server_plan.Forget():
+                await self._forget(name, record, world)
+            case server_plan.Revive():
+                await world.edit(
+                    servers={name: msgspec.structs.replace(record, phase=Phase.WAITING, since=time.time())}
+                )
+
+    # ── towards up ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _make_volume(self, name: str, world: World) -> None:
+        volume = world.all(Volume)[name]
+        began = time.monotonic()
+        answer = await self._storage.create_volume(volume.storage_name, volume.image, volume.size_octets)
+        if answer.get("created"):
+            seconds = time.monotonic() - began
+            self._events.report(
+                "volume", f"cloned from {volume.image} in {seconds * 1000:.0f} ms", server=name, seconds=seconds
+            )
+
+    async def _admit(self, name: str, record: ServerRecord, world: World) -> None:
+        if record.node is None:
+            return
+        platform, server, node = _platform(world), world.all(Server)[name], world.all(Node)[record.node]
+        chap = (server.auth or platform.auth) == "chap"
+        access = {
+            "initiator": str(initiator_of(node.name)),
+            "address": str(node.address),
+            "user": user_of(name, record.epoch) if chap else None,
+            "secret": record.secret if chap else None,
+        }
+        content = base64.b64encode(personality_of(name, record, world).to_octets()).decode("ascii")
+        identity = {"lun": 0, "content": content, "read_only": True}
+        disk = {"lun": 0, "volume": volume_of(name), "read_only": False}
+        await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)
+        await self._storage.export(str(target_of(name)), [disk], record.epoch, access)
+
+    async def _power_on(self, name: str, record: ServerRecord, world: World) -> None:
+        node = world.all(Node)[str(record.node)]
+        driver = self._observer.driver(node)
+        self._boot_table(world)
+        if driver is not None:
+            self._events.report("powering", f"power on {node.name}", server=name, node=node.name, epoch=record.epoch)
+            await driver.on()
+            self._observer.set_power(node.name, True, time.monotonic())
+        await world.edit(servers={name: msgspec.structs.replace(record, started=True, since=time.time())})
+
+    async def _reset(self, name: str, record: ServerRecord, world: World, attempt: int, why: str) -> None:
+        node = world.all(Node)[str(record.node)]
+        driver = self._observer.driver(node)
+        self._boot_table(world)
+        if driver is None:
+            raise UnavailableError(f"{node.name} has no power driver: switch it off and on by hand")
+        changed = msgspec.structs.replace(record, boot_attempts=attempt, started=True, since=time.time())
+        await world.edit(servers={name: changed})
+        self._events.report(
+            "reset", f"reset {attempt}: {why}", server=name, node=node.name, epoch=record.epoch, attempt=attempt
+        )
+        await (driver.reset() if self._observer.power.get(node.name) else driver.on())
+        self._observer.stage(node.name, "power", time.monotonic())
+
+    async def _mark_up(self, name: str, record: ServerRecord, world: World) -> None:
+        changed = msgspec.structs.replace(record, phase=Phase.UP, since=time.time(), boot_attempts=0)
+        await world.edit(servers={name: changed})
+        self._observer.use(world)
+        await self._observer.boots.keep(str(record.node))
+        self._events.report("up", f"up on {record.node}", server=name, node=record.node, epoch=record.epoch)
+
+    # ── fence ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _begin(
+        self, name: str, record: ServerRecord, world: World, cause: str, *, restart: bool, quarantine: str | None = None
+    ) -> None:
+        fenced = failover.begin(
+            record,
+            cause=cause,
+            secret=secrets.token_hex(16),
+            beacon_key=secrets.token_hex(16),
+            wall=time.time(),
+            restart=restart,
+        )
+        node = str(record.node)
+        known = world.node_records.get(node, NodeRecord())
+        nodes = {node: msgspec.structs.replace(known, quarantined=quarantine)} if quarantine else {}
+        await world.edit(servers={name: fenced}, nodes=nodes)
+        self._boot_table(world)
+        self._observer.use(world)
+        self._events.report(
+            "fence", f"{node} is fenced: {cause}", server=name, node=node, epoch=fenced.epoch, cause=cause
+        )
+        if quarantine:
+            self._events.report("quarantined", f"{quarantine}; mend it, then: panloom node release {node}", node=node)
+        failpoint.reached(Step.EPOCH.value)
+
+    async def _fence_step(self, name: str, record: ServerRecord, world: World, step: Step) -> None:
+        fence = record.fence
+        if fence is None:
+            return
+        targets = (str(target_of(name)), str(personality_target_of(name)))
+        confirmed = False
+        match step:
+            case Step.EPOCH:
+                pass
+            case Step.REFUSE_LOGINS:
+                for target in targets:
+                    await self._storage.revoke(target, record.epoch)
+            case Step.DROP_SESSIONS:
+                for target in targets:
+                    await self._storage.drop(target)
+            case Step.DRAIN_WRITES:
+                for target in targets:
+                    await self._storage.drain(target)
+            case Step.FILTER_PORT:
+                await self._ports.apply(world)
+            case Step.POWER_OFF:
+                confirmed = await self._power_off(name, fence.node, world)
+        failpoint.reached(step.value)
+        await world.edit(servers={name: failover.advance(record, step, power_confirmed=confirmed)})
+        self._events.report("fenced", step.value, server=name, node=fence.node, epoch=record.epoch)
+
+    async def _power_off(self, name: str, node_name: str, world: World) -> bool:
+        node, server = world.all(Node).get(node_name), world.all(Server).get(name)
+        driver = self._observer.driver(node) if node else None
+        try:
+            if driver is None:
+                raise UnavailableError(f"{node_name} has no power driver")
+            await driver.off()
+        except UnavailableError as error:
+            if server is not None and server.failover.fence == "power":
+                raise
+            self._events.report(
+                "power off failed", f"{error}; storage and port fence hold", server=name, node=node_name
+            )
+            return False
+        self._observer.set_power(node_name, False, time.monotonic())
+        return True
+
+    async def _finish(self, name: str, record: ServerRecord, world: World) -> None:
+        fence = record.fence
+        if fence is None:
+            return
+        known = world.node_records.get(fence.node, NodeRecord())
+        freed = msgspec.structs.replace(known, server=None, power_unknown=not fence.power_confirmed)
+        await world.edit(servers={name: failover.finish(record, wall=time.time())}, nodes={fence.node: freed})
+        self._observer.alive.pop(name, None)
+        self._observer.dead.pop(name, None)
+        self._events.report(
+            "fence complete", f"{fence.node} is shut out", server=name, node=fence.node, epoch=record.epoch
+        )
+        failpoint.reached("finish")
+
+    async def _forget(self, name: str, record: ServerRecord, world: World) -> None:
+        for target in (target_of(name), personality_target_of(name)):
+            await self._storage.unexport(str(target), record.epoch)
+        await world.edit(servers={name: msgspec.structs.replace(record, phase=Phase.GONE, since=time.time())})
+        self._events.report("removed", f"{name} is gone; its volume stays", server=name)
+
+
+def _platform(world: World) -> Platform:
+    platform = world.platform
+    if platform is None:
+        raise UnavailableError("no platform document is applied; write one and: panloom apply platform.yaml")
+    return platform

@@ -1,0 +1,279 @@
+"""What is: the eyes and ears of the control node.
+
+    storage process ── status, polled ──▶ sessions, when each was last heard ───┐
+                    ── watch ──────────▶ login, first read, refused …  ────────┤
+    power drivers   ── watch, polled ──▶ on, off ──────────────────────────────┼──▶ Observer ──▶ wakes the reconciler
+    nodes           ── beacons (UDP) ──▶ signs of life under the epoch's key ──┤
+    boot services   ── BootEvent ──────▶ dhcp, script, discovered, refused ────┘
+
+Nothing here decides; ``decide.liveness`` judges silence, ``decide.server_plan`` acts on it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from panloom.control.boots import Boots
+from panloom.control.events import EventLog
+from panloom.control.power import PowerDriver, SocketDriver, watch_power
+from panloom.control.world import World
+from panloom.decide.liveness import Liveness, Verdict
+from panloom.decide.records import Phase, initiator_of, target_of
+from panloom.errors import MalformedError, UnavailableError
+from panloom.model.resources import Node
+from panloom.storage.client import StorageClient
+from panloom.wire.beacon import Beacon
+
+RECONNECT_SECONDS = 15.0  # what Linux's initiator needs at most to log in again once its target is back
+POWER_POLL_SECONDS = 2.0
+_log = logging.getLogger("panloom.observer")
+
+
+class Observer:
+    """Observed state, kept fresh by tasks; ``changed`` is called whenever something of interest happened."""
+
+    def __init__(self, storage: StorageClient, boots: Boots, events: EventLog, changed: Callable[[], None]) -> None:
+        self.storage = storage
+        self.boots = boots
+        self.events = events
+        self.changed = changed
+        self.liveness = Liveness(interval_seconds=0.5, timeout_seconds=2.0, max_simultaneous=2)
+        self.power: dict[str, bool | None] = {}
+        self.alive: dict[str, int] = {}
+        """Server → epoch under which a sign of life was seen."""
+        self.dead: dict[str, str] = {}
+        """Server → why it counts as dead, until it is fenced."""
+        self.waiting: dict[str, float] = {}
+        """Node → monotonic seconds when it last asked to boot and was told to wait."""
+        self.discovered: dict[str, Any] = {}
+        self._dead_at: dict[str, float] = {}
+        self._supervisors: dict[str, asyncio.Task[None]] = {}
+        self._counters: dict[tuple[str, int], int] = {}
+        self._world: World | None = None
+        self._storage_lost = False
+
+    def driver(self, node: Node) -> PowerDriver | None:
+        """Return how a node is switched, None when only a person can."""
+        return None if node.power is None else SocketDriver(node.power.path, node.power.name)
+
+    def use(self, world: World) -> None:
+        """Look at this world from now on: its nodes' power, its servers' silence."""
+        self._world = world
+        platform = world.platform
+        if platform is not None:
+            self.liveness.interval_seconds = platform.liveness.interval_seconds
+            self.liveness.timeout_seconds = platform.liveness.timeout_seconds
+            self.liveness.max_simultaneous = platform.liveness.max_simultaneous
+        now = time.monotonic()
+        up = {name for name, record in world.server_records.items() if record.phase is Phase.UP}
+        for server in up:
+            self.liveness.watch(server, now)
+        for server in set(self.liveness.watched) - up:
+            self.liveness.forget(server)
+            self.dead.pop(server, None)
+        for node in world.all(Node).values():
+            if node.power is not None and node.power.path not in self._supervisors:
+                path = node.power.path
+                self._supervisors[path] = asyncio.create_task(self._watch_supervisor(path), name=f"power {path}")
+
+    async def run(self) -> None:
+        """Poll, watch and judge until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._poll_storage(), name="storage poll")
+                group.create_task(self._watch_storage(), name="storage watch")
+                group.create_task(self._judge(), name="liveness")
+                group.create_task(self._poll_power(), name="power poll")
+        finally:
+            for task in self._supervisors.values():
+                task.cancel()
+
+    # ── signs of life ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def sign(self, server: str, epoch: int, at: float) -> None:
+        """Note a sign of life of a server under an epoch; those of an epoch that is over mean nothing."""
+        record = self._world.server_records.get(server) if self._world else None
+        if record is None or record.epoch != epoch or record.fence is not None:
+            return
+        self.liveness.heard(server, at)
+        if at > self._dead_at.get(server, at):
+            self.dead.pop(server, None)
+        if self.alive.get(server) != epoch:
+            self.alive[server] = epoch
+            self.changed()
+
+    def beacon(self, octets: bytes, at: float) -> None:
+        """Note a datagram that should be a beacon; a wrong, old or repeated one is dropped."""
+        try:
+            beacon = Beacon.decode(octets)
+        except MalformedError as error:
+            _log.info("beacon=dropped why=%r", str(error))
+            return
+        record = self._world.server_records.get(beacon.server) if self._world else None
+        key = (beacon.server, beacon.epoch)
+        if record is None or record.epoch != beacon.epoch or not beacon.is_under(record.beacon_key):
+            _log.info(
+                "beacon=dropped server=%s epoch=%d why=%r", beacon.server, beacon.epoch, "not under its epoch's key"
+            )
+            return
+        if beacon.counter <= self._counters.get(key, -1):
+            return
+        self._counters[key] = beacon.counter
+        if record.node is not None:
+            self.stage(record.node, "userland", at, server=beacon.server, epoch=beacon.epoch)
+        self.sign(beacon.server, beacon.epoch, at)
+
+    def _judge_dead(self, server: str, why: str) -> None:
+        if server not in self.dead:
+            self.dead[server] = why
+            self._dead_at[server] = time.monotonic()
+            self.changed()
+
+    def stage(self, node: str, stage: str, at: float, *, server: str | None = None, epoch: int = 0) -> None:
+        """Note that a machine's boot reached a stage; the first time it is an event."""
+        if self.boots.reached(node, stage, at, server=server, epoch=epoch):
+            self.events.report("boot", stage, node=node, server=server, epoch=epoch or None, reached=at)
+
+    # ── storage ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _poll_storage(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                status = await self.storage.status()
+            except UnavailableError as error:
+                self._lose_storage(str(error))
+            else:
+                took = time.monotonic() - began
+                if self._storage_lost or took > 2 * self.liveness.interval_seconds:
+                    # Nobody was there to hear: silence counts from when an initiator has had time to come back.
+                    self.liveness.hold(time.monotonic() + (RECONNECT_SECONDS if self._storage_lost else 0.0))
+                    self._regain_storage()
+                self._hear(status)
+            await asyncio.sleep(self.liveness.interval_seconds / 2)
+
+    def _lose_storage(self, why: str) -> None:
+        self.liveness.hold(time.monotonic())
+        if not self._storage_lost:
+            self._storage_lost = True
+            self.events.report("storage lost", f"{why}; servers keep waiting for their disks, nothing is fenced")
+
+    def _regain_storage(self) -> None:
+        if self._storage_lost:
+            self._storage_lost = False
+            self.events.report("storage back", "the storage process answers again")
+            self.changed()
+
+    def _hear(self, status: Mapping[str, Any]) -> None:
+        world = self._world
+        if world is None:
+            return
+        by_target = {str(target_of(name)): (name, record) for name, record in world.server_records.items()}
+        for session in status["sessions"]:
+            name, record = by_target.get(session["target"], (None, None))
+            if name is None or record is None or record.node is None or session["epoch"] != record.epoch:
+                continue
+            if session["initiator"] == str(initiator_of(record.node)) and session["answers_nop"]:
+                self.sign(name, record.epoch, float(session["last_heard_at"]))
+
+    async def _watch_storage(self) -> None:
+        while True:
+            try:
+                async for event in self.storage.watch():
+                    self._storage_event(event)
+            except UnavailableError:
+                await asyncio.sleep(self.liveness.interval_seconds)
+
+    def _storage_event(self, event: Mapping[str, Any]) -> None:
+        world = self._world
+        kind = str(event.get("event"))
+        if world is None:
+            return
+        server = next((name for name in world.server_records if str(target_of(name)) == event.get("target")), None)
+        node = next((name for name in world.all(Node) if str(initiator_of(name)) == event.get("initiator")), None)
+        at = float(event.get("at") or time.monotonic())
+        record = world.server_records.get(server) if server else None
+        if kind == "refused":
+            why = str(event.get("why", ""))
+            self.events.report("login refused", why, server=server, node=node, peer=event.get("peer"))
+            return
+        if server is None or node is None or record is None or record.node != node:
+            return
+        if kind == "login":
+            self.stage(
+                node, "kernel" if event.get("kind") == "kernel" else "login", at, server=server, epoch=record.epoch
+            )
+        elif kind == "first_read":
+            self.stage(node, "first read", at, server=server, epoch=record.epoch)
+
+    # ── power ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _watch_supervisor(self, path: str) -> None:
+        while True:
+            try:
+                await watch_power(path, lambda name, on, at: self._powered(path, name, on, at))
+            except UnavailableError as error:
+                _log.info("power=unwatched path=%s why=%r", path, str(error))
+                await asyncio.sleep(POWER_POLL_SECONDS)
+
+    def _powered(self, path: str, name: str, on: bool, at: float) -> None:
+        if self._world is None:
+            return
+        for node in self._world.all(Node).values():
+            if node.power is not None and (node.power.path, node.power.name) == (path, name):
+                self.set_power(node.name, on, at)
+
+    def set_power(self, node: str, on: bool | None, at: float) -> None:
+        """Note a node's power state; a node seen to go off takes its server's life with it."""
+        before = self.power.get(node)
+        self.power[node] = on
+        if on is None or before is on:
+            return
+        if on:
+            self.stage(node, "power", at)
+        elif before is not None:
+            self.events.report("power", "off", node=node)
+        record = self._world.node_records.get(node) if self._world else None
+        server = record.server if record else None
+        if not on and server is not None and server in self.liveness.watched:
+            self._judge_dead(server, f"{node} is off")
+        self.changed()
+
+    async def refresh_power(self, node: Node) -> bool | None:
+        """Ask a node's driver now; None when it cannot say."""
+        driver = self.driver(node)
+        if driver is None:
+            return None
+        try:
+            on: bool | None = await driver.status()
+        except UnavailableError:
+            on = None
+        self.set_power(node.name, on, time.monotonic())
+        return on
+
+    async def _poll_power(self) -> None:
+        while True:
+            nodes = list(self._world.all(Node).values()) if self._world else []
+            await asyncio.gather(*(self.refresh_power(node) for node in nodes if node.power is not None))
+            for node in nodes:
+                record = self._world.node_records.get(node.name) if self._world else None
+                server = record.server if record else None
+                if self.power.get(node.name) is False and server in self.liveness.watched:
+                    self._judge_dead(str(server), f"{node.name} is off")
+            await asyncio.sleep(POWER_POLL_SECONDS)
+
+    # ── judgement ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _judge(self) -> None:
+        while True:
+            for finding in self.liveness.verdicts(time.monotonic()):
+                if finding.verdict is Verdict.HELD:
+                    if finding.servers:
+                        names = ", ".join(finding.servers)
+                        self.events.report("held", f"{finding.why}: {names} keep their nodes", servers=finding.servers)
+                    continue
+                for server in finding.servers:
+                    self._judge_dead(server, finding.why)
+            await asyncio.sleep(self.liveness.interval_seconds)

@@ -1,0 +1,275 @@
+"""The one write path: read want and have, ask the pure functions what to do, do it, look again.
+
+    wake (a document, an observation, a second gone by)
+      └─ pass:  read World ─▶ images ─▶ new servers' records ─▶ boot table ─▶ port filter ─▶ placement
+                  └─▶ one worker for each server:  view ─▶ next_act ─▶ act ─▶ view ─▶ …
+
+Workers of several servers run side by side, one server has never more than one, and a worker that fails leaves its
+server to the next pass.  Nothing is kept between passes but what the observer sees, so that a restart continues where
+the records stand.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+
+import msgspec
+
+from panloom.boot.services import BootServices
+from panloom.control.acts import Acts
+from panloom.control.boot_table import boot_table
+from panloom.control.events import EventLog
+from panloom.control.mac_counter import MacCounter
+from panloom.control.observer import Observer
+from panloom.control.personalities import personality_of
+from panloom.control.ports import Ports
+from panloom.control.world import World
+from panloom.decide.placement import Machine, Wish, place, why_not
+from panloom.decide.records import (
+    NodeRecord,
+    Phase,
+    ServerRecord,
+    VirtualNic,
+    initiator_of,
+    personality_target_of,
+    target_of,
+)
+from panloom.decide.server_plan import MakeVolume, ServerView, next_act
+from panloom.errors import ConflictError, PanloomError, UnavailableError
+from panloom.model.resources import Image, Node, Server
+from panloom.state.contract import Store
+from panloom.storage.client import StorageClient
+
+PASS_SECONDS = 1.0
+WAITING_SEEN_SECONDS = 60.0
+_log = logging.getLogger("panloom.reconcile")
+
+
+class Reconciler:
+    """Makes what is be what should be."""
+
+    def __init__(
+        self, store: Store, storage: StorageClient, boot: BootServices, observer: Observer, events: EventLog
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._boot = boot
+        self._observer = observer
+        self._events = events
+        self._ports = Ports()
+        self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
+        self._macs = MacCounter(store)
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._said: dict[str, str] = {}
+        self._images: set[str] = set()
+        self._since: dict[tuple[str, int, int], float] = {}
+
+    def wake(self) -> None:
+        """Ask for a pass soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Pass after pass until cancelled; one that fails is told of and followed by the next."""
+        try:
+            while True:
+                try:
+                    await self._pass()
+                    self._say("reconcile", None)
+                except PanloomError as error:
+                    self._say("reconcile", str(error))
+                try:
+                    async with asyncio.timeout(PASS_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                self._wake.clear()
+        finally:
+            for worker in self._workers.values():
+                worker.cancel()
+
+    async def _pass(self) -> None:
+        world = await World.read(self._store)
+        self._observer.use(world)
+        if world.platform is None:
+            return
+        await self._import_images(world)
+        await self._meet_servers(world)
+        await self._clear_doubts(world)
+        self._replace_boot_table(world)
+        await self._ports.apply(world)
+        await self._place(world)
+        for name in world.server_records:
+            worker = self._workers.get(name)
+            if worker is None or worker.done():
+                self._workers[name] = asyncio.create_task(self._work(name), name=f"server {name}")
+
+    def _say(self, subject: str, why: str | None) -> None:
+        """Report a trouble when it begins or changes, not each time it is met."""
+        if why is None:
+            self._said.pop(subject, None)
+        elif self._said.get(subject) != why:
+            self._said[subject] = why
+            self._events.report("held up", why, server=subject if "/" in subject else None)
+
+    # ── the parts of a pass ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _import_images(self, world: World) -> None:
+        for label, image in world.all(Image).items():
+            if label not in self._images:
+                began = time.monotonic()
+                await self._storage.import_image(label, image.source)
+                self._images.add(label)
+                self._events.report("image", f"{label} is in the store", seconds=time.monotonic() - began)
+
+    async def _meet_servers(self, world: World) -> None:
+        """Give each new server a record, and each new NIC its virtual MAC."""
+        platform = world.platform
+        for name, server in world.all(Server).items():
+            record = world.server_records.get(name)
+            known = {nic.lan for nic in record.nics} if record else set()
+            missing = [nic.lan for nic in server.nics if nic.lan not in known]
+            if record is not None and not missing:
+                continue
+            if record is None:
+                record = ServerRecord(
+                    phase=Phase.WAITING,
+                    epoch=1,
+                    since=time.time(),
+                    secret=secrets.token_hex(16),
+                    beacon_key=secrets.token_hex(16),
+                )
+            serial = platform.control.serial if platform else 0
+            fresh = tuple([VirtualNic(lan=lan, mac=str(await self._macs.allocate(serial))) for lan in missing])
+            await world.edit(servers={name: msgspec.structs.replace(record, nics=record.nics + fresh)})
+
+    async def _clear_doubts(self, world: World) -> None:
+        """A node fenced without a confirmed power-off is free again once it is seen off, or asks to boot afresh."""
+        for name, record in list(world.node_records.items()):
+            asked = self._observer.waiting.get(name)
+            fresh = asked is not None and time.monotonic() - asked < WAITING_SEEN_SECONDS
+            if record.power_unknown and (self._observer.power.get(name) is False or fresh):
+                await world.edit(nodes={name: msgspec.structs.replace(record, power_unknown=False)})
+
+    def _replace_boot_table(self, world: World) -> None:
+        table = boot_table(world)
+        if table is not None:
+            self._boot.replace(table)
+
+    async def _place(self, world: World) -> None:
+        waiting = {
+            name: record
+            for name, record in world.server_records.items()
+            if record.phase is Phase.WAITING and name in world.all(Server)
+        }
+        wishes = [wish_of(name, record, world) for name, record in waiting.items()]
+        machines = [self._machine(node, world) for node in world.all(Node).values()]
+        placed = place(wishes, machines)
+        for name, node in placed.items():
+            record = waiting[name]
+            personality = personality_of(name, record, world).digest()
+            on = self._observer.power.get(node) is not False
+            changed = msgspec.structs.replace(
+                record, phase=Phase.BOOTING, node=node, since=time.time(), personality=personality, started=on
+            )
+            known = world.node_records.get(node, NodeRecord())
+            await world.edit(servers={name: changed}, nodes={node: msgspec.structs.replace(known, server=name)})
+            self._observer.waiting.pop(node, None)
+            self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)
+        for wish in wishes:
+            self._say(wish.server, None if wish.server in placed else why_not(wish, machines))
+
+    def _machine(self, node: Node, world: World) -> Machine:
+        record = world.node_records.get(node.name, NodeRecord())
+        return Machine(
+            name=node.name,
+            memory_octets=node.memory_octets,
+            server=record.server,
+            unfit=self._unfit(node, record),
+            has_port=bool(node.port),
+            has_power=node.power is not None,
+        )
+
+    def _unfit(self, node: Node, record: NodeRecord) -> str | None:
+        if record.quarantined is not None:
+            return f"quarantined: {record.quarantined}"
+        if record.power_unknown:
+            return "was fenced, but nobody has seen it go off"
+        if node.power is not None:
+            return "its power supervisor does not answer" if self._observer.power.get(node.name) is None else None
+        asked = self._observer.waiting.get(node.name)
+        if asked is None or time.monotonic() - asked > WAITING_SEEN_SECONDS:
+            return "has no power driver and is not asking to boot"
+        return None
+
+    # ── one server ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _work(self, name: str) -> None:
+        try:
+            while True:
+                world = await World.read(self._store)
+                self._observer.use(world)
+                act = next_act(await self._view(name, world))
+                if act is None:
+                    return
+                await self._acts.perform(act, name, world)
+                if isinstance(act, MakeVolume):
+                    self._wake.set()
+        except ConflictError as error:
+            _log.info("server=%s conflict=%r", name, str(error))
+            self._wake.set()
+        except PanloomError as error:
+            self._say(name, str(error))
+
+    async def _view(self, name: str, world: World) -> ServerView:
+        record = world.server_records[name]
+        server, platform = world.all(Server).get(name), world.platform
+        if platform is None:
+            raise UnavailableError("the platform document is gone")
+        status = await self._storage.status()
+        node = world.all(Node).get(record.node or "")
+        if server is not None and server.nics and len(record.nics) < len(server.nics):
+            raise ConflictError(f"{name} has a NIC without a MAC yet")
+        now = time.monotonic()
+        since = self._since.setdefault((name, record.epoch, record.boot_attempts), now)
+        volumes = {volume["name"] for volume in (await self._storage.volumes())["volumes"]}
+        return ServerView(
+            name=name,
+            wanted=server is not None,
+            record=record,
+            volume_ready=name.replace("/", ".") in volumes,
+            admitted=_is_admitted(name, record, status),
+            port_open=self._ports.is_applied(world),
+            has_power=node is not None and node.power is not None,
+            power=self._observer.power.get(record.node or ""),
+            alive=self._observer.alive.get(name) == record.epoch,
+            dead=self._observer.dead.get(name),
+            enabled=server.failover.enabled if server else True,
+            personality=personality_of(name, record, world).digest() if server else record.personality,
+            stalled_seconds=self._observer.boots.stalled_seconds(record.node or "", since, now),
+            boot_timeout_seconds=platform.boot_timeout_seconds,
+            max_boot_attempts=platform.max_boot_attempts,
+        )
+
+
+def wish_of(name: str, record: ServerRecord, world: World) -> Wish:
+    """Return what a waiting server asks of a machine."""
+    server = world.all(Server)[name]
+    return Wish(
+        server=name,
+        memory_octets=server.needs.memory_octets,
+        prefer=server.node,
+        fence_needs_power=server.failover.fence == "power",
+        waiting_since=record.since,
+    )
+
+
+def _is_admitted(name: str, record: ServerRecord, status: dict[str, object]) -> bool:
+    """Whether both of a server's targets grant exactly its node under exactly its epoch."""
+    exports = status["exports"]
+    if record.node is None or not isinstance(exports, list):
+        return False
+    granted = {export["target"]: (export["epoch"], (export["access"] or {}).get("initiator")) for export in exports}
+    expected = (record.epoch, str(initiator_of(record.node)))
+    return all(granted.get(str(target)) == expected for target in (target_of(name), personality_target_of(name)))

@@ -1,0 +1,109 @@
+"""What should exist, read whole from the store: documents and the records beside them.
+
+The reconciler reads a new ``World`` at each pass; with a few hundred entries that costs less than keeping one up to
+date by watching, and cannot drift.  ``World.edit`` is the only way a record changes: compare-and-set on the revisions
+that were read.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+import msgspec
+
+from panloom.decide.records import STEPS, NodeRecord, Phase, ServerRecord, Step
+from panloom.model import resources
+from panloom.state.contract import Store
+
+SERVERS = "/record/server/"
+NODES = "/record/node/"
+
+Resource = TypeVar("Resource", bound=resources.Resource)
+
+
+class World:
+    """One picture of the store, immutable but for ``edit``."""
+
+    def __init__(self, store: Store, revision: int, entries: Mapping[str, tuple[int, bytes]]) -> None:
+        self._store = store
+        self.revision = revision
+        self._revisions = {key: entry[0] for key, entry in entries.items()}
+        self._wanted: dict[str, resources.Resource] = {}
+        self.server_records: dict[str, ServerRecord] = {}
+        self.node_records: dict[str, NodeRecord] = {}
+        for key, (_, value) in entries.items():
+            if key.startswith(resources.WANT):
+                self._wanted[key] = resources.decode(key, value)
+            elif key.startswith(SERVERS):
+                self.server_records[key.removeprefix(SERVERS)] = msgspec.json.decode(value, type=ServerRecord)
+            elif key.startswith(NODES):
+                self.node_records[key.removeprefix(NODES)] = msgspec.json.decode(value, type=NodeRecord)
+
+    @classmethod
+    async def read(cls, store: Store) -> "World":
+        """Read documents and records as they are now."""
+        entries: dict[str, tuple[int, bytes]] = {}
+        revision = 0
+        for prefix in (resources.WANT, SERVERS, NODES):
+            snapshot = await store.range(prefix)
+            revision = max(revision, snapshot.revision)
+            entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
+        return cls(store, revision, entries)
+
+    def all(self, kind: type[Resource]) -> Mapping[str, Resource]:
+        """Return the resources of a kind by their label."""
+        return MappingProxyType({r.label: r for r in self._wanted.values() if isinstance(r, kind)})
+
+    @property
+    def platform(self) -> resources.Platform | None:
+        """The platform document, None before one is applied."""
+        return next(iter(self.all(resources.Platform).values()), None)
+
+    def node_of_mac(self, mac: str) -> resources.Node | None:
+        """Return the node with a hardware MAC."""
+        return next((node for node in self.all(resources.Node).values() if str(node.mac) == mac), None)
+
+    def admits(self, server: str) -> bool:
+        """Whether the server's addresses may pass at its node's port."""
+        record = self.server_records.get(server)
+        if record is None or record.node is None:
+            return False
+        if record.fence is not None:
+            # A fence closes the port after the writes are drained, and not before.
+            return STEPS.index(record.fence.done) < STEPS.index(Step.DRAIN_WRITES)
+        return record.phase in (Phase.BOOTING, Phase.UP)
+
+    async def edit(
+        self,
+        *,
+        servers: Mapping[str, ServerRecord | None] = MappingProxyType({}),
+        nodes: Mapping[str, NodeRecord | None] = MappingProxyType({}),
+    ) -> None:
+        """Change records in one commit, None deletes; ConflictError if any of them is not as it was read."""
+        changes: dict[str, ServerRecord | NodeRecord | None] = {}
+        changes.update({SERVERS + name: server for name, server in servers.items()})
+        changes.update({NODES + name: node for name, node in nodes.items()})
+        revision = await self._store.commit(
+            expect={key: self._revisions.get(key, 0) for key in changes},
+            put={key: msgspec.json.encode(value) for key, value in changes.items() if value is not None},
+            delete=[key for key, value in changes.items() if value is None],
+        )
+        for key, value in changes.items():
+            if value is None:
+                self._revisions.pop(key, None)
+            else:
+                self._revisions[key] = revision
+        for name, server in servers.items():
+            _set(self.server_records, name, server)
+        for name, node in nodes.items():
+            _set(self.node_records, name, node)
+
+
+Record = TypeVar("Record")
+
+
+def _set(records: dict[str, Record], name: str, value: Record | None) -> None:
+    if value is None:
+        records.pop(name, None)
+    else:
+        records[name] = value

@@ -1,0 +1,96 @@
+"""Silence is evidence only while we were awake and only for few servers at once."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panloom.decide.liveness import Liveness, Verdict
+
+
+def watching(*servers, now=0.0, max_simultaneous=2):
+    liveness = Liveness(interval_seconds=0.5, timeout_seconds=2.0, max_simultaneous=max_simultaneous)
+    for server in servers:
+        liveness.watch(server, now)
+    return liveness
+
+
+def run(liveness, start, end, hears=()):
+    """Tick every half second from start to end; servers in ``hears`` speak just before each tick."""
+    findings, now = [], start
+    while now <= end:
+        for server in hears:
+            liveness.heard(server, now)
+        findings += liveness.verdicts(now)
+        now += 0.5
+    return findings
+
+
+def test_a_silent_server_is_dead_after_the_timeout_and_not_before():
+    liveness = watching("a", "b")
+    assert run(liveness, 0.0, 2.0, hears=["b"]) == []
+    (finding,) = run(liveness, 2.5, 2.5, hears=["b"])
+    assert (finding.verdict, finding.servers) == (Verdict.DEAD, ("a",))
+
+
+def test_a_pause_of_our_own_proves_nothing_and_silence_begins_anew():
+    liveness = watching("a")
+    assert run(liveness, 0.0, 1.0, hears=["a"]) == []
+    (finding,) = liveness.verdicts(61.0)
+    assert finding.verdict is Verdict.HELD
+    assert run(liveness, 61.5, 63.0) == []
+    assert [f.verdict for f in run(liveness, 63.5, 63.5)] == [Verdict.DEAD]
+
+
+def test_more_than_max_simultaneous_at_once_are_held_told_of_once_and_probed_again():
+    liveness = watching("a", "b", "c")
+    findings = run(liveness, 0.0, 10.0)
+    assert {f.verdict for f in findings} == {Verdict.HELD}
+    assert len(findings) == 1
+    assert findings[0].servers == ("a", "b", "c")
+
+
+def test_servers_that_fall_silent_just_after_one_another_count_as_at_once():
+    liveness = watching("a", "b", "c")
+    for server, at in (("a", 1.0), ("b", 1.4), ("c", 1.8)):
+        liveness.heard(server, at)
+    findings = run(liveness, 1.0, 12.0)
+    assert findings
+    assert all(f.verdict is Verdict.HELD for f in findings)
+
+
+def test_when_enough_of_them_speak_again_the_one_that_stays_silent_is_dead():
+    liveness = watching("a", "b", "c")
+    run(liveness, 0.0, 2.5)
+    findings = run(liveness, 3.0, 6.0, hears=["b", "c"])
+    assert [(f.verdict, f.servers) for f in findings][:1] == [(Verdict.DEAD, ("a",))]
+
+
+def test_what_is_not_watched_is_never_judged():
+    liveness = watching("a")
+    liveness.forget("a")
+    liveness.heard("a", 0.1)
+    assert run(liveness, 0.0, 9.0) == []
+    assert liveness.silence("a", 9.0) is None
+
+
+@pytest.mark.parametrize("pause", [1.2, 5.0, 60.0, 86_400.0])
+def test_no_pause_of_ours_ever_condemns_anybody(pause):
+    liveness = watching("a", "b")
+    run(liveness, 0.0, 1.0, hears=["a", "b"])
+    assert all(f.verdict is Verdict.HELD for f in liveness.verdicts(1.0 + pause))
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 3.0), st.sets(st.sampled_from("abc")), st.booleans()), max_size=60))
+def test_nobody_dies_who_spoke_within_the_timeout(steps):
+    liveness = watching("a", "b", "c")
+    now, spoke = 0.0, dict.fromkeys("abc", 0.0)
+    for pause, hears, tick in steps:
+        now += pause
+        for server in hears:
+            liveness.heard(server, now)
+            spoke[server] = now
+        if tick:
+            for finding in liveness.verdicts(now):
+                if finding.verdict is Verdict.DEAD:
+                    assert all(now - spoke[server] > 2.0 for server in finding.servers)
+                    assert len(finding.servers) <= 2
