@@ -5,12 +5,15 @@
     │   ├── MalformedError   its octets are not what the standard says
     │   └── RefusedError     well-formed, but not allowed (unknown, unauthenticated, out of order)
     ├── ConfigError          what a person wrote: where it stands and how to mend it
+    ├── ConfigErrors         several of them at once, in the order of the text
     ├── ConflictError        somebody else changed it first: read again and decide again
     ├── KernelError          the kernel refused or differs from what was asked: reconcile retries
     └── UnavailableError     a part of Panloom, or of the host, that does not answer or is missing
 
 A refusal that has a wire form (sense data, Login status, TFTP ERROR) is a returned value, not an exception.
 """
+
+from collections.abc import Iterable
 
 
 class PanloomError(Exception):
@@ -39,6 +42,14 @@ class ConfigError(PanloomError):
         super().__init__(f"{where}: {why}")
         self.where = where
         self.why = why
+
+
+class ConfigErrors(PanloomError):
+    """Everything that is wrong in what a person wrote, at once; ``errors`` is never empty."""
+
+    def __init__(self, errors: Iterable[ConfigError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(str(error) for error in self.errors))
 
 
 class ConflictError(PanloomError):

@@ -1,0 +1,210 @@
+"""What must hold over the whole set: documents of this reading laid over those applied earlier.
+
+One function per kind, each noting everything it finds.  A reference to something that is described but wrongly (a
+suspect) is not blamed: its own mistake is already noted.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
+
+from panloom.model.load import Loaded
+from panloom.model.resources import (
+    Image,
+    Node,
+    Pan,
+    Platform,
+    Resource,
+    Server,
+    VirtualLan,
+    Volume,
+)
+from panloom.model.sources import Findings, Place, Step, did_you_mean
+from panloom.values import format_size
+
+Kind = TypeVar("Kind", bound=Resource)
+
+
+def check(resources: Mapping[str, Resource], loaded: Loaded, findings: Findings) -> None:
+    """Note everything that does not fit together in ``resources``, which hold what was loaded and what was there."""
+    whole = _Whole(resources, loaded, findings)
+    whole.check_platform()
+    whole.check_nodes()
+    whole.check_lans()
+    whole.check_servers()
+    whole.check_volumes()
+
+
+class _Whole:
+    """The set and where its parts stand."""
+
+    def __init__(self, resources: Mapping[str, Resource], loaded: Loaded, findings: Findings) -> None:
+        self._resources = resources
+        self._ordered = sorted(resources.values(), key=lambda resource: resource.key in loaded.sources)
+        self._loaded = loaded
+        self._findings = findings
+        self._images = {image.name for image in self._all(Image)}
+
+    def check_platform(self) -> None:
+        for platform in self._all(Platform):
+            storage = platform.storage
+            self._check_host(platform, ("storage", "address"), storage.address, storage.subnet, "storage.subnet")
+            for end in storage.discovery or ():
+                self._check_host(platform, ("storage", "discovery"), end, storage.subnet, "storage.subnet")
+            if storage.discovery and storage.discovery[0] <= storage.address <= storage.discovery[1]:
+                why = f"holds the control node's own address {storage.address}; leave it out"
+                self._add(platform, ("storage", "discovery"), why)
+            if platform.liveness.timeout_seconds <= platform.liveness.interval_seconds:
+                why = "must be longer than the interval, or one late answer is a death; write several intervals"
+                self._add(platform, ("liveness", "timeout"), why)
+
+    def check_nodes(self) -> None:
+        platform = next(self._all(Platform), None)
+        self._check_unique(Node, ("mac",), lambda node: node.mac)
+        self._check_unique(Node, ("address",), lambda node: node.address)
+        self._check_unique(Node, ("port",), lambda node: node.port)
+        for node in self._all(Node):
+            if node.mac.is_multicast or node.mac.number == 0:
+                self._add(node, ("mac",), f"{node.mac} is no machine's own address; read it from its label or firmware")
+            if platform is None:
+                continue
+            storage = platform.storage
+            self._check_host(node, ("address",), node.address, storage.subnet, "the platform's storage network")
+            if node.address == storage.address:
+                self._add(node, ("address",), f"{node.address} is the control node's own")
+            if storage.discovery and storage.discovery[0] <= node.address <= storage.discovery[1]:
+                low, high = storage.discovery
+                why = f"{node.address} lies in the discovery range {low}-{high}; take one outside"
+                self._add(node, ("address",), why)
+
+    def check_lans(self) -> None:
+        platform = next(self._all(Platform), None)
+        for lan in self._all(VirtualLan):
+            self._check_pan(lan)
+            for end in lan.range or ():
+                self._check_host(lan, ("range",), end, lan.subnet, "its subnet")
+            if lan.router is not None:
+                self._check_host(lan, ("router",), lan.router, lan.subnet, "its subnet")
+            if platform and lan.subnet.overlaps(platform.storage.subnet):
+                why = f"{lan.subnet} overlaps the platform's storage network {platform.storage.subnet}; take another"
+                self._add(lan, ("subnet",), why)
+
+    def check_servers(self) -> None:
+        taken: dict[tuple[str, IPv4Address], Server] = {}
+        for server in self._all(Server):
+            self._check_pan(server)
+            self._check_image(server)
+            self._check_node(server)
+            for index, nic in enumerate(server.nics):
+                self._check_nic(server, index)
+                if nic.address is None:
+                    continue
+                other = taken.setdefault((f"{server.pan}/{nic.lan}", nic.address), server)
+                if other is not server or any(nic == earlier for earlier in server.nics[:index]):
+                    self._add_taken(server, ("nics", index, "address"), str(nic.address), other)
+
+    def check_volumes(self) -> None:
+        for volume in self._all(Volume):
+            if self._resources.get(f"/want/server/{volume.label}") is None and volume.key in self._loaded.sources:
+                self._check_pan(volume)
+                self._check_image(volume)
+
+    def _check_nic(self, server: Server, index: int) -> None:
+        nic = server.nics[index]
+        key = f"/want/lan/{server.pan}/{nic.lan}"
+        lan = self._resources.get(key)
+        if not isinstance(lan, VirtualLan):
+            known = [lan.name for lan in self._all(VirtualLan) if lan.pan == server.pan]
+            self._add_unknown(server, ("nics", index, "lan"), key, f"PAN {server.pan} has no lan {nic.lan!r}", known)
+        elif nic.address is None:
+            if lan.range is None and lan.key not in self._loaded.suspects:
+                why = (
+                    f"has no address, and lan {lan.name} no range to lend one; write `address:` here or `range:` there"
+                )
+                self._add(server, ("nics", index), why)
+        elif nic.address not in lan.subnet:
+            why = f"{nic.address} is outside lan {lan.name} ({lan.subnet}); use an address in it, or add a lan"
+            self._add(server, ("nics", index, "address"), why)
+        elif nic.address == lan.router:
+            self._add(server, ("nics", index, "address"), f"{nic.address} is the router of lan {lan.name}")
+        else:
+            self._check_host(server, ("nics", index, "address"), nic.address, lan.subnet, f"lan {lan.name}")
+
+    def _check_image(self, owner: Server | Volume) -> None:
+        if owner.image in self._images or f"/want/image/{owner.image}" in self._resources:
+            return
+        name, _, version = owner.image.partition("@")
+        if version and name in self._images:
+            known = [image.label for image in self._all(Image) if image.name == name]
+            why = f"image {name} has no version {version}"
+        else:
+            known, why = list(self._images), f"there is no image {name!r}"
+        self._add_unknown(owner, ("image",), f"/want/image/{name}@", why, known)
+
+    def _check_node(self, server: Server) -> None:
+        if server.node is None:
+            return
+        node = self._resources.get(f"/want/node/{server.node}")
+        if not isinstance(node, Node):
+            known = [node.name for node in self._all(Node)]
+            self._add_unknown(
+                server, ("node",), f"/want/node/{server.node}", f"there is no node {server.node!r}", known
+            )
+        elif node.memory_octets < server.needs.memory_octets:
+            has, needs = format_size(node.memory_octets), format_size(server.needs.memory_octets)
+            self._add(server, ("node",), f"{node.name} has {has}, and {needs} are needed; prefer another, or need less")
+
+    def _check_pan(self, member: VirtualLan | Server | Volume) -> None:
+        key = f"/want/pan/{member.pan}"
+        if key not in self._resources:
+            known = [pan.name for pan in self._all(Pan)]
+            self._add_unknown(member, ("pan",), key, f"there is no PAN {member.pan!r}", known)
+
+    def _check_host(
+        self, owner: Resource, steps: tuple[Step, ...], address: IPv4Address, subnet: IPv4Network, what: str
+    ) -> None:
+        if address not in subnet:
+            self._add(owner, steps, f"{address} is outside {what} ({subnet}); use an address in it")
+        elif subnet.prefixlen < 31 and address in (subnet.network_address, subnet.broadcast_address):
+            which = "network" if address == subnet.network_address else "broadcast"
+            self._add(owner, steps, f"{address} is the {which} address of {what} ({subnet}); use one between")
+
+    def _check_unique(self, kind: type[Kind], steps: tuple[Step, ...], value: Callable[[Kind], object]) -> None:
+        seen: dict[object, Kind] = {}
+        for resource in self._all(kind):
+            other = seen.setdefault(value(resource), resource)
+            if other is not resource:
+                self._add_taken(resource, steps, str(value(resource)), other)
+
+    def _add_taken(self, owner: Resource, steps: tuple[Step, ...], value: str, other: Resource) -> None:
+        """Blame what this reading brought: of two that clash it is the later one, or the only one."""
+        if owner.key not in self._loaded.sources:
+            owner, other = other, owner
+        source = self._loaded.sources.get(other.key)
+        place = source.place(*steps) if source else None
+        stands = f" ({place.file}:{place.at.line}:{place.at.column})" if place else ""
+        own = self._loaded.sources.get(owner.key)
+        hint = "; in a node set give each its own, like [1-2]" if place and own and own.place(*steps) == place else ""
+        self._add(owner, steps, f"{value} is taken by {other.kind} {other.label}{stands}{hint}")
+
+    def _add_unknown(self, owner: Resource, steps: tuple[Step, ...], key: str, why: str, known: list[str]) -> None:
+        if self._loaded.incomplete or any(suspect.startswith(key) for suspect in self._loaded.suspects):
+            return
+        self._add(owner, steps, f"{why}; {did_you_mean(key.rpartition('/')[2].rstrip('@'), known)}")
+
+    def _add(self, owner: Resource, steps: tuple[Step, ...], why: str) -> None:
+        source = self._loaded.sources.get(owner.key)
+        if source is None:
+            self._findings.add(None, why, where=f"{owner.kind} {owner.label} (applied earlier): {_path(steps)}")
+            return
+        place: Place = source.place(*steps)
+        if not self._findings.has_inside(place):
+            self._findings.add(place, why)
+
+    def _all(self, kind: type[Kind]) -> Iterator[Kind]:
+        """Yield those of a kind: first those applied earlier, then those of this reading in their order."""
+        return (resource for resource in self._ordered if isinstance(resource, kind))
+
+
+def _path(steps: tuple[Step, ...]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
