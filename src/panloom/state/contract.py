@@ -1,7 +1,7 @@
 """The state contract: revisioned keys, compare-and-set, watch and lease.
 
 Everything Panloom must remember goes through these nine calls, and every store passes the same tests
-(``tests/state/store_contract.py``).
+(``tests/support/store_contract.py``).
 
     revision   1 ───────── 2 ───────────────── 3 ─────────── 4 ────────►  one number for the whole store, raised by each
                put /a=x    put /a=y, /b=z      delete /a     lease ends   commit that changes something
@@ -144,3 +144,9 @@ def check_commit(expect: Mapping[str, int], put: Mapping[str, bytes], delete: Co
     both = put.keys() & set(delete)
     if both:
         raise ValueError(f"{min(both)} is both put and deleted")
+
+
+def check_seconds(seconds: float) -> None:
+    """Raise ``ValueError`` unless a lease can be granted for ``seconds``."""
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"a lease runs for more than 0 seconds, not {seconds:g}")

@@ -3,39 +3,53 @@
 state.sqlite          application id 0x50414e4c ("PANL"), user_version = format
 state.sqlite-wal/shm  SQLite's write-ahead log and its index
 state.sqlite.lock     held (flock) as long as a process has the store open
+state.sqlite.v1.bak   the file as it was before it was brought forward from format 1
 
-entry(key, value, revision)         what is now
-change(revision, key, value|NULL)   what happened; NULL: deleted
-counter(name, value)                'revision': the last revision given
+entry(key, value, revision, lease|NULL)  what is now                                          format 2 adds lease
+change(revision, key, value|NULL)        what happened; NULL: deleted
+counter(name, value)                     'revision': the last one given
+                                         'dropped': the last one no longer in change          format 2
 """
 
 import fcntl
 import os
 import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from panloom.errors import UnavailableError
 
 APPLICATION_ID: Final = 0x50414E4C
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _CREATE: Final = (
-    "CREATE TABLE entry(key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE entry(key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INT NOT NULL, lease INT) WITHOUT ROWID",
+    "CREATE INDEX entry_lease ON entry(lease) WHERE lease IS NOT NULL",
     "CREATE TABLE change(revision INTEGER, key TEXT, value BLOB, PRIMARY KEY (revision, key)) WITHOUT ROWID",
     "CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-    "INSERT INTO counter VALUES ('revision', 0)",
+    "INSERT INTO counter VALUES ('revision', 0), ('dropped', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {FORMAT}",
 )
+_FORWARD: Final[Mapping[int, tuple[str, ...]]] = {  # from this format to the next
+    1: (
+        "ALTER TABLE entry ADD COLUMN lease INT",
+        "CREATE INDEX entry_lease ON entry(lease) WHERE lease IS NOT NULL",
+        "INSERT INTO counter VALUES ('dropped', 0)",
+    ),
+}
 
 
 def take_lock(path: Path) -> int:
     """Return a descriptor that holds the store's lock until it is closed; ``UnavailableError`` if another has it."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be opened: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except OSError as error:
         os.close(lock)
         raise UnavailableError(f"{path} is open in another process; stop that one first") from error
     return lock
@@ -50,19 +64,51 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make an empty file a store, or check that it is one of this format; ``UnavailableError`` if it is not."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (application, version, tables) == (0, 0, 0):
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _CREATE:
-            connection.execute(statement)
-        connection.execute("COMMIT")
+    """Make an empty file a store, or bring an older one forward; ``UnavailableError`` if it is foreign or newer."""
+    version = _number(connection, "PRAGMA user_version")
+    application = _number(connection, "PRAGMA application_id")
+    if (application, version, _number(connection, "SELECT count(*) FROM sqlite_master")) == (0, 0, 0):
+        _write(connection, _CREATE)
     elif application != APPLICATION_ID:
         raise UnavailableError(f"{path} is a database of another program; name another file")
-    elif version != FORMAT:
+    elif version > FORMAT:
         raise UnavailableError(
             f"{path} has format {version}, this Panloom reads up to {FORMAT}; install the Panloom that wrote it"
         )
+    elif version < FORMAT:
+        _keep_copy(connection, path.with_name(f"{path.name}.v{version}.bak"))
+        _write(connection, tuple(step for older in range(version, FORMAT) for step in _FORWARD[older]))
+
+
+def _write(connection: sqlite3.Connection, statements: tuple[str, ...]) -> None:
+    """Change the file to ``FORMAT`` in one transaction; a crash leaves it as it was."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in (*statements, f"PRAGMA user_version = {FORMAT}"):
+        connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def _keep_copy(connection: sqlite3.Connection, copy: Path) -> None:
+    """Have the whole store in ``copy``, on stable storage; an unfinished copy never bears that name."""
+    unfinished = copy.with_name(f"{copy.name}.new")
+    unfinished.unlink(missing_ok=True)
+    with closing(connect(unfinished)) as target:
+        connection.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")  # a copy is one file
+    _sync(unfinished)
+    unfinished.replace(copy)
+    _sync(copy.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _number(connection: sqlite3.Connection, question: str) -> int:
+    (number,) = connection.execute(question).fetchone()
+    return int(number)
