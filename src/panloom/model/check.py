@@ -105,9 +105,9 @@ class _Whole:
 
     def check_volumes(self) -> None:
         for volume in self._all(Volume):
-            if self._resources.get(f"/want/server/{volume.label}") is None and volume.key in self._loaded.sources:
+            self._check_image(volume)
+            if volume.key in self._loaded.sources:
                 self._check_pan(volume)
-                self._check_image(volume)
 
     def _check_nic(self, server: Server, index: int) -> None:
         nic = server.nics[index]

@@ -1,0 +1,335 @@
+"""What an apply would do: stored resources on one side, documents on the other, the difference between.
+
+    have (stored) ─┐                      + add      not stored yet
+                   ├─ subtract ─▶ Plan    ~ change   stored, but another
+    want (loaded) ─┘                      - remove   stored, named no longer: shown always, done only when pruning
+
+Removal has a scope: a file speaks for what it brought last time, and a PAN document for everything inside its PAN;
+what other files brought is left alone.  A volume is never removed here: a pruned server leaves its disk behind.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+
+import msgspec
+
+from panloom.model.resources import (
+    KINDS,
+    Image,
+    Member,
+    Node,
+    Platform,
+    Resource,
+    Server,
+    VirtualLan,
+    Volume,
+)
+from panloom.values import format_size
+
+Preview = Callable[[Mapping[str, Resource], tuple[Server, ...]], Mapping[str, str]]
+"""From all that will be wanted, and the servers that will boot, to a line per server: where it boots, and why."""
+
+
+class Mark(Enum):
+    """What happens to a resource."""
+
+    ADD = "+"
+    CHANGE = "~"
+    REMOVE = "-"
+
+
+class Effect(Enum):
+    """What happens to a server's machine."""
+
+    NONE = ""
+    BOOTS = "boots"
+    REBOOTS = "reboots"
+    STOPS = "stops"
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One field that differs, as people read it."""
+
+    path: str
+    old: str
+    new: str
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One resource that will not stay as it is. ``implied``: it comes with a server and is not counted by itself."""
+
+    mark: Mark
+    key: str
+    before: Resource | None = None
+    after: Resource | None = None
+    detail: str = ""
+    fields: tuple[Field, ...] = ()
+    effect: Effect = Effect.NONE
+    note: str = ""
+    implied: bool = False
+
+    @property
+    def resource(self) -> Resource:
+        """The resource as it will be, or was."""
+        found = self.after or self.before
+        if found is None:
+            raise ValueError(f"a change of {self.key} from nothing to nothing")
+        return found
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The changes in the order in which they are made."""
+
+    changes: tuple[Change, ...] = ()
+
+    def count(self, mark: Mark) -> int:
+        """Return how many a person would count."""
+        return sum(change.mark is mark and not change.implied for change in self.changes)
+
+    def servers(self, effect: Effect) -> tuple[str, ...]:
+        """Return the servers whose machines that happens to."""
+        return tuple(change.resource.label for change in self.changes if change.effect is effect)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A wish that would destroy data: which resource, which field, and how to mend it."""
+
+    key: str
+    steps: tuple[str, ...]
+    why: str
+
+
+def nothing_to_preview(_wanted: Mapping[str, Resource], _servers: tuple[Server, ...]) -> Mapping[str, str]:
+    """Preview for callers that place nothing."""
+    return {}
+
+
+def newest(name: str, resources: Iterable[Resource]) -> str | None:
+    """Return ``name`` with the version to clone: as written, else the highest there is, None if there is none."""
+    if "@" in name:
+        return name
+    versions = [image.version for image in resources if isinstance(image, Image) and image.name == name]
+    return f"{name}@{max(versions)}" if versions else None
+
+
+def volumes(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> tuple[dict[str, Volume], list[Refusal]]:
+    """Return the volumes that the servers and volume documents of ``want`` ask for, by key.
+
+    A disk that exists keeps its image and size for ever: a server that says only ``web`` keeps the version it was
+    cloned from, and one that asks for another image or size is refused.
+    """
+    found: dict[str, Volume] = {}
+    refusals: list[Refusal] = []
+    steps: tuple[str, ...]
+    for resource in want.values():
+        if isinstance(resource, Server):
+            size, steps = resource.disk.size_octets, ("disk", "size")
+        elif isinstance(resource, Volume) and f"/want/server/{resource.label}" not in want:
+            size, steps = resource.size_octets, ("size",)
+        else:
+            continue
+        disk = Volume(pan=resource.pan, name=resource.name, image=resource.image, size_octets=size)
+        stored = have.get(disk.key)
+        if isinstance(stored, Volume):
+            refusals += [Refusal(resource.key, *why) for why in _differences(stored, disk, steps)]
+            found[disk.key] = stored
+        elif image := newest(resource.image, want.values()):
+            found[disk.key] = disk.model_copy(update={"image": image})
+    return found, refusals
+
+
+def _differences(stored: Volume, asked: Volume, steps: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], str]]:
+    mend = f"or destroy the disk with all its data: panloom delete volume {stored.label} --yes"
+    if asked.image not in (stored.image, stored.image.partition("@")[0]):
+        yield ("image",), f"the disk {stored.label} is a clone of {stored.image}; write that again, {mend}"
+    if asked.size_octets != stored.size_octets:
+        size = format_size(stored.size_octets) if stored.size_octets else "the image's size"
+        yield steps, f"the disk {stored.label} has {size} and keeps it; write that again, {mend}"
+
+
+def absent(
+    have: Mapping[str, Resource],
+    want: Iterable[str],
+    *,
+    origins: Mapping[str, str],
+    files: frozenset[str],
+    pans: frozenset[str],
+) -> frozenset[str]:
+    """Return the keys that the files no longer name.
+
+    ``origins`` says from which file each stored key came; ``files`` are those read now, ``pans`` what they describe.
+    """
+    named = frozenset(want)
+    return frozenset(
+        key
+        for key, resource in have.items()
+        if key not in named
+        and not isinstance(resource, Volume)
+        and (origins.get(key) in files or (isinstance(resource, Member) and resource.pan in pans))
+    )
+
+
+def changes(
+    have: Mapping[str, Resource],
+    want: Mapping[str, Resource],
+    *,
+    absent: frozenset[str] = frozenset(),
+    preview: Preview = nothing_to_preview,
+) -> Plan:
+    """Return what takes ``have`` to ``want`` and away with ``absent``; resources in neither stay as they are."""
+    upsert = [_upsert(have.get(key), resource, want) for key, resource in want.items() if have.get(key) != resource]
+    found = sorted(upsert, key=_order)
+    removed = sorted((_remove(have[key], have) for key in absent if key in have), key=_order, reverse=True)
+    after = {**{key: resource for key, resource in have.items() if key not in absent}, **want}
+    found = list(_with_lan_reboots(found, after))
+    booting = tuple(
+        change.after
+        for change in found
+        if change.effect in (Effect.BOOTS, Effect.REBOOTS) and isinstance(change.after, Server)
+    )
+    lines = preview(after, booting) if booting else {}
+    placed = [
+        msgspec.structs.replace(change, note=lines.get(change.resource.label) or change.note)
+        if change.effect is not Effect.NONE
+        else change
+        for change in found
+    ]
+    return Plan((*placed, *removed))
+
+
+def result(have: Mapping[str, Resource], plan: Plan, *, prune: bool) -> dict[str, Resource]:
+    """Return what is stored once the plan is carried out."""
+    after = dict(have)
+    for change in plan.changes:
+        if change.after is not None:
+            after[change.key] = change.after
+        elif prune:
+            after.pop(change.key, None)
+    return after
+
+
+def describe(resource: Resource) -> str:
+    """Return one line on what it is, without its name."""
+    match resource:
+        case Platform():
+            return f"{resource.storage.interface} {resource.storage.address}, auth {resource.auth}"
+        case Node():
+            return f"{resource.mac}, {resource.address}, {format_size(resource.memory_octets)}"
+        case Image():
+            return resource.source
+        case VirtualLan():
+            return str(resource.subnet)
+        case Server():
+            addresses = [str(nic.address or f"one of lan {nic.lan}") for nic in resource.nics]
+            return ", ".join([f"image {resource.image}", *addresses])
+        case Volume():
+            size = format_size(resource.size_octets) if resource.size_octets else "as large as it"
+            return f"clone of {resource.image}, {size}"
+    return ""
+
+
+def _upsert(before: Resource | None, after: Resource, want: Mapping[str, Resource]) -> Change:
+    implied = isinstance(after, Volume) and f"/want/server/{after.label}" in want
+    if before is None:
+        effect = Effect.BOOTS if isinstance(after, Server) else Effect.NONE
+        return Change(mark=Mark.ADD, key=after.key, after=after, detail=describe(after), effect=effect, implied=implied)
+    fields = tuple(_fields("", before.model_dump(mode="json"), after.model_dump(mode="json")))
+    reboots = isinstance(before, Server) and isinstance(after, Server) and before.nics != after.nics
+    return Change(
+        mark=Mark.CHANGE,
+        key=after.key,
+        before=before,
+        after=after,
+        detail=", ".join(f"{field.path} {field.old} → {field.new}" for field in fields),
+        fields=fields,
+        effect=Effect.REBOOTS if reboots else Effect.NONE,
+        implied=implied,
+    )
+
+
+def _remove(before: Resource, have: Mapping[str, Resource]) -> Change:
+    note = ""
+    if isinstance(before, Server) and f"/want/volume/{before.label}" in have:
+        note = f"its disk stays; destroy it: panloom delete volume {before.label} --yes"
+    effect = Effect.STOPS if isinstance(before, Server) else Effect.NONE
+    return Change(mark=Mark.REMOVE, key=before.key, before=before, detail=describe(before), effect=effect, note=note)
+
+
+def _with_lan_reboots(found: Iterable[Change], after: Mapping[str, Resource]) -> Iterable[Change]:
+    """Yield the changes, and one for each unchanged server that must boot again because its LAN changed.
+
+    A personality carries its LAN's prefix, router and names; a machine reads it when it boots.
+    """
+    seen = set()
+    touched: dict[tuple[str, str], Change] = {}
+    for change in found:
+        seen.add(change.key)
+        before, lan = change.before, change.after
+        if isinstance(before, VirtualLan) and isinstance(lan, VirtualLan) and _personal(before) != _personal(lan):
+            touched[lan.pan, lan.name] = change
+        if isinstance(change.after, Server) and change.mark is Mark.CHANGE and _on(change.after, touched):
+            yield msgspec.structs.replace(change, effect=Effect.REBOOTS)
+        else:
+            yield change
+    for server in sorted((r for r in after.values() if isinstance(r, Server)), key=_name_order):
+        if server.key not in seen and (lan_name := _on(server, touched)):
+            yield Change(
+                mark=Mark.CHANGE,
+                key=server.key,
+                before=server,
+                after=server,
+                detail=f"lan {lan_name} changes",
+                effect=Effect.REBOOTS,
+                implied=True,
+            )
+
+
+def _on(server: Server, lans: Mapping[tuple[str, str], Change]) -> str | None:
+    return next((nic.lan for nic in server.nics if (server.pan, nic.lan) in lans), None)
+
+
+def _personal(lan: VirtualLan) -> tuple[object, ...]:
+    return lan.subnet.prefixlen, lan.router, lan.dns, lan.domain
+
+
+def _fields(path: str, old: object, new: object) -> Iterable[Field]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            yield from _fields(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (first, second) in enumerate(zip(old, new, strict=True)):
+            yield from _fields(f"{path}[{index}]", first, second)
+    elif old != new:
+        yield _field(path, old, new)
+
+
+def _field(path: str, old: object, new: object) -> Field:
+    if path.endswith("_octets"):
+        return Field(
+            path.removesuffix("_octets"), *(format_size(value) for value in (old, new) if isinstance(value, int))
+        )
+    if path.endswith("_seconds"):
+        return Field(path.removesuffix("_seconds"), f"{old} s", f"{new} s")
+    return Field(path, _shown(old), _shown(new))
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case dict():
+            return " ".join(_shown(inner) for inner in value.values() if inner is not None)
+        case list():
+            return "[" + ", ".join(_shown(inner) for inner in value) + "]"
+    return str(value)
+
+
+def _order(change: Change) -> tuple[object, ...]:
+    return (list(KINDS).index(change.resource.kind), *_name_order(change.resource))
+
+
+def _name_order(resource: Resource) -> tuple[tuple[str, int], ...]:
+    """Return what sorts web2 before web10."""
+    parts = re.split(r"([0-9]+)", resource.label)
+    return tuple(("", int(part)) if part.isdigit() else (part, 0) for part in parts)
