@@ -1,0 +1,239 @@
+"""The control channel's messages: JSON lines over a Unix stream socket.
+
+    client                                               storage process
+    {"id":1,"call":"drop","target":"iqn…:shop.web1"} ──▶
+                                                     ◀── {"id":1,"ok":1}
+    {"id":2,"call":"export",…}                       ──▶
+                                                     ◀── {"id":2,"error":{"kind":"conflict","why":"…"}}
+    {"id":3,"call":"watch"}                          ──▶
+                                                     ◀── {"id":3,"ok":null}
+                                                     ◀── {"event":"login",…}     from then on, at any time
+
+Calls of one client run side by side: wait for an answer before sending what depends on it.  What a call changed is
+durable before it is answered.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from panloom.storage.exports import Access, Epoch, ExportedLun
+
+ErrorKind = Literal["config", "conflict", "unavailable"]
+EventKind = Literal["login", "refused", "first_read", "logout", "dropped", "silent", "heard"]
+
+MAX_LINE_OCTETS = 1 << 22
+
+
+class Call(msgspec.Struct, frozen=True, tag_field="call", forbid_unknown_fields=True, kw_only=True):
+    """What all requests have."""
+
+    id: int
+
+
+class ImportImage(Call, frozen=True, tag="import_image"):
+    """Copy a file in as an image → ImageFacts."""
+
+    name: str
+    source: str
+
+
+class CreateVolume(Call, frozen=True, tag="create_volume"):
+    """Clone an image, or make an empty disk → Created."""
+
+    name: str
+    image: str | None
+    size_octets: int
+
+
+class DeleteVolume(Call, frozen=True, tag="delete_volume"):
+    """Destroy a volume that is not exported → null."""
+
+    name: str
+
+
+class ListVolumes(Call, frozen=True, tag="volumes"):
+    """→ Volumes."""
+
+
+class ExportTarget(Call, frozen=True, tag="export"):
+    """Export a target, or replace what is behind it and who may log in → null."""
+
+    target: str
+    epoch: Epoch
+    luns: tuple[ExportedLun, ...]
+    access: Access | None = None
+
+
+class Revoke(Call, frozen=True, tag="revoke"):
+    """Let nobody log in any more, and let no grant of an older epoch write → null."""
+
+    target: str
+    epoch: Epoch
+
+
+class Drop(Call, frozen=True, tag="drop"):
+    """Shut all connections to the target down → how many there were."""
+
+    target: str
+
+
+class Drain(Call, frozen=True, tag="drain"):
+    """Wait until no command of a dropped connection is executing and the volumes are flushed → null."""
+
+    target: str
+
+
+class Unexport(Call, frozen=True, tag="unexport"):
+    """Forget an export; its volumes remember the epoch → null."""
+
+    target: str
+    epoch: Epoch
+
+
+class GetStatus(Call, frozen=True, tag="status"):
+    """→ Status."""
+
+
+class Watch(Call, frozen=True, tag="watch"):
+    """Send events from now on → null."""
+
+
+AnyCall = (
+    ImportImage
+    | CreateVolume
+    | DeleteVolume
+    | ListVolumes
+    | ExportTarget
+    | Revoke
+    | Drop
+    | Drain
+    | Unexport
+    | GetStatus
+    | Watch
+)
+
+
+class ImageFacts(msgspec.Struct, frozen=True):
+    """An image."""
+
+    name: str
+    octets: int
+    sha256: str  # hexadecimal
+
+
+class VolumeFacts(msgspec.Struct, frozen=True):
+    """A volume; ``allocated_octets`` is what it takes on the disk."""
+
+    name: str
+    image: str | None
+    octets: int
+    allocated_octets: int
+    epoch: int  # 0 until it is exported for the first time
+
+
+class Volumes(msgspec.Struct, frozen=True):
+    """What the store holds, sorted by name."""
+
+    volumes: tuple[VolumeFacts, ...]
+    images: tuple[ImageFacts, ...]
+
+
+class Created(msgspec.Struct, frozen=True):
+    """The answer to CreateVolume."""
+
+    octets: int
+    created: bool  # False: it was there already
+
+
+class AccessFacts(msgspec.Struct, frozen=True):
+    """Who may log in; never the secret."""
+
+    initiator: str
+    user: str | None
+
+
+class LunFacts(msgspec.Struct, frozen=True):
+    """A logical unit; ``content_sha256`` is None for a volume."""
+
+    lun: int
+    volume: str | None
+    content_sha256: str | None
+    read_only: bool
+
+
+class ExportFacts(msgspec.Struct, frozen=True):
+    """An export; ``content`` LUNs have no volume."""
+
+    target: str
+    epoch: int
+    luns: tuple[LunFacts, ...]
+    access: AccessFacts | None
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A session; times are CLOCK_MONOTONIC seconds."""
+
+    id: str
+    target: str
+    initiator: str
+    peer: str
+    epoch: int
+    kind: str
+    login_at: float
+    first_read_at: float | None
+    last_heard_at: float
+    answers_nop: bool
+    reads: int
+    writes: int
+    read_octets: int
+    written_octets: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What is exported, and who is there."""
+
+    exports: tuple[ExportFacts, ...]
+    sessions: tuple[Session, ...]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened to a session, or to a login that became none."""
+
+    event: EventKind
+    at: float  # CLOCK_MONOTONIC seconds
+    target: str | None
+    initiator: str | None
+    session: str | None
+    peer: str | None
+    why: str
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Why a call was refused; nothing was changed, unless the call takes away: that holds in any case."""
+
+    kind: ErrorKind
+    why: str
+    where: str | None = None  # of a ConfigError
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The answer to a call that was done: its result."""
+
+    id: int
+    ok: msgspec.Raw
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The answer to any other; ``id`` None: the request could not be read."""
+
+    id: int | None
+    error: Error
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Either of the two, as the client reads it."""
+
+    id: int | None
+    ok: msgspec.Raw = msgspec.Raw(b"null")
+    error: Error | None = None

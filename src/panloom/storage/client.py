@@ -1,0 +1,160 @@
+"""The control channel's client: one method for each call, for one event loop.
+
+It connects when it is first needed, and again after the storage process was restarted.  Every call raises
+UnavailableError while the process does not answer; whether the call was executed is then unknown, and calling again is
+always right.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from panloom.errors import ConfigError, ConflictError, UnavailableError
+from panloom.storage import calls
+from panloom.storage.exports import Access, ExportedLun
+
+Result = TypeVar("Result")
+
+
+class StorageClient:
+    """A storage process, as the control process sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ids = itertools.count(1)
+        self._connecting = asyncio.Lock()
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[calls.Answer]] = {}
+
+    async def import_image(self, name: str, source: Path) -> calls.ImageFacts:
+        """Copy a file in as the image ``web@1``; ConflictError if that name has other content."""
+        return await self._call(calls.ImportImage(id=next(self._ids), name=name, source=str(source)), calls.ImageFacts)
+
+    async def create_volume(self, name: str, image: str | None, size_octets: int) -> calls.Created:
+        """Clone an image, size 0 meaning the image's; ConflictError if the volume exists with another image or size."""
+        call = calls.CreateVolume(id=next(self._ids), name=name, image=image, size_octets=size_octets)
+        return await self._call(call, calls.Created)
+
+    async def delete_volume(self, name: str) -> None:
+        """Destroy a volume; ConflictError while it is exported."""
+        await self._call(calls.DeleteVolume(id=next(self._ids), name=name), type(None))
+
+    async def volumes(self) -> calls.Volumes:
+        """Return all volumes and images."""
+        return await self._call(calls.ListVolumes(id=next(self._ids)), calls.Volumes)
+
+    async def export(self, target: str, luns: Sequence[ExportedLun], epoch: int, access: Access | None) -> None:
+        """Export a target or replace it, durably; ConflictError if the epoch is over."""
+        call = calls.ExportTarget(id=next(self._ids), target=target, luns=tuple(luns), epoch=epoch, access=access)
+        await self._call(call, type(None))
+
+    async def revoke(self, target: str, epoch: int) -> None:
+        """Let nobody log in and no session write, durably; ConflictError if the epoch is over."""
+        await self._call(calls.Revoke(id=next(self._ids), target=target, epoch=epoch), type(None))
+
+    async def drop(self, target: str) -> int:
+        """Shut all connections to the target down; return how many there were."""
+        return await self._call(calls.Drop(id=next(self._ids), target=target), int)
+
+    async def drain(self, target: str) -> None:
+        """Wait until no command of a dropped connection is executing and the volumes are flushed."""
+        await self._call(calls.Drain(id=next(self._ids), target=target), type(None))
+
+    async def unexport(self, target: str, epoch: int) -> None:
+        """Forget an export; its volumes remember the epoch."""
+        await self._call(calls.Unexport(id=next(self._ids), target=target, epoch=epoch), type(None))
+
+    async def status(self) -> calls.Status:
+        """Return what is exported and who is there."""
+        return await self._call(calls.GetStatus(id=next(self._ids)), calls.Status)
+
+    async def watch(self) -> AsyncIterator[calls.Event]:
+        """Return events as they happen, over a connection of its own; UnavailableError when that ends."""
+        reader, writer = await self._open()
+        try:
+            writer.write(_line(calls.Watch(id=0)))
+            _result(msgspec.json.decode(await _read_line(reader), type=calls.Answer), type(None))
+            while True:
+                yield msgspec.json.decode(await _read_line(reader), type=calls.Event)
+        except ConnectionError as error:
+            raise self._unavailable() from error
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls that wait get UnavailableError."""
+        if self._writer:
+            self._writer.close()
+        if self._reading:
+            await self._reading
+
+    async def _call(self, call: calls.Call, kind: type[Result]) -> Result:
+        writer = await self._connected()
+        future: asyncio.Future[calls.Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[call.id] = future
+        try:
+            writer.write(_line(call))
+            await writer.drain()
+            answer = await future
+        except ConnectionError as error:
+            raise self._unavailable() from error
+        finally:
+            self._waiting.pop(call.id, None)
+        return _result(answer, kind)
+
+    async def _connected(self) -> asyncio.StreamWriter:
+        async with self._connecting:
+            if self._writer is None or self._reading is None or self._reading.done():
+                reader, self._writer = await self._open()
+                self._reading = asyncio.create_task(self._read(reader, self._writer))
+            return self._writer
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            return await asyncio.open_unix_connection(self._path, limit=calls.MAX_LINE_OCTETS)
+        except OSError as error:
+            raise self._unavailable() from error
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                answer = msgspec.json.decode(await _read_line(reader), type=calls.Answer)
+                future = self._waiting.pop(answer.id or 0, None)
+                if future and not future.done():
+                    future.set_result(answer)
+        writer.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError())
+
+    def _unavailable(self) -> UnavailableError:
+        return UnavailableError(f"the storage process does not answer at {self._path}; is it running?")
+
+
+def _line(call: calls.Call) -> bytes:
+    return msgspec.json.encode(call) + b"\n"
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise ConnectionResetError
+    return line
+
+
+def _result(answer: calls.Answer, kind: type[Result]) -> Result:
+    match answer.error:
+        case None:
+            return msgspec.json.decode(answer.ok, type=kind)
+        case calls.Error(kind="config", where=where, why=why):
+            raise ConfigError(where or "storage", why)
+        case calls.Error(kind="conflict", why=why):
+            raise ConflictError(why)
+        case calls.Error(why=why):
+            raise UnavailableError(why)

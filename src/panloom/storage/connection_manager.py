@@ -1,0 +1,398 @@
+"""The Connection Manager: which targets there are, who may log in, and under which epoch they write.
+
+A session's life (``_State``):
+
+                  admit: descriptors made, export unchanged
+    CONNECTING ────────────────────────────────────────────▶ LIVE ── gone ──▶ forgotten, "logout"
+         │                                                    │
+         └──────────── drop, or a newer login of the same ────┴──▶ DROPPED ── gone ──▶ forgotten
+                       initiator to the same target                "dropped"
+
+Dropping takes the session's write grants back before anything else, so what its thread still has in hand cannot land;
+then the connection is shut down; ``drain`` waits for the threads.
+
+What takes away acts first and is then made durable; what gives is made durable first.  So a fence holds from the
+moment it was asked for, and an access that somebody was told of survives a crash.
+"""
+
+import enum
+import hashlib
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from panloom.errors import ConflictError, PanloomError, RefusedError, UnavailableError
+from panloom.storage.calls import AccessFacts, Event, EventKind, ExportFacts, LunFacts, Session, Status
+from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
+from panloom.storage.exports import Export, ExportsFile
+from panloom.storage.local_transport import LocalTransport
+from panloom.storage.volume_store import VolumeStore
+from panloom.values import Iqn
+
+SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
+DRAIN_SECONDS = 30.0  # a command that takes longer is a disk that hangs
+
+log = logging.getLogger(__name__)
+
+
+class _State(enum.Enum):
+    CONNECTING = enum.auto()
+    LIVE = enum.auto()
+    DROPPED = enum.auto()
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    id: str
+    epoch: int
+    connection: Connection
+    target: str
+    initiator: str
+    state: _State = _State.CONNECTING
+    silent: bool = False
+    descriptors: dict[int, Descriptor] = field(default_factory=dict)
+
+
+class ConnectionManager:
+    """See above.  Every method may be called from any thread.
+
+    ``report`` gets every event, in the thread where it happens; it must not block.
+    """
+
+    def __init__(
+        self,
+        store: VolumeStore,
+        file: ExportsFile,
+        report: Callable[[Event], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Load the exports; ConfigError if their file is not to be trusted."""
+        self._store = store
+        self._file = file
+        self._report = report
+        self._clock = clock
+        self._local_transport = LocalTransport(store)
+        self._serials = itertools.count(1)
+        self._run = secrets.token_hex(3)  # ids of sessions differ from those before a restart
+        self._changing = threading.Lock()  # one change of the exports at a time; taken before _lock, held over the disk
+        self._lock = threading.Lock()  # the two maps; never held over the disk or another lock
+        self._ended = threading.Condition(self._lock)
+        self._sessions: dict[str, _Session] = {}
+        self._exports = file.load()
+        for export in self._exports.values():
+            self._raise_epochs_at_start(export)
+
+    # What the Remote Transport asks
+
+    def targets_visible(self, initiator: Iqn, address: str) -> tuple[Iqn, ...]:
+        """Return the targets that this initiator may log in to from this address."""
+        with self._lock:
+            exports = tuple(self._exports.values())
+        return tuple(Iqn(export.target) for export in exports if _allows(export, initiator.name, address))
+
+    def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:
+        """Return what the initiator must prove; None: it may not log in whatever it proves."""
+        with self._lock:
+            export = self._exports.get(target.name)
+        if export is None or export.access is None or not _allows(export, initiator.name, address):
+            return None
+        return Credentials(export.access.user, export.access.secret)
+
+    def admit(self, initiator: Iqn, target: Iqn, isid: bytes, connection: Connection) -> Admission:  # noqa: ARG002
+        """Let an authenticated initiator in; its older sessions end, whatever their ISID: firmware never logs out.
+
+        RefusedError if it may no longer log in; UnavailableError if a volume cannot be opened.
+        """
+        with self._lock:
+            export = self._exports.get(target.name)
+            if export is None or export.access is None or export.access.initiator != initiator.name:
+                raise RefusedError(f"{initiator} may not log in to {target}")
+            session = _Session(
+                f"{self._run}-{next(self._serials)}", export.epoch, connection, target.name, initiator.name
+            )
+            older = self._mark_dropped(self._of(target.name))
+            self._sessions[session.id] = session
+        self._end(older, f"taken over by {session.id}")
+        try:
+            for lun in export.luns:
+                session.descriptors[lun.lun] = self._local_transport.connect(target.name, lun, export.epoch)
+        except (PanloomError, OSError) as error:
+            self._forget(session)
+            if isinstance(error, RefusedError):
+                raise
+            raise UnavailableError(f"{target} cannot be served: {error}") from error
+        with self._lock:
+            if session.state is _State.CONNECTING and self._exports.get(target.name) is export:
+                session.state = _State.LIVE
+        if session.state is not _State.LIVE:
+            self._forget(session)
+            raise RefusedError(f"{target} changed while {initiator} logged in")
+        self._tell("login", session, connection.facts.kind)
+        return Admission(target, export.epoch, session.descriptors, session.id)
+
+    def first_read(self, session_id: str) -> None:
+        """Take note that a session has read its first block."""
+        session = self._sessions.get(session_id)
+        if session:
+            self._tell("first_read", session, "", at=session.connection.facts.first_read_at)
+
+    def refused(self, initiator: Iqn | None, target: Iqn | None, peer: str, why: str) -> None:
+        """Take note of a login that failed."""
+        names = (str(target) if target else None, str(initiator) if initiator else None)
+        self._report(Event("refused", self._clock(), *names, None, peer, why))
+
+    def gone(self, session_id: str, why: str) -> None:
+        """Take note that a session's thread executes no more calls."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        self._disconnect(session)
+        was_live = session.state is _State.LIVE
+        self._forget(session)
+        if was_live:
+            self._tell("logout", session, why)
+
+    # What the control channel asks
+
+    def export(self, export: Export) -> None:
+        """Export a target, or replace what it is and who may log in; sessions that are no longer allowed end.
+
+        ConflictError if the epoch would go down, or a volume has another writer; errors of opening a volume.
+        """
+        with self._changing:
+            known = self._exports.get(export.target)
+            if known:
+                _check_epoch(known, export.epoch)
+            self._check_writers(export)
+            for name in export.volumes:
+                volume = self._store.open(name)
+                if name in export.written_volumes:
+                    volume.raise_epoch(export.epoch)
+            if export != known:
+                self._file.save({**self._exports, export.target: export}.values())
+            with self._lock:
+                if export != known:
+                    self._exports[export.target] = export
+                sessions = self._of(export.target)
+                ended = self._mark_dropped(session for session in sessions if not _still_allowed(session, export))
+            self._end(ended, f"epoch {export.epoch} began")
+            self._close_unused(known.volumes if known else ())
+        log.info("target=%s exported=yes epoch=%d access=%s", export.target, export.epoch, export.access)
+
+    def revoke(self, target: str, epoch: int) -> None:
+        """Let nobody log in, and no session of it write; ConflictError if the epoch would go down.
+
+        A target that is not exported is remembered with its epoch, so that an older export of it comes too late.
+        """
+        with self._changing:
+            known = self._exports.get(target) or Export(target, epoch, (), None)
+            _check_epoch(known, epoch)
+            with self._lock:
+                self._exports[target] = msgspec.structs.replace(known, epoch=epoch, access=None)
+                sessions = self._of(target)
+        self._fence(known, epoch, sessions)
+        log.info("target=%s access=none epoch=%d", target, epoch)
+
+    def drop(self, target: str) -> int:
+        """Shut down all sessions of a target and return how many there were; their writes are dead on return."""
+        with self._lock:
+            dropped = self._mark_dropped(self._of(target))
+        self._end(dropped, "dropped")
+        return len(dropped)
+
+    def drain(self, target: str) -> None:
+        """Return when no call of a dropped session is executing and the volumes are flushed.
+
+        UnavailableError if that takes longer than DRAIN_SECONDS, or if a flush fails.
+        """
+        with self._ended:
+            if not self._ended.wait_for(lambda: not self._draining(target), DRAIN_SECONDS):
+                raise UnavailableError(f"commands to {target} hang for {DRAIN_SECONDS:g} s: its disk does not answer")
+            export = self._exports.get(target)
+        for name in export.written_volumes if export else ():
+            try:
+                self._store.open(name).flush()
+            except OSError as error:
+                raise UnavailableError(f"volume {name} cannot be flushed: {error.strerror}") from error
+
+    def unexport(self, target: str, epoch: int) -> None:
+        """Forget an export; its sessions end, its volumes remember the epoch.  ConflictError if that would go down."""
+        with self._changing:
+            known = self._exports.get(target)
+            if known is None:
+                return
+            _check_epoch(known, epoch)
+            with self._lock:
+                del self._exports[target]
+                ended = self._mark_dropped(self._of(target))
+        self._end(ended, "no longer exported")
+        self._fence(known, epoch, ())
+        with self._changing:
+            self._close_unused(known.volumes)
+        log.info("target=%s exported=no epoch=%d", target, epoch)
+
+    def delete_volume(self, name: str) -> None:
+        """Destroy a volume; ConflictError while it is exported."""
+        with self._changing:
+            for export in self._exports.values():
+                if name in export.volumes:
+                    raise ConflictError(f"volume {name} is exported by {export.target}; unexport that first")
+            self._store.delete(name)
+        log.info("volume=%s deleted=yes", name)
+
+    def status(self) -> Status:
+        """Return what is exported and who is there; a session that is being dropped is left out."""
+        with self._lock:
+            exports = tuple(self._exports.values())
+            sessions = [session for session in self._sessions.values() if session.state is _State.LIVE]
+        return Status(
+            tuple(_export_facts(export) for export in exports), tuple(_session(session) for session in sessions)
+        )
+
+    def look(self) -> None:
+        """Report the sessions that fell silent since the last look, or are heard again; call it often."""
+        now = self._clock()
+        with self._lock:
+            sessions = [session for session in self._sessions.values() if session.state is _State.LIVE]
+        for session in sessions:
+            facts = session.connection.facts
+            silent = facts.answers_nop and now - facts.last_heard_at > SILENT_SECONDS
+            if silent != session.silent:
+                session.silent = silent
+                self._tell(
+                    "silent" if silent else "heard", session, f"last heard {now - facts.last_heard_at:.1f} s ago"
+                )
+
+    def shut_down(self) -> None:
+        """End all sessions, wait for their calls and flush the volumes."""
+        for target in {session.target for session in tuple(self._sessions.values())}:
+            self.drop(target)
+            try:
+                self.drain(target)
+            except UnavailableError as error:
+                log.warning("target=%s drained=no why=%s", target, error)
+        self._store.shut_down()
+
+    # Parts of the above
+
+    def _of(self, target: str) -> list[_Session]:
+        return [session for session in self._sessions.values() if session.target == target]
+
+    def _mark_dropped(self, sessions: Iterable[_Session]) -> list[_Session]:
+        """Return those that were not dropped before; call it under the lock, and ``_end`` them after it."""
+        dropped = [session for session in sessions if session.state is not _State.DROPPED]
+        for session in dropped:
+            session.state = _State.DROPPED
+        return dropped
+
+    def _end(self, dropped: Iterable[_Session], why: str) -> None:
+        for session in dropped:
+            self._disconnect(session)
+            session.connection.shut_down()
+            self._tell("dropped", session, why)
+
+    def _disconnect(self, session: _Session) -> None:
+        for descriptor in tuple(session.descriptors.values()):
+            self._local_transport.disconnect(descriptor)
+
+    def _forget(self, session: _Session) -> None:
+        with self._ended:
+            self._sessions.pop(session.id, None)
+            self._ended.notify_all()
+
+    def _draining(self, target: str) -> bool:
+        return any(session.state is _State.DROPPED for session in self._of(target))
+
+    def _fence(self, fenced: Export, epoch: int, sessions: Iterable[_Session]) -> None:
+        """Make a fence durable; in the volumes even if the file cannot be written.
+
+        Not under ``_changing``: a disk that hangs must not keep other targets from being fenced.
+        """
+        try:
+            with self._changing:
+                self._file.save(self._exports.values())
+        finally:
+            for session in sessions:
+                self._disconnect(session)
+            for name in fenced.written_volumes:
+                self._store.open(name).raise_epoch(epoch)
+
+    def _check_writers(self, export: Export) -> None:
+        for other in self._exports.values():
+            if other.target == export.target:
+                continue
+            shared = (export.written_volumes & set(other.volumes)) | (set(export.volumes) & other.written_volumes)
+            if shared:
+                raise ConflictError(f"volume {min(shared)} is exported by {other.target}, and one of the two writes")
+
+    def _close_unused(self, names: Iterable[str]) -> None:
+        used = {name for export in self._exports.values() for name in export.volumes}
+        for name in set(names) - used:
+            self._store.close(name)
+
+    def _raise_epochs_at_start(self, export: Export) -> None:
+        """Finish what a crash interrupted; a volume that cannot be opened costs only its own target."""
+        for name in export.written_volumes:
+            try:
+                volume = self._store.open(name)
+                if volume.epoch < export.epoch:
+                    volume.raise_epoch(export.epoch)
+            except (PanloomError, OSError) as error:
+                log.warning("target=%s volume=%s served=no why=%s", export.target, name, error)
+
+    def _tell(self, event: EventKind, session: _Session, why: str, *, at: float | None = None) -> None:
+        moment = self._clock() if at is None else at
+        peer = session.connection.facts.peer
+        self._report(Event(event, moment, session.target, session.initiator, session.id, peer, why))
+
+
+def _check_epoch(known: Export, epoch: int) -> None:
+    if epoch < known.epoch:
+        raise ConflictError(f"{known.target} is at epoch {known.epoch}, {epoch} is over")
+
+
+def _allows(export: Export, initiator: str, address: str) -> bool:
+    access = export.access
+    return access is not None and access.initiator == initiator and access.address in (None, address)
+
+
+def _still_allowed(session: _Session, export: Export) -> bool:
+    return session.epoch == export.epoch and export.access is not None and export.access.initiator == session.initiator
+
+
+def _export_facts(export: Export) -> ExportFacts:
+    luns = (
+        LunFacts(
+            lun.lun, lun.volume, None if lun.content is None else hashlib.sha256(lun.content).hexdigest(), lun.read_only
+        )
+        for lun in export.luns
+    )
+    access = AccessFacts(export.access.initiator, export.access.user) if export.access else None
+    return ExportFacts(export.target, export.epoch, tuple(luns), access)
+
+
+def _session(session: _Session) -> Session:
+    facts = session.connection.facts
+    return Session(
+        id=session.id,
+        target=session.target,
+        initiator=session.initiator,
+        peer=facts.peer,
+        epoch=session.epoch,
+        kind=facts.kind,
+        login_at=facts.login_at,
+        first_read_at=facts.first_read_at,
+        last_heard_at=facts.last_heard_at,
+        answers_nop=facts.answers_nop,
+        reads=facts.reads,
+        writes=facts.writes,
+        read_octets=facts.read_octets,
+        written_octets=facts.written_octets,
+    )

@@ -1,0 +1,163 @@
+"""What is exported, to whom, and under which epoch; and the file that remembers it.
+
+    {"format": 1, "exports": [{"target": "iqn…:shop.web1", "epoch": 3,
+                               "luns": [{"lun": 0, "volume": "shop.web1", "read_only": false}],
+                               "access": {"initiator": "iqn…:node.n1", "address": "10.0.0.11", "user": "…", "secret":
+                               "…"}}]}
+
+The file holds secrets: mode 0600.  It is replaced as a whole, and durable before anybody is told.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from panloom.errors import ConfigError
+from panloom.storage.durable_file import PartialFile
+from panloom.storage.sparse_file import write_fully
+from panloom.values import Iqn, Lun
+
+FORMAT = 1
+RESERVE_OCTETS = 1 << 18
+
+log = logging.getLogger(__name__)
+
+Epoch = Annotated[int, msgspec.Meta(ge=1, lt=1 << 63)]
+
+
+class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One logical unit: a volume by name, or literal content, which is read-only."""
+
+    lun: int
+    volume: str | None = None
+    content: bytes | None = None  # base64 in JSON; served padded with zeros to whole blocks
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Check; ValueError says what is wrong."""
+        Lun(self.lun)
+        if (self.volume is None) == (self.content is None):
+            raise ValueError("a LUN is either a volume or content")
+        if self.content is not None and not (self.read_only and self.content):
+            raise ValueError("content is read_only and not empty")
+
+
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one initiator that may log in."""
+
+    initiator: str
+    address: str | None = None  # None: from any address
+    user: str | None = None  # None: without CHAP
+    secret: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check; ValueError says what is wrong."""
+        _check_name(self.initiator)
+        if self.address is not None:
+            ip_address(self.address)
+        if (self.user is None) != (self.secret is None):
+            raise ValueError("user and secret come together")
+
+    def __repr__(self) -> str:
+        return f"Access(initiator={self.initiator!r}, address={self.address!r}, user={self.user!r})"  # never the secret
+
+
+class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A target: what is behind it, and who may log in; ``access`` None: nobody."""
+
+    target: str
+    epoch: Epoch
+    luns: tuple[ExportedLun, ...]
+    access: Access | None
+
+    def __post_init__(self) -> None:
+        """Check; ValueError says what is wrong."""
+        _check_name(self.target)
+        if len({lun.lun for lun in self.luns}) != len(self.luns):
+            raise ValueError("a LUN is there twice")
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """The names of the volumes behind it."""
+        return tuple(lun.volume for lun in self.luns if lun.volume is not None)
+
+    @property
+    def written_volumes(self) -> frozenset[str]:
+        """The names of those that may be written to."""
+        return frozenset(lun.volume for lun in self.luns if lun.volume is not None and not lun.read_only)
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    exports: tuple[Export, ...]
+
+
+class _Version(msgspec.Struct, frozen=True):
+    format: int
+
+
+class ExportsFile:
+    """The file; whoever changes it holds a lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reserve_path = path.with_name(path.name + ".reserve")
+
+    def load(self) -> dict[str, Export]:
+        """Return the exports by target, none if there is no file; ConfigError if it is damaged or newer."""
+        try:
+            octets = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ConfigError(str(self._path), f"cannot be read: {error.strerror}") from error
+        try:
+            version = msgspec.json.decode(octets, type=_Version).format
+            if version != FORMAT:
+                raise ConfigError(
+                    str(self._path), f"has format {version}, this program knows {FORMAT}; use a newer one"
+                )
+            document = msgspec.json.decode(octets, type=_Document)
+        except msgspec.DecodeError as error:
+            raise ConfigError(
+                str(self._path), f"is damaged: {error}; restore it, or remove it to start empty"
+            ) from error
+        return {export.target: export for export in document.exports}
+
+    def save(self, exports: Iterable[Export]) -> None:
+        """Replace the file, durable on return; a disk filled by volumes does not keep a fence from being remembered."""
+        octets = msgspec.json.encode(_Document(FORMAT, tuple(exports)))
+        try:
+            self._replace(octets)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._reserve_path.unlink(missing_ok=True)
+            self._replace(octets)
+        self._reserve()
+
+    def _replace(self, octets: bytes) -> None:
+        with PartialFile(self._path.parent, self._path.name, 0o600) as file:
+            write_fully(file.fd, [octets], 0)
+            file.appear(self._path.name)
+
+    def _reserve(self) -> None:
+        """Keep some space of the disk for the day when there is none."""
+        fd = os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, RESERVE_OCTETS)
+        except OSError as error:
+            log.warning("reserve=none why=%s", error.strerror)
+        finally:
+            os.close(fd)
+
+
+def _check_name(name: str) -> None:
+    if str(Iqn.parse(name)) != name:
+        raise ValueError(f"write {name!r} in lower case")

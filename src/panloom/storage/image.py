@@ -1,0 +1,110 @@
+"""Images: read-only golden disks, each one file whose name carries its version and its content.
+
+    images/web@1.6b86b273…ff2e32b6      mode 0400; the part after the last dot is the SHA-256
+
+One rename makes content and digest appear together, so an import that was torn has no name and is never used.
+"""
+
+import hashlib
+import os
+import re
+import stat
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from panloom.errors import ConfigError, ConflictError, UnavailableError
+from panloom.storage.durable_file import PartialFile, remove_partials
+from panloom.storage.sparse_file import copy_file
+
+IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}@[1-9][0-9]{0,9}")
+_FILE_NAME = re.compile(rf"({IMAGE_NAME.pattern})\.([0-9a-f]{{64}})")
+
+
+class Image:
+    """An open image."""
+
+    def __init__(self, path: Path, name: str, sha256: bytes) -> None:
+        self.path = path
+        self.name = name
+        self.sha256 = sha256
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.fd)  # volumes that are still being read hold the image
+        self.octets = os.fstat(self.fd).st_size
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self | None:
+        """Open an image file; None if its name is not that of an image."""
+        match = _FILE_NAME.fullmatch(path.name)
+        return cls(path, match[1], bytes.fromhex(match[2])) if match else None
+
+
+class ImageStore:
+    """The directory of images.  Not for several threads at once: the volume store holds its lock."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        remove_partials(directory)
+        self._directory = directory
+        found = (Image.from_file(path) for path in sorted(directory.iterdir()))
+        self._images = {image.name: image for image in found if image}
+
+    def all(self) -> tuple[Image, ...]:
+        """Return all images, sorted by name."""
+        return tuple(image for _, image in sorted(self._images.items()))
+
+    def get(self, name: str) -> Image:
+        """Return an image; UnavailableError if it was never imported."""
+        try:
+            return self._images[name]
+        except KeyError:
+            raise UnavailableError(f"there is no image {name}; import it first") from None
+
+    def import_file(self, name: str, source: Path) -> Image:
+        """Copy a file in, durable on return; reads all of it.
+
+        The same content again changes nothing; ConflictError for other content under a name that is taken, ConfigError
+        if the name or the source cannot be one of an image.
+        """
+        if not IMAGE_NAME.fullmatch(name):
+            raise ConfigError("image", f"{name!r} is no image name; write one like web@1")
+        with _opened(source) as file:
+            known = self._images.get(name)
+            if known:
+                if os.fstat(file).st_size != known.octets or _digest(file) != known.sha256:
+                    raise ConflictError(f"image {name} exists with other content; give the new one a new version")
+                return known
+            path = self._copy(name, file)
+        image = Image.from_file(path)
+        if image is None:
+            raise UnavailableError(f"{path} vanished")
+        self._images[name] = image
+        return image
+
+    def _copy(self, name: str, source: int) -> Path:
+        with PartialFile(self._directory, name, 0o400) as file:
+            copy_file(source, file.fd)
+            return file.appear(f"{name}.{_digest(file.fd).hex()}")
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[int]:
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(str(source), f"cannot be read as an image: {error.strerror}") from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+            raise ConfigError(str(source), "an image is a regular file that is not empty")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _digest(fd: int) -> bytes:
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").digest()

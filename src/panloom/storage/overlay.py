@@ -1,0 +1,363 @@
+"""A volume: a copy-on-write disk over a read-only image, in one sparse file.
+
+    ┌────────────┬────────────┬─────────────┬──────────────┬──────────────────────────────
+    │ header A   │ header B   │ durable map │ volatile map │ data: cluster n of the disk
+    │ 4096       │ 4096       │ whole pages │ whole pages  │ stands at data + n × 4096
+    └────────────┴────────────┴─────────────┴──────────────┴──────────────────────────────
+
+A cluster whose bit is set is read from the data, any other one from the image, zeros beyond its end.  A new volume is
+a header and holes: making one costs the same whatever the size of the image.
+
+    write   data, whole clusters where the bit is not set yet  →  bit in the volatile map            the kernel has it
+    flush   fdatasync  →  the bits of what was synced, in the durable map  →  fdatasync              the disk has it
+    unmap   hole in the data, reads as zeros  →  bit in the volatile map
+    open    volatile map, if the header says that it is of this boot of the machine; else the durable map
+
+So a killed process loses nothing: the kernel holds data and volatile map.  A power cut drops the clusters that were
+first written after the last flush, whole: a durable bit is written only when all of its cluster is on the disk, and
+bits are never cleared, so any mixture of old and new sectors of a map is true.  The volatile map of an earlier boot is
+made equal to the durable one before the header names this boot; whoever dies in between does it again.
+
+The two header copies are written in turn: one that is torn leaves the other.  The epoch in it is the fencing token: a
+write under an older grant fails, and raising the epoch or ending a grant returns only when no such write is under way.
+
+After a failed fdatasync the kernel has forgotten which pages it lost: the volume is offline, everything fails with
+EIO, and no later sync is believed.
+"""
+
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from panloom.errors import ConfigError, ConflictError
+from panloom.storage.allocation_map import PAGE_OCTETS, AllocationMap, map_octets
+from panloom.storage.descriptor import StaleEpochError
+from panloom.storage.durable_file import PartialFile
+from panloom.storage.image import Image
+from panloom.storage.sparse_file import data_extents, read_fully, write_fully, zero_range
+from panloom.storage.volume_header import (
+    CLUSTER_OCTETS,
+    HEADER_OCTETS,
+    NewerFormatError,
+    VolumeHeader,
+    decode_header,
+    encode_header,
+)
+
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+MAP_START = 2 * HEADER_OCTETS
+RUN_CLUSTERS = 4096  # at most this many clusters are looked at together
+
+
+def this_boot() -> bytes:
+    """Return the 16 octets that name this boot of the machine."""
+    return bytes.fromhex(BOOT_ID_FILE.read_text().strip().replace("-", ""))
+
+
+class WriteGrant:
+    """The right of a session to write to a volume: from ``Volume.grant`` to ``Volume.end`` or a higher epoch."""
+
+    __slots__ = ("ended", "epoch")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.ended = False
+
+
+def create_volume(path: Path, *, octets: int, image: Image | None, identity: bytes) -> None:
+    """Make an empty volume of ``octets`` (a multiple of 512) over an image, in constant time; durable on return."""
+    header = VolumeHeader(
+        sequence=0,
+        epoch=0,
+        octets=octets,
+        image_name=image.name if image else "",
+        image_sha256=image.sha256 if image else bytes(32),
+        image_octets=image.octets if image else 0,
+        identity=identity,
+        boot_id=bytes(16),
+    )
+    with PartialFile(path.parent, path.name, 0o600) as file:
+        write_fully(file.fd, [encode_header(header)], 0)
+        os.ftruncate(file.fd, _data_start(octets) + octets)
+        file.appear(path.name)
+
+
+def read_header(path: Path) -> VolumeHeader:
+    """Return the header that counts; ConfigError if there is none or it is of a newer version."""
+    with path.open("rb") as file:
+        return _newest_header(path, file.fileno())
+
+
+class Volume:
+    """An open volume.  Any number of threads may use it at once; one process only, which the store sees to."""
+
+    def __init__(self, fd: int, header: VolumeHeader, image: Image | None, own: AllocationMap) -> None:
+        self.octets = header.octets
+        self.identity = header.identity
+        self._fd = fd
+        self._header = header  # as it is on the disk
+        self._epoch = header.epoch  # as it counts; higher than on the disk only after a failed write of the header
+        self._image = image
+        self._map = own
+        self._data_start = _data_start(header.octets)
+        self._reserved_pages: set[int] = set()
+        self._online = True
+        self._changing = threading.Lock()  # writes, and whatever must not be in the middle of one
+        self._flushing = threading.Lock()  # taken before _changing
+        # A reader takes no lock, so the file is closed only when the last call that uses it has returned.
+        weakref.finalize(self, os.close, fd)
+
+    @classmethod
+    def open(cls, path: Path, image: Image | None, *, boot_id: bytes | None = None) -> Self:
+        """Open a volume over the image that its header names; ConfigError if torn, newer or of another image."""
+        boot_id = boot_id or this_boot()
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            header = _newest_header(path, fd)
+            _check_image(path, header, image)
+            if os.fstat(fd).st_size < _data_start(header.octets) + header.octets:
+                raise ConfigError(str(path), "the file is shorter than its header says; restore it from a copy")
+            own = AllocationMap(-(-header.octets // CLUSTER_OCTETS))
+            if header.boot_id == boot_id:
+                _load_volatile(fd, own)
+            else:
+                _load_durable(fd, own)
+                header = msgspec.structs.replace(header, boot_id=boot_id, sequence=header.sequence + 1)
+                _write_header(fd, header)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, header, image, own)
+
+    @property
+    def epoch(self) -> int:
+        """The fencing token: grants of a lower epoch cannot write."""
+        return self._epoch
+
+    @property
+    def allocated_octets(self) -> int:
+        """What the volume takes on the disk, its maps included."""
+        return os.fstat(self._fd).st_blocks * 512
+
+    def grant(self, epoch: int) -> WriteGrant:
+        """Give the right to write under an epoch; StaleEpochError if the volume's is higher."""
+        if epoch < self.epoch:
+            raise StaleEpochError(f"epoch {epoch} is over, the volume is at {self.epoch}")
+        return WriteGrant(epoch)
+
+    def end(self, grant: WriteGrant) -> None:
+        """Take a grant back; on return no write under it is under way, and none will ever be."""
+        with self._changing:
+            grant.ended = True
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Set the epoch, durable on return; no older grant can write any more.  ConflictError if it would go down."""
+        with self._changing:
+            if epoch < self._epoch:
+                raise ConflictError(f"epoch {epoch} is lower than the volume's, {self._epoch}")
+            self._epoch = epoch  # fences even if the disk refuses to remember it
+            if epoch != self._header.epoch:
+                header = msgspec.structs.replace(self._header, epoch=epoch, sequence=self._header.sequence + 1)
+                _write_header(self._fd, header)
+                self._header = header
+
+    def read(self, offset: int, into: memoryview) -> None:
+        """Fill ``into`` from the disk at ``offset``."""
+        self._check(offset, len(into))
+        end = offset + len(into)
+        position = offset
+        while position < end:
+            first = position // CLUSTER_OCTETS
+            limit = min(-(-end // CLUSTER_OCTETS), first + RUN_CLUSTERS)
+            own, limit = self._map.run(first, limit)
+            stop = min(end, limit * CLUSTER_OCTETS)
+            part = into[position - offset : stop - offset]
+            if own:
+                read_fully(self._fd, part, self._data_start + position)
+            else:
+                self._read_image(position, part)
+            position = stop
+
+    def write(self, grant: WriteGrant, offset: int, data: memoryview) -> None:
+        """Write ``data`` at ``offset``; kept by the kernel on return, by the disk after ``flush``.
+
+        StaleEpochError if the grant is over; the disk's OSError, in which case any of the sectors may be old or new.
+        """
+        self._check(offset, len(data))
+        with self._changing:
+            self._check_grant(grant)
+            self._write(offset, data)
+
+    def unmap(self, grant: WriteGrant, offset: int, length: int) -> None:
+        """Make exactly this range read as zeros and give back the blocks of its whole clusters; errors as ``write``."""
+        self._check(offset, length)
+        end = offset + length
+        first, limit = -(-offset // CLUSTER_OCTETS), end // CLUSTER_OCTETS
+        with self._changing:
+            self._check_grant(grant)
+            if first >= limit:  # no whole cluster
+                self._write_zeros(offset, end)
+                return
+            self._write_zeros(offset, first * CLUSTER_OCTETS)
+            zero_range(self._fd, self._data_start + first * CLUSTER_OCTETS, (limit - first) * CLUSTER_OCTETS)
+            # Beyond the image a cluster without a bit reads as zeros already.
+            self._set_own(first, min(limit, -(-self._header.image_octets // CLUSTER_OCTETS)))
+            self._write_zeros(limit * CLUSTER_OCTETS, end)
+
+    def flush(self) -> None:
+        """Return when all writes that returned before are on the disk; OSError, and then offline, if that failed."""
+        with self._flushing:
+            with self._changing:
+                self._check(0, 0)
+                pages = {number: self._map.page(number) for number in self._map.changed_pages}
+                self._map.changed_pages.clear()
+            self._sync()
+            if not pages:
+                return
+            try:
+                for number, page in pages.items():
+                    write_fully(self._fd, [page], MAP_START + number * PAGE_OCTETS)
+            except OSError:
+                with self._changing:
+                    self._map.changed_pages.update(pages)
+                raise
+            self._sync()
+
+    def close(self) -> None:
+        """Flush and take the volume offline; calls under way are finished."""
+        try:
+            self.flush()
+        finally:
+            with self._changing:
+                self._online = False
+
+    def _check(self, offset: int, length: int) -> None:
+        if not self._online:
+            raise OSError(errno.EIO, "the volume is offline")
+        if offset < 0 or offset + length > self.octets:
+            raise OSError(errno.EINVAL, "beyond the end of the disk")
+
+    def _check_grant(self, grant: WriteGrant) -> None:
+        if grant.ended or grant.epoch < self._epoch:
+            raise StaleEpochError(f"epoch {grant.epoch} is over, the volume is at {self._epoch}")
+
+    def _sync(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._online = False
+            raise
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        end = offset + len(data)
+        first, limit = offset // CLUSTER_OCTETS, -(-end // CLUSTER_OCTETS)
+        own, stop = self._map.run(first, limit)
+        if own and stop == limit:
+            write_fully(self._fd, [data], self._data_start + offset)
+            return
+        head = tail = b""
+        if not own:
+            head = self._image_part(first * CLUSTER_OCTETS, offset)
+        if not self._map.run(limit - 1, limit)[0]:
+            tail = self._image_part(end, min(limit * CLUSTER_OCTETS, self.octets))
+        self._reserve(first, limit)
+        write_fully(self._fd, [head, data, tail], self._data_start + offset - len(head))
+        self._set_own(first, limit)
+
+    def _write_zeros(self, offset: int, end: int) -> None:
+        """Write zeros within one cluster, or nothing."""
+        if offset < end:
+            self._write(offset, memoryview(bytes(end - offset)))
+
+    def _set_own(self, first: int, limit: int) -> None:
+        if first >= limit:
+            return
+        start, octets = self._map.with_run(first, limit)
+        self._reserve(first, limit)
+        write_fully(self._fd, [octets], MAP_START + self._map.octets + start)
+        self._map.put(start, octets)
+
+    def _reserve(self, first: int, limit: int) -> None:
+        """Take disk space for the maps of these clusters, so that a disk that fills up later cannot fail a flush."""
+        per_page = 8 * PAGE_OCTETS
+        for page in range(first // per_page, (limit - 1) // per_page + 1):
+            if page not in self._reserved_pages:
+                os.posix_fallocate(self._fd, MAP_START + page * PAGE_OCTETS, PAGE_OCTETS)
+                os.posix_fallocate(self._fd, MAP_START + self._map.octets + page * PAGE_OCTETS, PAGE_OCTETS)
+                self._reserved_pages.add(page)
+
+    def _image_part(self, start: int, end: int) -> bytes:
+        part = bytearray(end - start)
+        self._read_image(start, memoryview(part))
+        return bytes(part)
+
+    def _read_image(self, offset: int, into: memoryview) -> None:
+        held = max(0, min(len(into), self._header.image_octets - offset))
+        if self._image and held:
+            read_fully(self._image.fd, into[:held], offset)
+        if held < len(into):
+            into[held:] = bytes(len(into) - held)
+
+
+def _data_start(octets: int) -> int:
+    return MAP_START + 2 * map_octets(-(-octets // CLUSTER_OCTETS))
+
+
+def _newest_header(path: Path, fd: int) -> VolumeHeader:
+    try:
+        copies = [decode_header(os.pread(fd, HEADER_OCTETS, slot * HEADER_OCTETS)) for slot in (0, 1)]
+    except NewerFormatError as error:
+        raise ConfigError(str(path), f"{error}: written by a newer Panloom; use that one") from error
+    whole = [header for header in copies if header]
+    if not whole:
+        raise ConfigError(str(path), "no valid header: not a volume, or damaged; restore it from a copy or remove it")
+    return max(whole, key=lambda header: header.sequence)
+
+
+def _write_header(fd: int, header: VolumeHeader) -> None:
+    """Write the copy that is not the newest, and wait for the disk."""
+    page = encode_header(header)
+    if os.pwritev(fd, [page], header.sequence % 2 * HEADER_OCTETS, os.RWF_DSYNC) != len(page):
+        raise OSError(errno.EIO, "a header page was written in part")
+
+
+def _check_image(path: Path, header: VolumeHeader, image: Image | None) -> None:
+    if header.image_name and (image is None or image.sha256 != header.image_sha256):
+        raise ConfigError(str(path), f"needs the image {header.image_name} with sha256 {header.image_sha256.hex()}")
+
+
+def _map_pages(fd: int, start: int, octets: int) -> Iterator[tuple[int, bytes]]:
+    """Return offset and octets of every page of the map at ``start`` that is no hole."""
+    for data, hole in data_extents(fd, start, start + octets):
+        first = (data - start) // PAGE_OCTETS * PAGE_OCTETS
+        for page in range(first, hole - start, PAGE_OCTETS):
+            yield page, os.pread(fd, PAGE_OCTETS, start + page)
+
+
+def _load_volatile(fd: int, own: AllocationMap) -> None:
+    """Take the volatile map; what a killed process had not flushed counts as changed."""
+    for start, page in _map_pages(fd, MAP_START + own.octets, own.octets):
+        if page != os.pread(fd, PAGE_OCTETS, MAP_START + start):
+            own.put(start, page)
+        else:
+            own.load(start, page)
+
+
+def _load_durable(fd: int, own: AllocationMap) -> None:
+    """Take the durable map, and make the volatile one equal to it."""
+    for start, page in _map_pages(fd, MAP_START, own.octets):
+        own.load(start, page)
+    volatile = MAP_START + own.octets
+    for start, page in _map_pages(fd, volatile, own.octets):
+        durable = own.page(start // PAGE_OCTETS)
+        if page != durable:
+            write_fully(fd, [durable], volatile + start)
+    for start, page in _map_pages(fd, MAP_START, own.octets):
+        if page != os.pread(fd, PAGE_OCTETS, volatile + start):
+            write_fully(fd, [page], volatile + start)
