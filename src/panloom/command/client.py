@@ -1,0 +1,89 @@
+"""The control process, as the command line sees it: HTTP and JSON over its Unix socket."""
+
+import http.client
+import json
+import socket
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from panloom.errors import ConfigError, ConfigErrors, ConflictError, PanloomError, RefusedError, UnavailableError
+
+_TIMEOUT_SECONDS = 120.0  # a plan of thousands of resources, and the longest wait for events
+
+_KINDS: dict[str, type[PanloomError]] = {
+    "conflict": ConflictError,
+    "refused": RefusedError,
+    "unavailable": UnavailableError,
+    "kernel": UnavailableError,
+}
+
+
+class Client:
+    """Calls of the API; each raises the error the control process answered with.
+
+    ``UnavailableError`` says which socket does not answer and how to start what should listen there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def get(self, *path: str, **query: object) -> Any:  # noqa: ANN401 -- JSON
+        """Return what stands at a path; each part is quoted, slashes inside a part separate."""
+        return self._call("GET", path, query)
+
+    def post(self, *path: str, body: object = None) -> Any:  # noqa: ANN401 -- JSON
+        """Ask for something to be done."""
+        return self._call("POST", path, {}, body)
+
+    def delete(self, *path: str, **query: object) -> Any:  # noqa: ANN401 -- JSON
+        """Ask for something to be taken away."""
+        return self._call("DELETE", path, query)
+
+    def _call(self, method: str, path: tuple[str, ...], query: dict[str, object], body: object = None) -> Any:  # noqa: ANN401
+        target = "/v1/" + "/".join(quote(part, safe="/@") for part in path)
+        if query:
+            target += "?" + urlencode(query)
+        connection = _Connection(self.path)
+        try:
+            headers = {"content-type": "application/json"} if body is not None else {}
+            connection.request(method, target, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise UnavailableError(self._nobody("no control process listens on")) from error
+        except PermissionError as error:
+            why = f"this user may not open {self.path}; become root, or a member of the socket's group"
+            raise UnavailableError(why) from error
+        except TimeoutError as error:
+            raise UnavailableError(f"no answer on {self.path} within {_TIMEOUT_SECONDS:g} s; see its log") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise UnavailableError(self._nobody(f"{error or type(error).__name__}: no proper answer on")) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise _error(answer)
+        return answer
+
+    def _nobody(self, what: str) -> str:
+        return f"{what} {self.path}; start it: panloom control (or name another: --socket PATH, PANLOOM_SOCKET)"
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("panloom", timeout=_TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _error(answer: Any) -> PanloomError:  # noqa: ANN401 -- JSON
+    errors = answer.get("errors", []) if isinstance(answer, dict) else []
+    if not errors:
+        return UnavailableError(f"the control process failed: {answer}")
+    kind = errors[0]["kind"]
+    if kind in _KINDS:
+        return _KINDS[kind](errors[0]["why"])
+    return ConfigErrors(ConfigError(error["where"], error["why"]) for error in errors)

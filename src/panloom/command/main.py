@@ -1,0 +1,117 @@
+"""``panloom``: the global options, and which module each sub-command lives in.
+
+Exit codes: 0 done, or no changes; 1 an error, said in one line on stderr; 2 plan and diff found changes.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from panloom.errors import ConfigError, ConfigErrors, PanloomError
+
+DEFAULT_SOCKET = "/run/panloom/panloom.sock"
+
+_COMMANDS = {
+    "plan": ("panloom.command.plan", "Show what applying files would change."),
+    "apply": ("panloom.command.apply", "Make files what is wanted."),
+    "diff": ("panloom.command.diff", "Show field by field what applying files would change."),
+    "get": ("panloom.command.get", "List resources: servers, nodes, images, pans, lans, volumes, platform, events."),
+    "show": ("panloom.command.show", "Show one resource with everything known of it."),
+    "delete": ("panloom.command.delete", "Take one resource out of what is wanted."),
+    "failover": ("panloom.command.failover", "Move a server to another node now."),
+    "power": ("panloom.command.power", "Switch a node on or off, or reset it."),
+    "node": ("panloom.command.node", "Approve a discovered machine, or release one from quarantine."),
+    "events": ("panloom.command.events", "Show what happened; -f to follow."),
+    "status": ("panloom.command.status", "Show how the platform is."),
+    "personality": ("panloom.command.personality", "Export what makes a machine be a server."),
+    "control": ("panloom.command.control", "Run the control process."),
+    "storage": ("panloom.command.storage", "Run the storage process."),
+    "demo": ("panloom.command.demo", "Show the main job on this machine, in a laboratory of its own."),
+    "version": ("panloom.command.version", "Show the version."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a sub-command when it is named, and only then."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(_COMMANDS[cmd_name][0])
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from panloom.command.output import nearest
+
+            ctx.fail(f"there is no command {args[0]!r}; {nearest(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--socket",
+    "socket_path",
+    envvar="PANLOOM_SOCKET",
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    show_envvar=True,
+    metavar="PATH",
+    help="The control process's socket.",
+)
+@click.pass_context
+def panloom(context: click.Context, socket_path: str) -> None:
+    """Diskless machines become servers whose whole identity is a record.
+
+    Begin with `panloom demo`, or with `panloom plan FILE`.
+    """
+    from panloom.command.client import Client  # http.client, which --help and version need not wait for
+
+    context.obj = Client(socket_path)
+
+
+def main(arguments: list[str] | None = None) -> Any:  # noqa: ANN401 -- never returns: it exits
+    """Run the command line and exit."""
+    try:
+        code = panloom.main(args=arguments, prog_name="panloom", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        code = 130  # as a shell shows SIGINT
+    except click.UsageError as error:
+        context = error.ctx.command_path if error.ctx else "panloom"
+        click.echo(f"{error.format_message()}\nSee: {context} --help", err=True)
+        code = 1
+    except click.ClickException as error:
+        click.echo(error.format_message(), err=True)
+        code = 1
+    except ConfigErrors as errors:
+        for one in errors.errors:
+            _say_config(one)
+        count = len(errors.errors)
+        click.echo(f"{count} error{'s' if count > 1 else ''}, nothing was changed.", err=True)
+        code = 1
+    except PanloomError as error:
+        click.echo(str(error), err=True)
+        code = 1
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `panloom events | head`; nothing is left to say, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_config(error: ConfigError) -> None:
+    click.echo(f"{click.style(error.where, bold=True)}: {error.why}" if error.where else error.why, err=True)

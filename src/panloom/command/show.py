@@ -1,0 +1,92 @@
+"""``panloom show``: one resource with everything known of it; for a node, the stages of its last boot."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from panloom.command.client import Client
+from panloom.command.columns import age, at_clock, disk, kind_of
+from panloom.command.output import emit, emit_data, emit_table, output_option, suggest
+from panloom.values import format_size
+
+_STAGES = {"power": "power on", "dhcp": "DHCP"}
+_NEXT = {
+    "server": ("See its machine", "panloom show node {node}"),
+    "node": ("Follow what happens", "panloom events -f"),
+    "volume": ("Destroy it with its data", "panloom delete volume {volume} --yes"),
+}
+
+
+@click.command("show", short_help="Show one resource with everything known of it.")
+@click.argument("kind", metavar="KIND")
+@click.argument("name", metavar="NAME")
+@output_option
+@click.pass_obj
+def command(client: Client, kind: str, name: str, form: str) -> int:
+    """Show one resource: KIND as in get, NAME as n1, web@3 or shop/web1."""
+    found = kind_of(kind)
+    row = client.get("resources", found.name, volume_label(name) if found.name == "volume" else name)
+    if form in ("json", "yaml"):
+        emit_data(row, form)
+        return 0
+    emit(click.style(f"{found.name} {name}", bold=True) + (f"   {row['state']}" if row.get("state") else ""))
+    boot = row.get("boot")
+    lines = [
+        (key, text) for key, value in row.items() if key not in ("boot", "state") and (text := _value(key, value, row))
+    ]
+    emit_table((), lines, indent="  ")
+    if isinstance(boot, Mapping):
+        _show_boot(boot)
+    what, text = _NEXT.get(found.name, ("See all", f"panloom get {found.words[0]}"))
+    filled = {key: value for key, value in row.items() if value}
+    try:
+        suggest(what, text.format(**filled))
+    except KeyError:
+        suggest("See all", f"panloom get {found.words[0]}")
+    return 0
+
+
+def volume_label(name: str) -> str:
+    """Return PAN/NAME, also from PAN.NAME as the storage process calls a volume."""
+    return name if "/" in name else name.replace(".", "/", 1)
+
+
+def boot_line(boot: Mapping[str, Any]) -> str:
+    """Return ``0.0 power on · 2.4 DHCP · …``."""
+    return " · ".join(f"{seconds:.1f} {_STAGES.get(stage, stage)}" for stage, seconds in boot["stages"])
+
+
+def _show_boot(boot: Mapping[str, Any]) -> None:
+    emit(f"boot {at_clock(boot['at'])}   {boot_line(boot)}")
+    ended = boot.get("ended")
+    if isinstance(ended, str) and ended:
+        emit(f"     {ended}")
+
+
+def _value(key: str, value: Any, row: Mapping[str, Any]) -> str:  # noqa: ANN401 -- JSON
+    """Return a value as people read it, nothing for what is not set or stands in another line."""
+    match value:
+        case None | "" | []:
+            return ""
+        case True | False:
+            return "yes" if value else "no"
+        case int() if key == "disk_octets":
+            return disk(row)
+        case int() if key == "allocated_octets":
+            return ""
+        case int() if key.endswith("octets"):
+            return format_size(value)
+        case int() | float() if key in ("since", "at"):
+            return f"{at_clock(value)} ({age(_now() - value)} ago)"
+        case Mapping():
+            return ", ".join(f"{inner} {_value(inner, item, row)}" for inner, item in value.items() if item is not None)
+        case list():
+            return "; ".join(_value("", item, row) for item in value)
+    return str(value)
+
+
+def _now() -> float:
+    import time
+
+    return time.time()
