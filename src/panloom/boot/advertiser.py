@@ -1,0 +1,81 @@
+"""The router-advertisement responder: each solicitation of a known node is answered to it alone.
+
+iPXE waits about 13 s for a router before it boots from IPv4.  The answer has a router lifetime of 0 and no prefix:
+nobody gets an address or a route from it.
+"""
+
+import asyncio
+import logging
+import socket
+
+from panloom.boot.desk import BootDesk
+from panloom.boot.interface import join, mac_of, packet_socket
+from panloom.decide.boot_answer import BootTable
+from panloom.errors import MalformedError
+from panloom.values import MacAddress
+from panloom.wire.router_advertisement import (
+    ALL_NODES,
+    ALL_ROUTERS_MAC,
+    ETHERTYPE_IPV6,
+    Advertisement,
+    decode_solicitation,
+    encode_advertisement,
+    link_local,
+)
+
+_LARGEST_FRAME = 2048
+_LOAD_OCTET, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x15, 0x06  # linux/bpf_common.h
+_ONLY_SOLICITATIONS = (
+    (_LOAD_OCTET, 0, 0, 20),  # IPv6 next header
+    (_JUMP_IF_EQUAL, 0, 3, 58),  # ICMPv6
+    (_LOAD_OCTET, 0, 0, 54),  # ICMPv6 type
+    (_JUMP_IF_EQUAL, 0, 1, 133),  # router solicitation
+    (_RETURN, 0, 0, 0xFFFF),
+    (_RETURN, 0, 0, 0),
+)
+_log = logging.getLogger("panloom.boot")
+
+
+class Advertiser:
+    """Answers router solicitations on one interface until it is stopped."""
+
+    def __init__(self, table: BootTable, desk: BootDesk) -> None:
+        self._interface = table.interface
+        self._desk = desk
+        self._frames: socket.socket | None = None
+        self._mac = MacAddress(0)
+
+    async def start(self) -> None:
+        """Listen; UnavailableError if the interface is not there."""
+        self._frames = packet_socket(self._interface, ETHERTYPE_IPV6, wanted=_ONLY_SOLICITATIONS)
+        self._mac = mac_of(self._frames)
+        join(self._frames, self._interface, ALL_ROUTERS_MAC)
+        asyncio.get_running_loop().add_reader(self._frames, self._readable, self._frames)
+
+    async def stop(self) -> None:
+        """Close the socket."""
+        if self._frames is not None:
+            asyncio.get_running_loop().remove_reader(self._frames)
+            self._frames.close()
+        self._frames = None
+
+    def _readable(self, frames: socket.socket) -> None:
+        try:
+            solicitation = decode_solicitation(frames.recv(_LARGEST_FRAME))
+            if not self._desk.index.is_hardware(solicitation.source_mac):
+                return
+            unspecified = not int(solicitation.source)  # RFC 4861 section 6.2.6: to all nodes, in a frame to one
+            frames.send(
+                encode_advertisement(
+                    Advertisement(
+                        destination_mac=solicitation.source_mac,
+                        source_mac=self._mac,
+                        destination=ALL_NODES if unspecified else solicitation.source,
+                        source=link_local(self._mac),
+                    )
+                )
+            )
+        except MalformedError as error:
+            _log.info("solicitation=dropped why=%r", str(error))
+        except OSError as error:
+            _log.info("solicitation=unanswered why=%r", str(error))

@@ -1,0 +1,165 @@
+"""The desk: who asks, what the table says they may have, and the token that ties both together.
+
+DHCP  ── assignment, acknowledged ──▶ ┌──────┐ ── boot_answer ──▶ decide
+HTTP  ── script ────────────────────▶ │ Desk │ ── mint, redeem ──▶ tokens
+control ── replace, login_seen ─────▶ └──────┘ ── BootEvent ────▶ report
+"""
+
+import logging
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+import msgspec
+
+from panloom.boot.file_root import FileRoot
+from panloom.decide.boot_answer import (
+    BIOS_LOADER,
+    EFI_LOADER,
+    BootAnswer,
+    BootEvent,
+    BootIndex,
+    BootTable,
+    Scope,
+    boot_answer,
+    boot_script,
+    pause_seconds,
+    wait_script,
+    why_waiting,
+)
+from panloom.protocol.boot_tokens import BootTokens, Refusal, Ticket
+from panloom.protocol.dhcp_server import Assignment, DhcpEvent, DhcpEventKind
+from panloom.values import Iqn, MacAddress
+from panloom.wire.dhcp import Message
+
+_REMEMBERED = 4096  # machines whose times of waiting are counted
+_log = logging.getLogger("panloom.boot")
+
+
+class Page(msgspec.Struct, frozen=True):
+    """An answer of HTTP in plain text."""
+
+    status: int
+    text: str
+
+
+class BootDesk:
+    """Answers DHCP and HTTP from one table."""
+
+    def __init__(
+        self, table: BootTable, files: FileRoot, report: Callable[[BootEvent], None], new_token: Callable[[], str]
+    ) -> None:
+        self.index = BootIndex(table)
+        self._files = files
+        self._report = report
+        self._new_token = new_token
+        self._tokens = BootTokens()
+        self._waited: dict[MacAddress, int] = {}
+
+    def replace(self, table: BootTable) -> None:
+        """Answer from ``table`` from now on."""
+        self.index = BootIndex(table)
+
+    def login_seen(self, initiator: Iqn, epoch: int) -> None:
+        """End the tokens of a machine that has logged in."""
+        self._tokens.end(initiator, epoch)
+
+    # ── DHCP ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def assignment(self, request: Message) -> Assignment | None:
+        """Return what the sender may have, None if it is to hear nothing."""
+        answer = self._answer(request)
+        if answer is None:
+            return None
+        first, last = answer.addresses
+        return Assignment(first, last, self.index.reserved, answer.options, answer.file.encode())
+
+    def acknowledged(self, request: Message, address: IPv4Address, *, now: float) -> bytes:
+        """Mint a token where the answer wants one, and return the boot file name."""
+        answer = self._answer(request)
+        if answer is None:
+            return b""
+        server = answer.server
+        self.say(
+            BootEvent(
+                "discovered" if answer.scope is Scope.DISCOVERY else "dhcp",
+                now,
+                request.chaddr,
+                address,
+                node=answer.node.name if answer.node else None,
+                server=server.name if server else answer.nic.server if answer.nic else None,
+                epoch=server.epoch if server else 0,
+                why=answer.why_no_file or "",
+            )
+        )
+        if not answer.wants_token:
+            return answer.file.encode()
+        token = self._new_token()
+        epoch, initiator = (server.epoch, server.initiator) if server else (0, None)
+        self._tokens.mint(token, Ticket(request.chaddr, address, epoch, initiator), now=now)
+        return f"{answer.file}{token}".encode()
+
+    def serves(self, address: IPv4Address) -> bool:
+        """Return whether ``address`` belongs to a network that is served here."""
+        return self.index.is_local(address)
+
+    def tell(self, event: DhcpEvent, *, now: float) -> None:
+        """Report and log an event of the DHCP server."""
+        match event.kind:
+            case DhcpEventKind.REFUSED | DhcpEventKind.DECLINED | DhcpEventKind.RELEASED:
+                self.say(self._about(event.kind.value, now, event.mac, event.address, event.why))
+            case DhcpEventKind.IGNORED:
+                _log.info("dhcp=ignored mac=%s address=%s why=%r", event.mac, event.address, event.why)
+            case DhcpEventKind.OFFERED | DhcpEventKind.BOUND:
+                _log.debug("dhcp=%s mac=%s address=%s", event.kind.value, event.mac, event.address)
+
+    def _answer(self, request: Message) -> BootAnswer | None:
+        loaders = [name for name in (EFI_LOADER, BIOS_LOADER) if self._files.find(name) is not None]
+        return boot_answer(self.index, request, loaders)
+
+    # ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def script(self, token: str, peer: IPv4Address, *, now: float) -> Page:
+        """Return the script that ``token`` is good for when it is shown from ``peer``, or one line that refuses."""
+        ticket = self._tokens.redeem(token, peer, now=now)
+        if isinstance(ticket, Refusal):
+            mac = ticket.ticket.mac if ticket.ticket else None
+            self.say(self._about("refused", now, mac, peer, ticket.why))
+            return Page(ticket.status, f"{ticket.why}\n")
+        node = self.index.nodes.get(ticket.mac)
+        server = node.server if node is not None and node.address == ticket.address else None
+        minted_for = (ticket.initiator, ticket.epoch)
+        if node is not None and server is not None and (server.initiator, server.epoch) == minted_for:
+            self._waited.pop(ticket.mac, None)
+            self.say(self._about("script", now, ticket.mac, peer, ""))
+            return Page(200, boot_script(self.index.table, node, server))
+        # What the token was minted for is no more, or there never was a server: nothing secret, ask again.
+        why = why_waiting(node) if server is None else f"{server.name} has just come; asking for it"
+        times = self._waited.pop(ticket.mac, 0)
+        self._waited[ticket.mac] = times + 1
+        if len(self._waited) > _REMEMBERED:
+            del self._waited[next(iter(self._waited))]
+        self.say(self._about("waiting", now, ticket.mac, peer, why))
+        return Page(200, wait_script(why, pause_seconds(node, times)))
+
+    def say(self, event: BootEvent) -> None:
+        """Log and report one event."""
+        _log.info(
+            "boot=%s mac=%s address=%s node=%s server=%s epoch=%d why=%r",
+            *(event.kind, event.mac, event.address, event.node, event.server, event.epoch, event.why),
+        )
+        self._report(event)
+
+    def _about(self, kind: str, now: float, mac: MacAddress | None, address: IPv4Address | None, why: str) -> BootEvent:
+        node = self.index.nodes.get(mac) if mac is not None else None
+        nic = self.index.nics.get(mac) if mac is not None else None
+        server = node.server if node is not None else None
+        return BootEvent(
+            kind,
+            now,
+            mac,
+            address,
+            node=node.name if node is not None else None,
+            server=server.name if server is not None else nic.server if nic is not None else None,
+            epoch=server.epoch if server is not None else 0,
+            why=why,
+        )

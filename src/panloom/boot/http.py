@@ -1,0 +1,116 @@
+"""HTTP boot: ``/boot/TOKEN`` is the machine's script, ``/files/NAME`` a file, whole or in ranges (RFC 9110 section 14).
+
+Served by uvicorn and Starlette from a socket of our own, so that nothing but the named interface is listened to.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from panloom.boot.desk import BootDesk
+from panloom.boot.file_root import FileRoot
+from panloom.boot.interface import tcp_listener
+from panloom.decide.boot_answer import BootTable
+
+REQUEST_SECONDS = 10.0  # within which a whole request must have come
+_CONNECTIONS = 512
+_LARGEST_HEAD = 16384
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's HTTP/1.1, which drops those who connect and never finish a request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_SECONDS, self._drop_if_silent)
+
+    def _drop_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpService:
+    """Serves scripts and files until it is stopped."""
+
+    def __init__(self, table: BootTable, files: FileRoot, desk: BootDesk) -> None:
+        self._table = table
+        self._files = files
+        self._desk = desk
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
+
+    async def start(self) -> None:
+        """Listen; UnavailableError if the address is not there."""
+        self._listener = tcp_listener(self._table.interface, self._table.address, self._table.http_port)
+        application = Starlette(
+            routes=[Route("/boot/{token}", self._script), Route("/files/{name:path}", self._file)],
+        )
+        config = uvicorn.Config(
+            application,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            h11_max_incomplete_event_size=_LARGEST_HEAD,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http boot")
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait((self._task, listening), return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if self._task.done():
+            await self._task
+
+    async def stop(self) -> None:
+        """Close the listener, and the connections within a second."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await self._task
+        if self._listener is not None:
+            self._listener.close()
+        self._server = self._task = self._listener = None
+
+    async def _script(self, request: Request) -> Response:
+        if request.client is None:
+            return PlainTextResponse("who are you?\n", 403)
+        peer = IPv4Address(request.client.host)
+        page = self._desk.script(request.path_params["token"], peer, now=time.monotonic())
+        return PlainTextResponse(page.text, page.status, {"Cache-Control": "no-store"})
+
+    async def _file(self, request: Request) -> Response:
+        path = self._files.find(request.path_params["name"])
+        if path is None:
+            return PlainTextResponse("no such file\n", 404)
+        return FileResponse(path, media_type="application/octet-stream")

@@ -1,0 +1,79 @@
+"""Sockets that see one interface and no other (``SO_BINDTODEVICE``, packet(7))."""
+
+import ctypes
+import socket
+from ipaddress import IPv4Address
+from struct import Struct
+
+from panloom.errors import UnavailableError
+from panloom.values import MacAddress
+
+_SO_ATTACH_FILTER = 26  # linux/asm-generic/socket.h
+_SOL_PACKET = 263  # linux/socket.h
+_PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 1, 0  # linux/if_packet.h
+_INSTRUCTION = Struct("=HBBI")  # struct sock_filter
+_MEMBERSHIP = Struct("=iHH8s")  # struct packet_mreq
+
+Instruction = tuple[int, int, int, int]
+"""One step of a classic BPF program: code, jump if true, jump if false, operand."""
+
+
+def udp_socket(interface: str, address: IPv4Address, port: int) -> socket.socket:
+    """Return a bound UDP socket; UnavailableError says what is in the way."""
+    return _bound(socket.SOCK_DGRAM, interface, address, port)
+
+
+def tcp_listener(interface: str, address: IPv4Address, port: int) -> socket.socket:
+    """Return a listening TCP socket; UnavailableError says what is in the way."""
+    return _bound(socket.SOCK_STREAM, interface, address, port)
+
+
+def _bound(kind: socket.SocketKind, interface: str, address: IPv4Address, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        if kind is socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.bind((str(address), port))
+        if kind is socket.SOCK_STREAM:
+            sock.listen(socket.SOMAXCONN)
+    except OSError as error:
+        sock.close()
+        raise UnavailableError(f"port {port} of {address} on {interface}: {error.strerror}") from error
+    return sock
+
+
+def packet_socket(interface: str, ethertype: int, *, wanted: tuple[Instruction, ...] = ()) -> socket.socket:
+    """Return a socket for whole frames, which receives those of ``ethertype`` (0: none) that ``wanted`` keeps."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        sock.setblocking(False)
+        if wanted:
+            _attach(sock, wanted)
+        sock.bind((interface, ethertype))
+    except OSError as error:
+        sock.close()
+        raise UnavailableError(f"frames on {interface}: {error.strerror}") from error
+    return sock
+
+
+def join(sock: socket.socket, interface: str, group: MacAddress) -> None:
+    """Have the interface receive frames to the multicast address ``group`` while the packet socket is open."""
+    membership = _MEMBERSHIP.pack(socket.if_nametoindex(interface), _PACKET_MR_MULTICAST, 6, group.to_octets())
+    sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+
+
+def mac_of(sock: socket.socket) -> MacAddress:
+    """Return the MAC of the interface that a packet socket is bound to."""
+    return MacAddress.from_octets(sock.getsockname()[4])
+
+
+def _attach(sock: socket.socket, program: tuple[Instruction, ...]) -> None:
+    code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*step) for step in program))
+    # struct sock_fprog: a count, and the address of the instructions after the alignment of a pointer.
+    count = len(program).to_bytes(ctypes.sizeof(ctypes.c_void_p), "little")
+    fprog = count + bytes(ctypes.c_void_p(ctypes.addressof(code)))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)

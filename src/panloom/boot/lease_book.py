@@ -1,0 +1,128 @@
+"""Leases in the store: one key an address, so that no two machines can ever be written down for one.
+
+    /record/lease/10.77.0.51    {"mac": "52:54:00:77:00:01", "expires_at": 1780000000.0}
+
+``expires_at`` is wall-clock time for people to read; whose an address is never depends on it.  Writes that wait
+together become one commit; if it conflicts, somebody else wrote a lease, and each is tried alone.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+
+import msgspec
+
+from panloom.errors import ConflictError, UnavailableError
+from panloom.protocol.dhcp_server import LeaseWrite
+from panloom.state.contract import ABSENT, Store
+from panloom.values import MacAddress
+
+PREFIX = "/record/lease/"
+_LARGEST_GROUP = 256
+_log = logging.getLogger("panloom.boot")
+
+
+class LeaseRecord(msgspec.Struct, frozen=True):
+    """Who has an address."""
+
+    mac: str
+    expires_at: float  # wall clock, seconds
+
+
+class Written(msgspec.Struct, frozen=True):
+    """How a write ended: ``why`` is empty if it is durable; ``owner`` has the address by another process's hand."""
+
+    write: LeaseWrite
+    why: str = ""
+    owner: MacAddress | None = None
+
+
+class LeaseBook:
+    """Writes leases down in the order in which they come."""
+
+    def __init__(self, store: Store, written: Callable[[Written], None]) -> None:
+        self._store = store
+        self._written = written
+        self._revisions: dict[IPv4Address, int] = {}
+        self._queue: deque[LeaseWrite] = deque()
+        self._wake = asyncio.Event()
+
+    async def load(self) -> tuple[tuple[IPv4Address, MacAddress], ...]:
+        """Return every lease in the store; UnavailableError if it cannot be read."""
+        snapshot = await self._store.range(PREFIX)
+        found = []
+        for entry in snapshot.entries:
+            address = IPv4Address(entry.key.removeprefix(PREFIX))
+            self._revisions[address] = entry.revision
+            found.append((address, MacAddress.parse(msgspec.json.decode(entry.value, type=LeaseRecord).mac)))
+        return tuple(found)
+
+    def add(self, writes: Sequence[LeaseWrite]) -> None:
+        """Queue writes; ``written`` is called for each when it has ended."""
+        self._queue.extend(writes)
+        if writes:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._write(self._take_group())
+
+    def _take_group(self) -> list[LeaseWrite]:
+        group: dict[IPv4Address, LeaseWrite] = {}
+        while self._queue and self._queue[0].address not in group and len(group) < _LARGEST_GROUP:
+            write = self._queue.popleft()
+            group[write.address] = write
+        return list(group.values())
+
+    async def _write(self, group: list[LeaseWrite]) -> None:
+        try:
+            await self._commit(group)
+        except ConflictError:
+            for write in group:
+                await self._write_alone(write)
+        except UnavailableError as error:
+            _log.info("lease=unwritten count=%d why=%r", len(group), str(error))
+            for write in group:
+                self._written(Written(write, str(error)))
+        else:
+            for write in group:
+                self._written(Written(write))
+
+    async def _write_alone(self, write: LeaseWrite) -> None:
+        """Write one lease, over what another process wrote for the same machine, and never over another machine's."""
+        try:
+            entry = await self._store.get(_key(write.address))
+            owner = MacAddress.parse(msgspec.json.decode(entry.value, type=LeaseRecord).mac) if entry else write.mac
+            ours = entry is None or entry.revision == self._revisions.get(write.address) or owner == write.mac
+            self._revisions[write.address] = entry.revision if entry else ABSENT
+            if ours:
+                await self._commit([write])
+                self._written(Written(write))
+            else:
+                self._written(Written(write, f"it is {owner}'s in the store", owner))
+        except (ConflictError, UnavailableError) as error:
+            self._written(Written(write, str(error)))
+
+    async def _commit(self, group: list[LeaseWrite]) -> None:
+        ends_from = time.time()
+        puts = {
+            _key(write.address): msgspec.json.encode(LeaseRecord(str(write.mac), ends_from + write.seconds))
+            for write in group
+            if write.mac is not None
+        }
+        gone = [_key(write.address) for write in group if write.mac is None]
+        expect = {_key(write.address): self._revisions.get(write.address, ABSENT) for write in group}
+        revision = await self._store.commit(expect=expect, put=puts, delete=gone)
+        for write in group:
+            self._revisions[write.address] = revision if write.mac is not None else ABSENT
+
+
+def _key(address: IPv4Address) -> str:
+    return f"{PREFIX}{address}"

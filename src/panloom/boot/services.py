@@ -1,0 +1,73 @@
+"""The boot services of one interface, as the control process sees them.
+
+    start ──▶ DHCP :67, TFTP :69, HTTP :http_port, router advertisement
+    replace   other machines, servers and epochs, from this very moment
+    stop  ──▶ all sockets closed
+
+They decide nothing: what each machine is given stands in the BootTable.
+"""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from panloom.boot.advertiser import Advertiser
+from panloom.boot.desk import BootDesk
+from panloom.boot.dhcp import DhcpService
+from panloom.boot.file_root import FileRoot
+from panloom.boot.http import HttpService
+from panloom.boot.tftp import TftpService
+from panloom.decide.boot_answer import BootEvent, BootTable
+from panloom.state.contract import Store
+from panloom.values import Iqn
+
+_TOKEN_OCTETS = 18  # 144 bits, 24 characters of a file name
+
+
+class BootServices:
+    """DHCP, TFTP, HTTP and router advertisement on the table's interface.
+
+    ``report`` is called in the event loop for each BootEvent; ``files`` is the directory that TFTP and HTTP hand out.
+    """
+
+    def __init__(
+        self, table: BootTable, store: Store, report: Callable[[BootEvent], None], files: Path | None = None
+    ) -> None:
+        root = FileRoot(files)
+        self._desk = BootDesk(table, root, report, lambda: secrets.token_urlsafe(_TOKEN_OCTETS))
+        self._place = _place(table)
+        # DHCP comes last: whoever has an address finds everything else there.
+        self._services = (
+            Advertiser(table, self._desk),
+            TftpService(table, root, self._desk),
+            HttpService(table, root, self._desk),
+            DhcpService(table, store, self._desk),
+        )
+
+    async def start(self) -> None:
+        """Open all sockets, or none and raise UnavailableError (interface, address or store missing)."""
+        try:
+            for service in self._services:
+                await service.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close all sockets; harmless when nothing is open."""
+        for service in reversed(self._services):
+            await service.stop()
+
+    def replace(self, table: BootTable) -> None:
+        """Answer from ``table`` from now on; ValueError if it names another interface, address or port."""
+        if _place(table) != self._place:
+            raise ValueError(f"these services are open at {self._place}")
+        self._desk.replace(table)
+
+    def login_seen(self, initiator: Iqn | str, epoch: int) -> None:
+        """End the boot token of a machine whose initiator has logged in under ``epoch``."""
+        self._desk.login_seen(initiator if isinstance(initiator, Iqn) else Iqn.parse(initiator), epoch)
+
+
+def _place(table: BootTable) -> tuple[object, ...]:
+    return (table.interface, table.address, table.http_port)

@@ -1,0 +1,293 @@
+"""What a machine that asks to boot is given: its address, its boot variables and its iPXE script.
+
+    chaddr is …                     firmware          scope  address        boot variables
+    a node's hardware MAC           PXE, not iPXE     1      the node's     TFTP: snponly.efi or undionly.kpxe
+    a node's hardware MAC           iPXE, auth chap   1      the node's     file name http://…/boot/TOKEN, no option 17
+    a node's hardware MAC           iPXE, auth none   1      the node's     options 17 and 203, no file name
+    a node's hardware MAC, spare    iPXE              1      the node's     file name http://…/boot/TOKEN: told to wait
+    a server's virtual MAC          any               2      its own, or    none; router, DNS and domain of its LAN
+                                                             of its range
+    anything else                   PXE or iPXE       –      of discovery   as a spare's: told to wait
+    anything else                   none              –      no answer
+
+A hardware MAC never has an address of scope 2, and a virtual MAC none of scope 1, whatever is free or busy.  Option
+17 and a file name exclude each other: iPXE hooks the root path before it runs the script and fails without
+credentials.
+"""
+
+import re
+from collections.abc import Collection
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+
+import msgspec
+
+from panloom.values import Iqn, MacAddress
+from panloom.wire import dhcp
+from panloom.wire.dhcp import Option
+
+EFI_LOADER = "snponly.efi"
+BIOS_LOADER = "undionly.kpxe"
+NODE_PAUSE_SECONDS = 2
+LONGEST_PAUSE_SECONDS = 10
+
+_ARCHITECTURE_BIOS = 0  # RFC 4578 section 2.1
+_ARCHITECTURES_EFI = (7, 9)  # "EFI BC" and "EFI x86-64": x86-64 firmware says either
+_SCRIPT_WORD = re.compile(
+    r"[A-Za-z0-9._:/@+=-]+\Z"
+)  # what iPXE's parser leaves as it is: no space, quote, $ or comment
+
+AddressRange = tuple[IPv4Address, IPv4Address]  # first and last, both included
+
+
+class BootServer(msgspec.Struct, frozen=True):
+    """The server that a node carries; ``user`` and ``secret`` are None under ``auth: none``."""
+
+    name: str  # PAN/SERVER
+    epoch: int
+    target: Iqn
+    initiator: Iqn
+    user: str | None = None
+    secret: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse credentials that a script cannot say, and half a pair of them."""
+        if (self.user is None) != (self.secret is None):
+            raise ValueError(f"{self.name}: user and secret come together")
+        for word in (self.user, self.secret):
+            if word is not None and not _SCRIPT_WORD.match(word):
+                raise ValueError(f"{self.name}: a CHAP user or secret may hold letters, digits and ._:/@+=- only")
+
+
+class BootNode(msgspec.Struct, frozen=True):
+    """Scope 1: one address for one hardware MAC; ``server`` None is a spare."""
+
+    name: str
+    mac: MacAddress
+    address: IPv4Address
+    server: BootServer | None = None
+
+
+class ServerNic(msgspec.Struct, frozen=True):
+    """Scope 2: a server's virtual MAC on a LAN; ``address`` None is one from the LAN's ``range``."""
+
+    server: str
+    mac: MacAddress
+    lan: str
+    subnet: IPv4Network
+    address: IPv4Address | None = None
+    range: AddressRange | None = None
+    router: IPv4Address | None = None
+    dns: tuple[IPv4Address, ...] = ()
+    domain: str | None = None
+
+
+class BootTable(msgspec.Struct, frozen=True):
+    """Everything the boot services of one interface may hand out."""
+
+    interface: str
+    address: IPv4Address  # ours
+    subnet: IPv4Network
+    http_port: int = 8080
+    iscsi_port: int = 3260
+    discovery: AddressRange | None = None  # None: unknown machines get no answer
+    nodes: tuple[BootNode, ...] = ()
+    nics: tuple[ServerNic, ...] = ()
+
+
+class Firmware(Enum):
+    """What runs on the machine that asks."""
+
+    IPXE = "iPXE"
+    PXE_EFI = "PXE of x86-64 EFI"
+    PXE_BIOS = "PXE of a BIOS"
+    PXE_OTHER = "PXE of another architecture"
+    NONE = "no boot firmware"
+
+
+class Scope(Enum):
+    """Whose address it is."""
+
+    NODE = "node"
+    NIC = "nic"
+    DISCOVERY = "discovery"
+
+
+class BootAnswer(msgspec.Struct, frozen=True):
+    """What one machine is given.
+
+    ``file`` is the whole file name or, with ``wants_token``, what a token is to be appended to.  ``why_no_file`` says
+    why firmware that cannot go on by itself is given no file, None otherwise.
+    """
+
+    scope: Scope
+    addresses: AddressRange  # first = last: the one it always has
+    options: dict[int, bytes]
+    file: str = ""
+    wants_token: bool = False
+    why_no_file: str | None = None
+    node: BootNode | None = None
+    nic: ServerNic | None = None
+
+    @property
+    def server(self) -> BootServer | None:
+        """The server that the machine boots as, None for all that boot nothing."""
+        return self.node.server if self.node is not None else None
+
+
+class BootEvent(msgspec.Struct, frozen=True):
+    """One thing the boot services did or refused.
+
+    dhcp        an address was acknowledged to a known machine or NIC
+    discovered  an address was acknowledged to a machine that nobody has named
+    script      the machine fetched the script that boots its server
+    waiting     the machine fetched a script that tells it to wait
+    file        a file was fetched whole by TFTP
+    released, declined   what the machine did with its address
+    refused     what it asked for was refused; ``why`` says why
+    """
+
+    kind: str
+    at: float  # monotonic seconds
+    mac: MacAddress | None = None
+    address: IPv4Address | None = None
+    node: str | None = None
+    server: str | None = None
+    epoch: int = 0
+    why: str = ""
+
+
+class BootIndex:
+    """A BootTable, indexed by MAC and by address."""
+
+    def __init__(self, table: BootTable) -> None:
+        self.table = table
+        self.nodes = {node.mac: node for node in table.nodes}
+        self.nics = {nic.mac: nic for nic in table.nics if nic.mac not in self.nodes}
+        fixed = {node.address for node in table.nodes} | {nic.address for nic in table.nics if nic.address is not None}
+        routers = {nic.router for nic in table.nics if nic.router is not None}
+        self.reserved = frozenset(fixed | routers | {table.address})
+        """Addresses that no range ever lends."""
+
+    def is_hardware(self, mac: MacAddress) -> bool:
+        """Return whether ``mac`` is a known node's own."""
+        return mac in self.nodes
+
+    def is_local(self, address: IPv4Address) -> bool:
+        """Return whether ``address`` is of the storage network or of a LAN served here."""
+        return address in self.table.subnet or any(address in nic.subnet for nic in self.table.nics)
+
+
+def firmware_of(request: dhcp.Message) -> Firmware:
+    """Tell iPXE from a PXE of the machine's own, RFC 4578; iPXE says so in option 77 or 175."""
+    if Option.IPXE in request.options or b"iPXE" in request.options.get(Option.USER_CLASS, b""):
+        return Firmware.IPXE
+    if not request.options.get(Option.VENDOR_CLASS, b"").startswith(b"PXEClient"):
+        return Firmware.NONE
+    octets = request.options.get(Option.CLIENT_ARCHITECTURE, b"\0\0")
+    match int.from_bytes(octets[:2], "big"):
+        case architecture if architecture in _ARCHITECTURES_EFI:
+            return Firmware.PXE_EFI
+        case architecture if architecture == _ARCHITECTURE_BIOS:
+            return Firmware.PXE_BIOS
+        case _:
+            return Firmware.PXE_OTHER
+
+
+def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Collection[str]) -> BootAnswer | None:
+    """Return what the sender of ``request`` is given, None for no answer; ``loaders`` are the files that TFTP has."""
+    table, firmware = index.table, firmware_of(request)
+    if nic := index.nics.get(request.chaddr):
+        addresses = nic.range if nic.address is None else (nic.address, nic.address)
+        return None if addresses is None else BootAnswer(Scope.NIC, addresses, _nic_options(nic, firmware), nic=nic)
+    node = index.nodes.get(request.chaddr)
+    if node is not None:
+        scope, addresses = Scope.NODE, (node.address, node.address)
+    elif table.discovery is not None and firmware is not Firmware.NONE:
+        scope, addresses = Scope.DISCOVERY, table.discovery
+    else:
+        return None
+    options: dict[int, bytes] = {Option.SUBNET_MASK: table.subnet.netmask.packed}
+    if firmware in (Firmware.PXE_EFI, Firmware.PXE_BIOS, Firmware.PXE_OTHER):
+        loader = {Firmware.PXE_EFI: EFI_LOADER, Firmware.PXE_BIOS: BIOS_LOADER}.get(firmware)
+        if loader is None or loader not in loaders:
+            why = f"{loader} is not among the files" if loader else f"no loader for {firmware.value}"
+            return BootAnswer(scope, addresses, options, why_no_file=why, node=node)
+        options[Option.TFTP_SERVER_NAME] = str(table.address).encode()
+        return BootAnswer(scope, addresses, options, file=loader, node=node)
+    if node is not None and node.server is not None and node.server.user is None:
+        options[Option.ROOT_PATH] = root_path(table, node.server).encode()
+        options[Option.IPXE_INITIATOR] = str(node.server.initiator).encode()
+        return BootAnswer(scope, addresses, options | _no_proxy(), node=node)
+    if firmware is Firmware.IPXE:
+        url = f"http://{table.address}:{table.http_port}/boot/"
+        return BootAnswer(scope, addresses, options | _no_proxy(), file=url, wants_token=True, node=node)
+    return BootAnswer(scope, addresses, options, node=node)
+
+
+def root_path(table: BootTable, server: BootServer) -> str:
+    """Return the iSCSI root path of the server's disk, RFC 4173 section 5."""
+    return f"iscsi:{table.address}:6:{table.iscsi_port}:0:{server.target}"
+
+
+def boot_script(table: BootTable, node: BootNode, server: BootServer) -> str:
+    """Return the iPXE script that boots ``server`` on ``node`` and, when the disk is lost, asks again for ever.
+
+    It uses only what the iPXE of 2019 in Debian's network ROMs knows.  It holds the CHAP secret: for this node alone.
+    """
+    path = root_path(table, server)
+    lines = [
+        "#!ipxe",
+        f"echo Panloom: {node.name} boots {server.name}, epoch {server.epoch}",
+        f"set initiator-iqn {server.initiator}",
+        *([f"set username {server.user}", f"set password {server.secret}"] if server.user is not None else ()),
+        f"sanboot {path} ||",
+        f"echo Panloom: no disk of {server.name} from {table.address}; asking again",
+        *(["clear username ||", "clear password ||"] if server.user is not None else ()),
+        *_ask_again(NODE_PAUSE_SECONDS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def wait_script(why: str, pause_seconds: int) -> str:
+    """Return the iPXE script that says why the machine waits, sleeps, and asks again for ever."""
+    return "\n".join(("#!ipxe", f"echo Panloom: {why}", *_ask_again(pause_seconds))) + "\n"
+
+
+def why_waiting(node: BootNode | None) -> str:
+    """Return what the console of a machine without a server says."""
+    if node is None:
+        return "this machine is not known here; it waits to be approved"
+    return f"{node.name} carries no server; it waits for one"
+
+
+def pause_seconds(node: BootNode | None, times: int) -> int:
+    """Return how long a machine sleeps that has waited ``times`` times: a spare little, a stranger ever longer."""
+    return NODE_PAUSE_SECONDS if node is not None else min(NODE_PAUSE_SECONDS + times, LONGEST_PAUSE_SECONDS)
+
+
+def _ask_again(pause: int) -> tuple[str, ...]:
+    # netX is the interface that was booted from; "dhcp" alone would try each, with its time-out.
+    return (
+        ":again",
+        f"sleep {pause} ||",
+        "dhcp netX || goto again",
+        "isset ${filename} && chain --replace --autofree ${filename} ||",
+        "isset ${root-path} && sanboot ${root-path} ||",
+        "goto again",
+    )
+
+
+def _no_proxy() -> dict[int, bytes]:
+    return {Option.IPXE: dhcp.encode_options({dhcp.IPXE_NO_PROXY_DHCP: b"\1"})}
+
+
+def _nic_options(nic: ServerNic, firmware: Firmware) -> dict[int, bytes]:
+    options: dict[int, bytes] = {Option.SUBNET_MASK: nic.subnet.netmask.packed}
+    if nic.router is not None:
+        options[Option.ROUTER] = nic.router.packed
+    if nic.dns:
+        options[Option.DOMAIN_NAME_SERVER] = b"".join(server.packed for server in nic.dns)
+    if nic.domain:
+        options[Option.DOMAIN_NAME] = nic.domain.encode()
+    return options | _no_proxy() if firmware is Firmware.IPXE else options

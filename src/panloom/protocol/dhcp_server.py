@@ -1,0 +1,440 @@
+"""The DHCP server, RFC 2131 sections 3 and 4.3, without sockets, clock or store.
+
+    receive(octets, now=)        a datagram came in
+    handle_timer(now=)           offers and leases run out; wanted at ``deadline``
+    leases_to_store()            must be durable before their ACK; then stored(…) or not_stored(…)
+    packets_to_send()            OFFER, ACK, NAK
+    events()                     what changed, and what was refused and why
+
+What a client may have is the desk's to say; this machine holds that one address has one owner at any time:
+
+                 DISCOVER               REQUEST              stored
+        free ───────────────▶ OFFERED ───────────▶ STORING ──────────▶ BOUND ──┐ REQUEST: STORING again,
+         ▲                       │ 10 s              │ not stored      ▲ │ │   │ owner and end unchanged
+         │◀──────────────────────┴───────────────────┘◀────────────────┼─┘ └───┘ until it is stored
+         │                                                             │ │
+         │◀─────────────── 60 s ─── DECLINED ◀──────── DECLINE ────────┼─┤
+         │◀─────────────── lease over, RELEASE ────────────────────────┼─┘
+         └── found in the store at the start ──────────────────────────┘
+
+Time is the caller's monotonic clock, which never says how long a process was away: a lease found in the store is held
+for its full length from then on.  No wall clock decides whose an address is.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from ipaddress import IPv4Address
+from typing import Protocol
+
+import msgspec
+
+from panloom.errors import MalformedError
+from panloom.values import MacAddress
+from panloom.wire import dhcp
+from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option
+
+LEASE_SECONDS = 600
+OFFER_SECONDS = 10.0
+DECLINE_SECONDS = 60.0
+_SWEEP_SECONDS = 5.0  # what has run out is free at once, but forgotten only now and then
+_FULL_SECONDS = 1.0  # how long a range without a free address is not searched again
+_BROADCAST = IPv4Address("255.255.255.255")
+_Bounds = tuple[IPv4Address, IPv4Address]
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """What one client may have: one fixed address (``first`` = ``last``) or any of a range, and what goes with it."""
+
+    first: IPv4Address
+    last: IPv4Address
+    reserved: frozenset[IPv4Address]  # addresses that the range does not lend
+    options: Mapping[int, bytes]
+    file: bytes = b""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Return whether there is only one address to give."""
+        return self.first == self.last
+
+    def allows(self, address: IPv4Address) -> bool:
+        """Return whether the client may have ``address``, be it free or not."""
+        return self.first <= address <= self.last and (self.is_fixed or address not in self.reserved)
+
+
+class Desk(Protocol):
+    """Who may have what; its answers may change between two calls."""
+
+    def assignment(self, request: Message) -> Assignment | None:
+        """Return what the sender may have, None if it is to hear nothing."""
+        ...
+
+    def acknowledged(self, request: Message, address: IPv4Address, *, now: float) -> bytes:
+        """Note that the sender now has ``address``, and return its boot file name, empty for none."""
+        ...
+
+    def serves(self, address: IPv4Address) -> bool:
+        """Return whether ``address`` belongs to a network that is served here."""
+        ...
+
+
+class LeaseWrite(msgspec.Struct, frozen=True):
+    """A lease that must be stored, or forgotten when ``mac`` is None."""
+
+    address: IPv4Address
+    mac: MacAddress | None
+    seconds: int = LEASE_SECONDS
+
+
+class Datagram(msgspec.Struct, frozen=True):
+    """Octets for a client's MAC (None: for a relay, by routing), from our server port."""
+
+    octets: bytes
+    mac: MacAddress | None
+    address: IPv4Address
+    port: int = dhcp.CLIENT_PORT
+
+
+class DhcpEventKind(Enum):
+    """What happened."""
+
+    OFFERED = "offered"
+    BOUND = "bound"
+    REFUSED = "refused"  # a known client that cannot have what it asked for
+    DECLINED = "declined"
+    RELEASED = "released"
+    IGNORED = "ignored"  # bad input, or somebody else's business
+
+
+class DhcpEvent(msgspec.Struct, frozen=True):
+    """One thing that happened, for logs and for the control process."""
+
+    kind: DhcpEventKind
+    mac: MacAddress | None = None
+    address: IPv4Address | None = None
+    why: str = ""
+
+
+class _State(Enum):
+    OFFERED = "offered"
+    STORING = "storing"
+    BOUND = "bound"
+    DECLINED = "declined"
+
+
+class _Lease:
+    """Who has an address, and until when nobody else may."""
+
+    def __init__(self, mac: MacAddress, state: _State, until: float) -> None:
+        self.mac = mac
+        self.state = state
+        self.until = until
+        self.durable_until: float | None = None  # end of what is stored, None if nothing is
+        self.request: Message | None = None  # to be answered when it is stored
+
+
+class DhcpServer:
+    """The leases of one interface."""
+
+    def __init__(self, address: IPv4Address, desk: Desk) -> None:
+        self._address = address
+        self._desk = desk
+        self._leases: dict[IPv4Address, _Lease] = {}
+        self._of_client: dict[MacAddress, set[IPv4Address]] = {}
+        self._next: dict[_Bounds, int] = {}  # where in a range to look next
+        self._full: dict[_Bounds, float] = {}  # ranges without a free address, and until when that is believed
+        self._now = 0.0
+        self._sweep_at = 0.0
+        self._writes: list[LeaseWrite] = []
+        self._packets: list[Datagram] = []
+        self._events: list[DhcpEvent] = []
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``handle_timer`` is wanted next."""
+        return self._sweep_at if self._leases else None
+
+    def owner(self, address: IPv4Address) -> MacAddress | None:
+        """Return who holds ``address`` for certain: bound and durable."""
+        lease = self._leases.get(address)
+        return lease.mac if lease is not None and lease.durable_until is not None else None
+
+    def found(self, leases: Iterable[tuple[IPv4Address, MacAddress]], *, now: float) -> None:
+        """Take over leases that are in the store; each is held for its full length from now."""
+        self._tick(now)
+        for address, mac in leases:
+            self._forget(address)
+            lease = self._take(address, mac, _State.BOUND, self._now + LEASE_SECONDS)
+            lease.durable_until = lease.until
+
+    def receive(self, octets: bytes, *, now: float) -> None:
+        """Take in one datagram, whatever it holds."""
+        self._tick(now)
+        try:
+            request = dhcp.decode(octets)
+        except MalformedError as error:
+            self._event(DhcpEventKind.IGNORED, None, None, str(error))
+            return
+        if request.op is not Op.REQUEST:
+            self._event(DhcpEventKind.IGNORED, request.chaddr, None, "another server's reply")
+        elif request.giaddr != UNSPECIFIED and not self._desk.serves(request.giaddr):
+            self._event(DhcpEventKind.IGNORED, request.chaddr, None, f"relayed by {request.giaddr}, of no network here")
+        else:
+            self._dispatch(request)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Let run out what has run out."""
+        self._tick(now)
+        self._sweep_at = self._now + _SWEEP_SECONDS
+        over = [
+            a for a, lease in self._leases.items() if lease.state is not _State.STORING and lease.until <= self._now
+        ]
+        for address in over:
+            self._end(address)
+
+    def stored(self, write: LeaseWrite, *, now: float) -> None:
+        """Note that a lease of ``leases_to_store`` is durable; its ACK goes out if the client may still have it."""
+        self._tick(now)
+        lease = self._leases.get(write.address)
+        if lease is None or lease.state is not _State.STORING or lease.mac != write.mac or lease.request is None:
+            return
+        request, lease.request = lease.request, None
+        lease.state = _State.BOUND
+        lease.until = lease.durable_until = self._now + write.seconds
+        assignment = self._desk.assignment(request)
+        if assignment is None or not assignment.allows(write.address):
+            self._event(DhcpEventKind.REFUSED, lease.mac, write.address, "no longer this machine's address")
+            self._end(write.address)
+            return
+        file = self._desk.acknowledged(request, write.address, now=self._now)
+        times: dict[int, bytes] = {Option.LEASE_TIME: write.seconds.to_bytes(4, "big")}
+        self._reply(request, MessageType.ACK, write.address, times | dict(assignment.options), file)
+        self._event(DhcpEventKind.BOUND, lease.mac, write.address)
+
+    def not_stored(self, write: LeaseWrite, why: str, *, now: float) -> None:
+        """Note that a lease could not be stored; the client hears nothing and will ask again."""
+        self._tick(now)
+        lease = self._leases.get(write.address)
+        if lease is None or lease.state is not _State.STORING or lease.mac != write.mac:
+            return
+        self._event(DhcpEventKind.REFUSED, lease.mac, write.address, f"its lease could not be stored: {why}")
+        lease.request = None
+        if lease.durable_until is None:
+            self._forget(write.address)
+        else:
+            lease.state, lease.until = _State.BOUND, lease.durable_until
+
+    def leases_to_store(self) -> tuple[LeaseWrite, ...]:
+        """Return what must be stored, in order; each is then told to ``stored`` or ``not_stored``."""
+        writes, self._writes = tuple(self._writes), []
+        return writes
+
+    def packets_to_send(self) -> tuple[Datagram, ...]:
+        """Return the replies that are due, in order."""
+        packets, self._packets = tuple(self._packets), []
+        return packets
+
+    def events(self) -> tuple[DhcpEvent, ...]:
+        """Return what happened since the last call."""
+        events, self._events = tuple(self._events), []
+        return events
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _dispatch(self, request: Message) -> None:
+        match request.message_type:
+            case MessageType.DISCOVER:
+                self._discover(request)
+            case MessageType.REQUEST:
+                self._request(request)
+            case MessageType.DECLINE:
+                self._decline(request)
+            case MessageType.RELEASE:
+                self._release(request)
+            case MessageType.INFORM:
+                self._inform(request)
+            case other:
+                what = "plain BOOTP" if other is None else f"a client that sends {other.name}"
+                self._event(DhcpEventKind.IGNORED, request.chaddr, None, what)
+
+    def _discover(self, request: Message) -> None:
+        assignment = self._desk.assignment(request)
+        if assignment is None:
+            self._event(DhcpEventKind.IGNORED, request.chaddr, None, "neither known nor booting from the network")
+            return
+        address = self._choose(request, assignment)
+        if address is None:
+            what = f"{assignment.first} is in use" if assignment.is_fixed else "every address of the range is in use"
+            self._event(DhcpEventKind.REFUSED, request.chaddr, None, what)
+            return
+        if address not in self._leases:
+            self._take(address, request.chaddr, _State.OFFERED, self._now + OFFER_SECONDS)
+        elif (lease := self._leases[address]).state is _State.OFFERED:
+            lease.until = self._now + OFFER_SECONDS
+        times: dict[int, bytes] = {Option.LEASE_TIME: LEASE_SECONDS.to_bytes(4, "big")}
+        self._reply(request, MessageType.OFFER, address, times | dict(assignment.options), assignment.file)
+        self._event(DhcpEventKind.OFFERED, request.chaddr, address)
+
+    def _request(self, request: Message) -> None:
+        mac, server = request.chaddr, request.address(Option.SERVER_IDENTIFIER)
+        if server is not None and server != self._address:
+            for address in self._held(mac, _State.OFFERED):
+                self._forget(address)
+            self._event(DhcpEventKind.IGNORED, mac, None, f"it chose the server {server}")
+            return
+        address = request.address(Option.REQUESTED_ADDRESS) or request.ciaddr
+        if address == UNSPECIFIED:
+            self._event(DhcpEventKind.IGNORED, mac, None, "it requests no address")
+            return
+        assignment = self._desk.assignment(request)
+        if assignment is None:
+            if address in self._of_client.get(mac, ()):
+                self._nak(request, address, "no longer this machine's address")
+            else:
+                self._event(DhcpEventKind.IGNORED, mac, None, "neither known nor booting from the network")
+        elif not assignment.allows(address):
+            self._nak(request, address, "not this machine's address")
+        elif not self._is_free_for(address, mac):
+            self._nak(request, address, "in use by another machine")
+        else:
+            self._store(request, address)
+
+    def _store(self, request: Message, address: IPv4Address) -> None:
+        lease = self._leases.get(address)
+        if lease is None:
+            lease = self._take(address, request.chaddr, _State.OFFERED, self._now)
+        if lease.state is not _State.STORING:
+            lease.state = _State.STORING
+            self._writes.append(LeaseWrite(address, request.chaddr))
+        lease.request = request
+
+    def _decline(self, request: Message) -> None:
+        address = request.address(Option.REQUESTED_ADDRESS) or UNSPECIFIED
+        lease = self._leases.get(address)
+        to_us = request.address(Option.SERVER_IDENTIFIER) in (None, self._address)
+        if lease is None or lease.mac != request.chaddr or lease.state is not _State.BOUND or not to_us:
+            self._event(DhcpEventKind.IGNORED, request.chaddr, address, "it declines what it does not have")
+            return
+        self._forget(address)
+        self._take(address, request.chaddr, _State.DECLINED, self._now + DECLINE_SECONDS)
+        self._writes.append(LeaseWrite(address, None))
+        self._event(DhcpEventKind.DECLINED, request.chaddr, address, "the machine says that another one uses it")
+
+    def _release(self, request: Message) -> None:
+        lease = self._leases.get(request.ciaddr)
+        to_us = request.address(Option.SERVER_IDENTIFIER) in (None, self._address)
+        if lease is None or lease.mac != request.chaddr or lease.state is not _State.BOUND or not to_us:
+            self._event(DhcpEventKind.IGNORED, request.chaddr, request.ciaddr, "it releases what it does not have")
+            return
+        self._end(request.ciaddr)
+        self._event(DhcpEventKind.RELEASED, request.chaddr, request.ciaddr)
+
+    def _inform(self, request: Message) -> None:
+        assignment = self._desk.assignment(request)
+        if assignment is None or not assignment.allows(request.ciaddr):
+            self._event(DhcpEventKind.IGNORED, request.chaddr, request.ciaddr, "it asks about what is not its own")
+            return
+        self._reply(request, MessageType.ACK, UNSPECIFIED, assignment.options, b"")
+
+    # ── replies ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _nak(self, request: Message, address: IPv4Address, why: str) -> None:
+        self._reply(request, MessageType.NAK, UNSPECIFIED, {Option.MESSAGE: why.encode()}, b"")
+        self._event(DhcpEventKind.REFUSED, request.chaddr, address, why)
+
+    def _reply(
+        self, request: Message, kind: MessageType, yiaddr: IPv4Address, options: Mapping[int, bytes], file: bytes
+    ) -> None:
+        """RFC 2131 section 4.3.1, table 3; the destination by section 4.1."""
+        whole: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes((kind,)), Option.SERVER_IDENTIFIER: self._address.packed}
+        whole.update(options)
+        if file:
+            whole[Option.BOOT_FILE_NAME] = file
+        for echoed in (Option.CLIENT_IDENTIFIER, Option.CLIENT_MACHINE):  # RFC 6842; RFC 4578 section 2.3
+            if echoed in request.options:
+                whole[echoed] = request.options[echoed]
+        relayed, nak = request.giaddr != UNSPECIFIED, kind is MessageType.NAK
+        if relayed and Option.RELAY_AGENT in request.options:
+            whole[Option.RELAY_AGENT] = request.options[Option.RELAY_AGENT]  # RFC 3046 section 2.2: the last option
+        ciaddr = request.ciaddr if kind is MessageType.ACK else UNSPECIFIED
+        reply = Message(
+            op=Op.REPLY,
+            xid=request.xid,
+            chaddr=request.chaddr,
+            broadcast=request.broadcast or (nak and relayed),
+            ciaddr=ciaddr,
+            yiaddr=yiaddr,
+            siaddr=self._address if file else UNSPECIFIED,
+            giaddr=request.giaddr,
+            file=file if len(file) < 128 else b"",
+            options=whole,
+        )
+        octets = dhcp.encode(reply)
+        if relayed:
+            self._packets.append(Datagram(octets, None, request.giaddr, dhcp.SERVER_PORT))
+        elif nak or (request.broadcast and ciaddr == UNSPECIFIED):
+            self._packets.append(Datagram(octets, MacAddress(0xFFFFFFFFFFFF), _BROADCAST))
+        else:
+            self._packets.append(Datagram(octets, request.chaddr, yiaddr if ciaddr == UNSPECIFIED else ciaddr))
+
+    # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _choose(self, request: Message, assignment: Assignment) -> IPv4Address | None:
+        """Return the client's own address, else the one it asks for, else the next free one; None if there is none."""
+        mac = request.chaddr
+        wanted = request.address(Option.REQUESTED_ADDRESS)
+        likely = [assignment.first] if assignment.is_fixed else [*self._held(mac), *([wanted] if wanted else ())]
+        for address in likely:
+            if assignment.allows(address) and self._is_free_for(address, mac):
+                return address
+        return None if assignment.is_fixed else self._next_free(assignment, mac)
+
+    def _next_free(self, assignment: Assignment, mac: MacAddress) -> IPv4Address | None:
+        bounds = (assignment.first, assignment.last)
+        if self._full.get(bounds, self._now) > self._now:
+            return None
+        size = int(assignment.last) - int(assignment.first) + 1
+        start = self._next.get(bounds, 0)
+        for step in range(size):
+            offset = (start + step) % size
+            address = assignment.first + offset
+            if address not in assignment.reserved and self._is_free_for(address, mac):
+                self._next[bounds] = offset + 1
+                return address
+        self._full[bounds] = self._now + _FULL_SECONDS
+        return None
+
+    def _is_free_for(self, address: IPv4Address, mac: MacAddress) -> bool:
+        lease = self._leases.get(address)
+        if lease is not None and lease.state is not _State.STORING and lease.until <= self._now:
+            self._end(address)
+            lease = None
+        return lease is None or (lease.mac == mac and lease.state is not _State.DECLINED)
+
+    def _held(self, mac: MacAddress, *states: _State) -> tuple[IPv4Address, ...]:
+        mine = sorted(self._of_client.get(mac, ()))
+        return tuple(address for address in mine if not states or self._leases[address].state in states)
+
+    def _take(self, address: IPv4Address, mac: MacAddress, state: _State, until: float) -> _Lease:
+        lease = self._leases[address] = _Lease(mac, state, until)
+        self._of_client.setdefault(mac, set()).add(address)
+        return lease
+
+    def _end(self, address: IPv4Address) -> None:
+        """Free the address, and have the store forget it if it knows it."""
+        if self._leases[address].durable_until is not None:
+            self._writes.append(LeaseWrite(address, None))
+        self._forget(address)
+
+    def _forget(self, address: IPv4Address) -> None:
+        lease = self._leases.pop(address, None)
+        if lease is not None:
+            mine = self._of_client[lease.mac]
+            mine.discard(address)
+            if not mine:
+                del self._of_client[lease.mac]
+
+    def _tick(self, now: float) -> None:
+        self._now = max(self._now, now)
+
+    def _event(self, kind: DhcpEventKind, mac: MacAddress | None, address: IPv4Address | None, why: str = "") -> None:
+        self._events.append(DhcpEvent(kind, mac, address, why))
