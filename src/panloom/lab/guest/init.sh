@@ -1,0 +1,69 @@
+#!/bin/busybox sh
+# /sbin/init of the root disk, process 1: two identities on one NIC.
+#
+#   this network namespace     the storage NIC with its hardware MAC and storage address, iSCSI, iscsid, the beacon
+#   the OS's namespace         a macvlan for each NIC of the personality, with its virtual MAC; all the OS sees
+#
+# So the OS can mishandle its network without losing its disk.
+
+export PATH=/bin:/sbin
+read -r up _ < /proc/uptime
+echo "PANLOOM stage=userland t=$up"
+. /run/boot
+. /run/personality
+hostname "$SERVER"
+
+# The count of boots is on the disk before anybody can read it from the page.
+boots=0
+[ -e /boots ] && read -r boots < /boots
+boots=$((boots + 1))
+echo $boots > /boots.new
+mv /boots.new /boots
+sync
+
+# The OS starts in its namespace and waits there for its NICs.
+mkfifo /run/os.unshared /run/os.wired
+BOOTS=$boots unshare -n /sbin/os &
+os=$!
+read -r _ < /run/os.unshared
+index=0
+while [ $index -lt "$NICS" ]; do
+    eval "mac=\$NIC${index}_MAC"
+    ip link add link "$storage_nic" "os$index" address "$mac" type macvlan
+    ip link set "os$index" netns $os
+    index=$((index + 1))
+done
+echo > /run/os.wired
+
+# iscsid adopts the sessions that iscsistart made and restores them when the target was away.
+echo "InitiatorName=$initiator" > /run/initiatorname.iscsi
+echo "node.session.timeo.replacement_timeout = 120
+node.conn[0].timeo.login_timeout = 5
+node.conn[0].timeo.noop_out_interval = 5
+node.conn[0].timeo.noop_out_timeout = 5" > /run/iscsid.conf
+mkdir -p /run/lock/iscsi
+iscsid -f -c /run/iscsid.conf -i /run/initiatorname.iscsi -p /run/iscsid.pid > /run/iscsid.log 2>&1 &
+for session in /sys/class/iscsi_session/session*; do echo 120 > "$session/recovery_tmo"; done
+
+# For tests of fencing: a writer that never pauses, to a ring of 1024 sectors before the first partition.
+write_tags() {
+    count=0
+    while :; do
+        printf '%-511s\n' "$PAN/$SERVER:$EPOCH:$count" |
+            dd "of=$root_disk" bs=512 seek=$((1024 + count % 1024)) conv=notrunc,fsync oflag=direct 2> /dev/null
+        count=$((count + 1))
+    done
+}
+if [ "$WRITER" = 1 ] || [ -e /panloom-writer ]; then write_tags & fi
+
+# Process 1 ends as the beacon; waiting for its commands, the shell also reaps what others leave.
+[ "$BEACON_ADDRESS" ] && syslogd -R "$BEACON_ADDRESS:$BEACON_PORT"
+count=1
+while :; do
+    if [ "$BEACON_ADDRESS" ]; then
+        digest=$(printf %s "$BEACON_KEY:$PAN/$SERVER:$EPOCH:$count" | sha256sum)
+        logger "panloom 1 $PAN/$SERVER $EPOCH $count ${digest%% *}"
+        count=$((count + 1))
+    fi
+    sleep "${BEACON_SECONDS:-1}"
+done

@@ -1,0 +1,81 @@
+#!/bin/busybox sh
+# /init of the initramfs: from the firmware's boot table (iBFT) to the system on the root disk.
+#
+#   kernel     modules are loaded
+#   network    the storage NIC gets the address that firmware had, and stays in this network namespace for ever
+#   login      two targets: the root disk (by the iBFT) and NAME.personality, with the same portal and CHAP secret
+#   root       the root disk is mounted; the personality lies in /run; the disk's own /sbin/init takes over
+#
+# Forks are what costs under emulation, so loops are made of the shell's own words.
+
+mark() {
+    read -r up _ < /proc/uptime
+    echo "PANLOOM stage=$1 t=$up"
+}
+
+fail() { # the control node sees the console; firmware may have better luck the next time
+    echo "PANLOOM failed=\"$1\""
+    sleep 5
+    reboot -f
+}
+
+disk_of() { # $disk = name of the disk that target $1 shows; waits for it, since the scan runs apart from the login
+    tries=0
+    while [ $tries -lt 200 ]; do
+        for session in /sys/class/iscsi_session/session*; do
+            read -r name < "$session/targetname"
+            [ "$name" = "$1" ] || continue
+            for block in "$session"/device/target*/*/block/*; do
+                disk=${block##*/}
+                [ -b "/dev/$disk$2" ] && return
+            done
+        done
+        usleep 50000
+        tries=$((tries + 1))
+    done
+    fail "target $1 shows no disk"
+}
+
+/bin/busybox mkdir -p /proc /sys /dev /run /root
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t tmpfs -o mode=755 run /run
+/bin/busybox --install -s /bin
+export PATH=/bin:/sbin
+for module in /modules/*; do insmod "$module" || fail "module $module"; done
+mark kernel
+
+ibft=/sys/firmware/ibft
+[ -d $ibft/target0 ] || fail "no iBFT: this machine was not booted from iSCSI"
+read -r initiator < $ibft/initiator/initiator-name
+read -r target < $ibft/target0/target-name
+read -r portal < $ibft/target0/ip-addr
+read -r port < $ibft/target0/port
+[ -e $ibft/target0/chap-name ] && read -r user < $ibft/target0/chap-name
+[ -e $ibft/target0/chap-secret ] && read -r secret < $ibft/target0/chap-secret
+read -r mac < $ibft/ethernet0/mac
+read -r address < $ibft/ethernet0/ip-addr
+read -r mask < $ibft/ethernet0/subnet-mask
+for device in /sys/class/net/*; do
+    read -r found < "$device/address"
+    [ "$found" = "$mac" ] && nic=${device##*/}
+done
+[ "$nic" ] || fail "no NIC has the iBFT's address $mac"
+ifconfig "$nic" "$address" netmask "$mask" up || fail "$nic refuses $address"
+mark network
+
+iscsistart -b > /run/iscsistart.log 2>&1 || { cat /run/iscsistart.log; fail "login to $target"; }
+iscsistart -i "$initiator" -t "$target.personality" -g 1 -a "$portal" -p "$port" ${user:+-u "$user" -w "$secret"} \
+    >> /run/iscsistart.log 2>&1 || { cat /run/iscsistart.log; fail "login to $target.personality"; }
+mark login
+
+disk_of "$target.personality" ""
+dd "if=/dev/$disk" of=/run/personality bs=4096 count=1 2> /dev/null || fail "the personality cannot be read"
+disk_of "$target" 2
+mount -t ext4 -o noatime "/dev/${disk}2" /root || fail "the root disk cannot be mounted"
+echo "initiator=$initiator storage_nic=$nic root_disk=/dev/$disk" > /run/boot
+mark root
+
+for directory in dev proc sys run; do mount -o move /$directory /root/$directory; done
+exec switch_root /root /sbin/init

@@ -1,0 +1,45 @@
+#!/bin/busybox sh
+# /sbin/os: the operating system's side, in a network namespace of its own; here, a page that names the server.
+
+. /run/personality
+echo > /run/os.unshared
+read -r _ < /run/os.wired
+ip link set lo up
+
+index=0
+while [ $index -lt "$NICS" ]; do
+    eval "address=\$NIC${index}_ADDRESS prefix=\$NIC${index}_PREFIX router=\$NIC${index}_ROUTER"
+    eval "dns=\$NIC${index}_DNS domain=\$NIC${index}_DOMAIN"
+    ip link set "os$index" name "eth$index"
+    if [ "$address" ]; then
+        echo 1 > "/proc/sys/net/ipv4/conf/eth$index/arp_notify" # tells the switches where this MAC is now
+        ip addr add "$address/$prefix" dev "eth$index"
+        ip link set "eth$index" up
+        [ "$router" ] && ip route add default via "$router"
+        {
+            [ "$domain" ] && echo "search $domain"
+            for server in $dns; do echo "nameserver $server"; done
+        } > /run/resolv.conf
+    else
+        ip link set "eth$index" up
+        udhcpc -q -i "eth$index" -s /sbin/lease > /dev/null
+        [ $index = 0 ] && read -r NIC0_ADDRESS < /run/address
+    fi
+    index=$((index + 1))
+done
+
+read -r _ _ kernel _ < /proc/version
+mkdir -p /run/www
+echo "server=$PAN/$SERVER
+epoch=$EPOCH
+node=$NODE
+boots=$BOOTS
+mac=$NIC0_MAC
+address=$NIC0_ADDRESS
+kernel=$kernel" > /run/www/facts.txt
+echo "<!doctype html>
+<title>$PAN/$SERVER</title>
+<h1>$PAN/$SERVER</h1>
+<p>Boot <b>$BOOTS</b> of this disk, on node <b>$NODE</b>, at epoch <b>$EPOCH</b>.</p>
+<p>$NIC0_ADDRESS at $NIC0_MAC, Linux $kernel; the same <a href=facts.txt>as plain text</a></p>" > /run/www/index.html
+exec httpd -f -p 80 -h /run/www

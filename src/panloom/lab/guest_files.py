@@ -1,0 +1,156 @@
+"""What is in the image: the kernel, and the file trees of the initramfs and of the root file system, as values.
+
+A tree maps a path to a node, each directory before what it holds.  The scripts lie in ``lab/guest``; kernel, modules, busybox and
+open-iscsi come from Debian packages that were unpacked, their shared libraries from there or from this host.
+"""
+
+import hashlib
+import lzma
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from stat import S_IFDIR, S_IFLNK, S_IFREG
+from typing import NamedTuple
+
+from panloom.errors import UnavailableError
+from panloom.lab.shared_objects import libraries_of
+
+_MODULES = ("virtio_pci", "virtio_net", "iscsi_ibft", "sd_mod", "iscsi_tcp", "macvlan")
+_APPLETS = (
+    "cat cp dd dmesg hostname httpd ifconfig ip kill ln logger ls mkdir mkfifo mv ping poweroff printf ps reboot rm sh"
+    " sha256sum sleep sync syslogd touch udhcpc unshare usleep"
+).split()
+_DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
+_SCRIPT, _DATA = S_IFREG | 0o755, S_IFREG | 0o644
+_NEWC = "070701" + "{:08X}" * 13  # the header of an archive member, Documentation/driver-api/early-userspace/buffer-format.rst
+
+
+class Node(NamedTuple):
+    """One file, directory or symbolic link, owned by root."""
+
+    mode: int  # type and permissions, as stat(2) has them
+    content: bytes  # of a file; of a link, where it points; of a directory, nothing
+
+
+Tree = Mapping[str, Node]
+
+
+class Guest(NamedTuple):
+    """Everything that goes into an image."""
+
+    release: str  # of the kernel
+    kernel: bytes
+    initramfs: bytes  # a cpio archive
+    root: Tree
+
+    def digest(self) -> str:
+        """Return the sha256 of it all, in hex."""
+        digest = hashlib.sha256(repr((self.release, len(self.kernel), len(self.initramfs))).encode())
+        digest.update(self.kernel)
+        digest.update(self.initramfs)
+        for path, node in self.root.items():
+            digest.update(repr((path, node.mode, len(node.content))).encode())
+            digest.update(node.content)
+        return digest.hexdigest()
+
+
+def collect_guest(packages: Path, extra_files: Mapping[str, bytes]) -> Guest:
+    """Read what an image is made of from the packages unpacked below ``packages``; ``extra_files`` go on the root disk.
+
+    Raises ``UnavailableError`` when a file of a package is missing.
+    """
+    kernel = max(packages.glob("boot/vmlinuz-*-cloud-amd64"), key=_version, default=packages / "boot/vmlinuz")
+    release = kernel.name.removeprefix("vmlinuz-")
+    initramfs = _initramfs_tree(packages, packages / "lib/modules" / release)
+    return Guest(release, _read(kernel), _archive(initramfs), _root_tree(packages, extra_files))
+
+
+def _version(kernel: Path) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", kernel.name)))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UnavailableError(f"{path} is missing; run: make setup-demo") from error
+
+
+def _initramfs_tree(packages: Path, modules: Path) -> Tree:
+    tree = {
+        "init": Node(_SCRIPT, files("panloom.lab").joinpath("guest/initramfs.sh").read_bytes()),
+        "bin/sh": Node(S_IFLNK | 0o777, b"busybox"),
+        "etc/iscsi/initiatorname.iscsi": Node(_DATA, b""),  # iscsistart warns without one
+    }
+    for index, module in enumerate(_modules_in_order(modules)):
+        tree[f"modules/{index:02}-{module.name.partition('.')[0]}"] = Node(_DATA, _module(module))
+    return _with_directories(tree | _programs(packages, "iscsistart"))
+
+
+def _root_tree(packages: Path, extra_files: Mapping[str, bytes]) -> Tree:
+    scripts = {"sbin/init": "init.sh", "sbin/os": "os.sh", "sbin/lease": "lease.sh"}
+    tree = {path: Node(_SCRIPT, files("panloom.lab").joinpath("guest", name).read_bytes()) for path, name in scripts.items()}
+    tree |= {f"bin/{applet}": Node(S_IFLNK | 0o777, b"busybox") for applet in _APPLETS}
+    tree |= {path: Node(S_IFDIR | 0o755, b"") for path in ("dev", "proc", "sys", "run", "tmp", "var", "var/lib", "var/lib/iscsi")}
+    tree["var/lock"] = Node(S_IFLNK | 0o777, b"/run/lock")
+    tree["etc/passwd"] = Node(_DATA, b"root:x:0:0:root:/:/bin/sh\n")  # iscsid asks for root by name
+    tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
+    tree["etc/nsswitch.conf"] = Node(_DATA, b"passwd: files\ngroup: files\n")
+    tree["etc/resolv.conf"] = Node(S_IFLNK | 0o777, b"/run/resolv.conf")
+    tree |= {path.lstrip("/"): Node(_DATA, content) for path, content in extra_files.items()}
+    return _with_directories(tree | _programs(packages, "iscsid"))
+
+
+def _programs(packages: Path, name: str) -> dict[str, Node]:
+    """Return busybox, a program of open-iscsi and the libraries that it needs."""
+    program = packages / "sbin" / name
+    tree = {"bin/busybox": Node(_SCRIPT, _read(packages / "bin/busybox")), f"sbin/{name}": Node(_SCRIPT, _read(program))}
+    places = (packages / "lib/x86_64-linux-gnu", packages / "lib64", Path("/lib/x86_64-linux-gnu"), Path("/lib64"))
+    for guest_path, path in libraries_of([program], places).items():
+        tree[guest_path.lstrip("/")] = Node(_SCRIPT, path.read_bytes())
+    return tree
+
+
+def _with_directories(tree: Mapping[str, Node]) -> Tree:
+    """Return the tree in order of path, with the directories that it takes for granted."""
+    parents = {str(parent) for path in tree for parent in PurePosixPath(path).parents} - {"."}
+    implied = {path: Node(S_IFDIR | 0o755, b"") for path in parents}
+    return dict(sorted((implied | dict(tree)).items()))
+
+
+def _modules_in_order(modules: Path) -> Iterable[Path]:
+    """Return the modules' files, each after those it depends on; what the kernel has built in is left out."""
+    by_name = {path.name.partition(".")[0].replace("-", "_"): path for path in modules.rglob("*.ko*")}
+    built_in = {PurePosixPath(line).stem.replace("-", "_") for line in _read(modules / "modules.builtin").decode().split()}
+    order: dict[str, Path] = {}
+
+    def add(name: str) -> None:
+        if name in order or name in built_in:
+            return
+        if name not in by_name:
+            raise UnavailableError(f"kernel module {name} is not below {modules}")
+        depends = _DEPENDS.search(_module(by_name[name]))
+        for needed in depends[1].decode().split(",") if depends and depends[1] else ():
+            add(needed.replace("-", "_"))
+        order[name] = by_name[name]
+
+    for module in _MODULES:
+        add(module)
+    return tuple(order.values())
+
+
+def _module(path: Path) -> bytes:
+    octets = path.read_bytes()
+    return lzma.decompress(octets) if path.suffix == ".xz" else octets
+
+
+def _archive(tree: Tree) -> bytes:
+    """Return the tree as an archive in cpio's newc form."""
+    members = bytearray()
+    for number, (path, (mode, content)) in enumerate([*tree.items(), ("TRAILER!!!", Node(0, b""))], start=1):
+        name = path.encode() + b"\0"
+        header = _NEWC.format(number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name), 0).encode() + name
+        for part in (header, content):
+            members += part + bytes(-len(part) % 4)
+    return bytes(members)

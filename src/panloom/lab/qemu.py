@@ -1,0 +1,66 @@
+"""The command line of one diskless machine: a NIC with its boot ROM, memory, a serial line, and nothing else.
+
+    power on → SeaBIOS → iPXE in the ROM of the virtio NIC → DHCP …            (no disk, no CD, no screen)
+
+The serial line is standard input and output; ``graphics=off`` sends firmware and syslinux there as well.
+"""
+
+import fcntl
+import os
+import subprocess
+from functools import cache
+
+import msgspec
+
+from panloom.values import MacAddress
+
+_PROGRAM = "qemu-system-x86_64"
+_BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-M", "pc,graphics=off,usb=off")
+_ACCELERATORS = {
+    True: ("-accel", "kvm", "-cpu", "host"),
+    False: ("-accel", "tcg,thread=multi,tb-size=128", "-cpu", "Nehalem"),
+}
+_KVM_CREATE_VM = 0xAE01  # linux/kvm.h: _IO(KVMIO, 0x01)
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The hardware of a node: what a rack would hold."""
+
+    name: str
+    mac: str  # the NIC's own address, for ever
+    tap: str  # the network interface that is the far end of its cable
+    memory_octets: int = 192 << 20
+
+
+@cache
+def kvm_is_usable() -> bool:
+    """Whether QEMU can start a machine under KVM here; ``/dev/kvm`` may be there and refuse, or make broken processors.
+
+    ``PANLOOM_ACCELERATOR=kvm`` or ``tcg`` decides without a trial.
+    """
+    chosen = os.environ.get("PANLOOM_ACCELERATOR")
+    if chosen:
+        return chosen == "kvm"
+    try:
+        device = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.close(fcntl.ioctl(device, _KVM_CREATE_VM, 0))
+    except OSError:
+        return False
+    finally:
+        os.close(device)
+    # A processor is set up before the first instruction; hosts that cannot run firmware fail here (QEMU aborts).
+    trial = (_PROGRAM, *_BARE, *_ACCELERATORS[True], "-S", "-monitor", "stdio")
+    return subprocess.run(trial, input=b"quit\n", capture_output=True, check=False, timeout=20).returncode == 0
+
+
+def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
+    """Return the program and arguments that power the machine on; it resets itself and ends when it powers itself off."""
+    return (
+        *(_PROGRAM, *_BARE, *_ACCELERATORS[kvm], "-name", f"{machine.name},process=panloom-{machine.name}"),
+        *("-monitor", "none", "-serial", "stdio", "-smp", "1", "-m", f"{machine.memory_octets >> 20}M"),
+        *("-netdev", f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"),
+        *("-device", f"virtio-net-pci,netdev=cable,mac={MacAddress.parse(machine.mac)},bootindex=1"),
+    )
