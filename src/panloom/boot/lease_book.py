@@ -126,3 +126,14 @@ class LeaseBook:
 
 def _key(address: IPv4Address) -> str:
     return f"{PREFIX}{address}"
+
+
+async def leases(store: Store) -> dict[MacAddress, IPv4Address]:
+    """Return who has which address; a MAC with several has the one that sorts last."""
+    snapshot = await store.range(PREFIX)
+    return {
+        MacAddress.parse(msgspec.json.decode(entry.value, type=LeaseRecord).mac): IPv4Address(
+            entry.key.removeprefix(PREFIX)
+        )
+        for entry in snapshot.entries
+    }

@@ -4,7 +4,6 @@ An act that is cut off between the two is done again after a restart, so every a
 exception in order is ``BeginFence``: there the record *is* the act, and it is durable before anything else begins.
 """
 
-import base64
 import secrets
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from panloom.decide.records import (
 from panloom.errors import UnavailableError
 from panloom.model.resources import Node, Platform, Server, Volume
 from panloom.storage.client import StorageClient
+from panloom.storage.exports import Access, ExportedLun
 
 
 class Acts:
@@ -88,7 +88,7 @@ class Acts:
         volume = world.all(Volume)[name]
         began = time.monotonic()
         answer = await self._storage.create_volume(volume.storage_name, volume.image, volume.size_octets)
-        if answer.get("created"):
+        if answer.created:
             seconds = time.monotonic() - began
             self._events.report(
                 "volume", f"cloned from {volume.image} in {seconds * 1000:.0f} ms", server=name, seconds=seconds
@@ -99,15 +99,14 @@ class Acts:
             return
         platform, server, node = _platform(world), world.all(Server)[name], world.all(Node)[record.node]
         chap = (server.auth or platform.auth) == "chap"
-        access = {
-            "initiator": str(initiator_of(node.name)),
-            "address": str(node.address),
-            "user": user_of(name, record.epoch) if chap else None,
-            "secret": record.secret if chap else None,
-        }
-        content = base64.b64encode(personality_of(name, record, world).to_octets()).decode("ascii")
-        identity = {"lun": 0, "content": content, "read_only": True}
-        disk = {"lun": 0, "volume": volume_of(name), "read_only": False}
+        access = Access(
+            initiator=str(initiator_of(node.name)),
+            address=str(node.address),
+            user=user_of(name, record.epoch) if chap else None,
+            secret=record.secret if chap else None,
+        )
+        identity = ExportedLun(lun=0, content=personality_of(name, record, world).to_octets(), read_only=True)
+        disk = ExportedLun(lun=0, volume=volume_of(name))
         await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)
         await self._storage.export(str(target_of(name)), [disk], record.epoch, access)
 

@@ -60,6 +60,11 @@ class Boots:
         boot.epoch = epoch or boot.epoch
         return True
 
+    def passed(self, node: str, stage: str) -> bool:
+        """Whether a machine's boot under way has reached a stage."""
+        boot = self._boots.get(node)
+        return boot is not None and any(known == stage for known, _ in boot.stages)
+
     def stalled_seconds(self, node: str, since: float, now: float) -> float:
         """Return for how long a machine has reached no stage, counted from ``since`` at the earliest."""
         boot = self._boots.get(node)

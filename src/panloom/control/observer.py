@@ -12,33 +12,40 @@ Nothing here decides; ``decide.liveness`` judges silence, ``decide.server_plan``
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.power import PowerDriver, SocketDriver, watch_power
 from panloom.control.world import World
+from panloom.decide.boot_answer import BootEvent
 from panloom.decide.liveness import Liveness, Verdict
-from panloom.decide.records import Phase, initiator_of, target_of
+from panloom.decide.records import Discovered, Phase, initiator_of, target_of
 from panloom.errors import MalformedError, UnavailableError
 from panloom.model.resources import Node
+from panloom.storage import calls
 from panloom.storage.client import StorageClient
 from panloom.wire.beacon import Beacon
 
 RECONNECT_SECONDS = 15.0  # what Linux's initiator needs at most to log in again once its target is back
 POWER_POLL_SECONDS = 2.0
+TELL_AGAIN_SECONDS = 60.0
+MAX_TOLD = 256
+STORAGE_SECONDS = 3.0  # a status that takes longer is none
 _log = logging.getLogger("panloom.observer")
 
 
 class Observer:
-    """Observed state, kept fresh by tasks; ``changed`` is called whenever something of interest happened."""
+    """Observed state, kept fresh by tasks.
 
-    def __init__(self, storage: StorageClient, boots: Boots, events: EventLog, changed: Callable[[], None]) -> None:
+    ``changed`` is called whenever something of interest happened; who joins the parts sets it, and ``logged_in``.
+    """
+
+    def __init__(self, storage: StorageClient, boots: Boots, events: EventLog) -> None:
         self.storage = storage
         self.boots = boots
         self.events = events
-        self.changed = changed
+        self.changed: Callable[[], None] = lambda: None
         self.liveness = Liveness(interval_seconds=0.5, timeout_seconds=2.0, max_simultaneous=2)
         self.power: dict[str, bool | None] = {}
         self.alive: dict[str, int] = {}
@@ -47,12 +54,16 @@ class Observer:
         """Server → why it counts as dead, until it is fenced."""
         self.waiting: dict[str, float] = {}
         """Node → monotonic seconds when it last asked to boot and was told to wait."""
-        self.discovered: dict[str, Any] = {}
+        self.discovered: dict[str, Discovered] = {}
+        """Hardware MAC → a machine that asks to boot and is named by no document."""
+        self.logged_in: Callable[[str, int], None] = lambda initiator, epoch: None  # noqa: ARG005
+        """Called with a node's initiator name and its server's epoch when it has logged in."""
         self._dead_at: dict[str, float] = {}
         self._supervisors: dict[str, asyncio.Task[None]] = {}
         self._counters: dict[tuple[str, int], int] = {}
         self._world: World | None = None
         self._storage_lost = False
+        self._told: dict[tuple[str, str, str | None], float] = {}
 
     def driver(self, node: Node) -> PowerDriver | None:
         """Return how a node is switched, None when only a person can."""
@@ -131,6 +142,39 @@ class Observer:
             self._dead_at[server] = time.monotonic()
             self.changed()
 
+    def boot_event(self, event: BootEvent) -> None:
+        """Note what the boot services met."""
+        match event.kind:
+            case "dhcp" | "script" if event.node is not None:
+                self.stage(event.node, event.kind, event.at, server=event.server, epoch=event.epoch or 0)
+            case "waiting" if event.node is not None:
+                if event.node not in self.waiting:
+                    self.events.report("waiting", "asks to boot; it is a spare and is told to wait", node=event.node)
+                self.waiting[event.node] = event.at
+                self.changed()
+            case "discovered" | "waiting":
+                self._discover(str(event.mac), str(event.address))
+            case "dhcp" if event.server is not None:
+                self.events.report("dhcp", f"{event.mac} has {event.address}", server=event.server)
+                self.changed()
+            case kind:
+                self._tell_seldom(kind, event)
+
+    def _tell_seldom(self, kind: str, event: BootEvent) -> None:
+        """Report the same thing about the same machine once a minute: whoever floods us does not flood the log."""
+        key = (kind, str(event.mac), event.why)
+        now = time.monotonic()
+        self._told = {known: at for known, at in self._told.items() if now - at < TELL_AGAIN_SECONDS}
+        if key not in self._told and len(self._told) < MAX_TOLD:
+            self._told[key] = now
+            self.events.report(kind, event.why or "", node=event.node, server=event.server, mac=str(event.mac))
+
+    def _discover(self, mac: str, address: str) -> None:
+        if mac not in self.discovered:
+            self.discovered[mac] = Discovered(mac=mac, address=address, first_seen=time.time())
+            self.events.report("discovered", f"{mac} asks to boot and no document names it: panloom node approve {mac}")
+            self.changed()
+
     def stage(self, node: str, stage: str, at: float, *, server: str | None = None, epoch: int = 0) -> None:
         """Note that a machine's boot reached a stage; the first time it is an event."""
         if self.boots.reached(node, stage, at, server=server, epoch=epoch):
@@ -138,11 +182,19 @@ class Observer:
 
     # ── storage ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def status(self) -> calls.Status:
+        """Return what the storage process says of itself now; UnavailableError when it takes too long."""
+        try:
+            async with asyncio.timeout(STORAGE_SECONDS):
+                return await self.storage.status()
+        except TimeoutError as error:
+            raise UnavailableError(f"the storage process did not answer within {STORAGE_SECONDS:g} s") from error
+
     async def _poll_storage(self) -> None:
         while True:
             began = time.monotonic()
             try:
-                status = await self.storage.status()
+                status = await self.status()
             except UnavailableError as error:
                 self._lose_storage(str(error))
             else:
@@ -166,17 +218,17 @@ class Observer:
             self.events.report("storage back", "the storage process answers again")
             self.changed()
 
-    def _hear(self, status: Mapping[str, Any]) -> None:
+    def _hear(self, status: calls.Status) -> None:
         world = self._world
         if world is None:
             return
         by_target = {str(target_of(name)): (name, record) for name, record in world.server_records.items()}
-        for session in status["sessions"]:
-            name, record = by_target.get(session["target"], (None, None))
-            if name is None or record is None or record.node is None or session["epoch"] != record.epoch:
+        for session in status.sessions:
+            name, record = by_target.get(session.target, (None, None))
+            if name is None or record is None or record.node is None or session.epoch != record.epoch:
                 continue
-            if session["initiator"] == str(initiator_of(record.node)) and session["answers_nop"]:
-                self.sign(name, record.epoch, float(session["last_heard_at"]))
+            if session.initiator == str(initiator_of(record.node)) and session.answers_nop:
+                self.sign(name, record.epoch, session.last_heard_at)
 
     async def _watch_storage(self) -> None:
         while True:
@@ -186,25 +238,24 @@ class Observer:
             except UnavailableError:
                 await asyncio.sleep(self.liveness.interval_seconds)
 
-    def _storage_event(self, event: Mapping[str, Any]) -> None:
+    def _storage_event(self, event: calls.Event) -> None:
         world = self._world
-        kind = str(event.get("event"))
         if world is None:
             return
-        server = next((name for name in world.server_records if str(target_of(name)) == event.get("target")), None)
-        node = next((name for name in world.all(Node) if str(initiator_of(name)) == event.get("initiator")), None)
-        at = float(event.get("at") or time.monotonic())
+        server = next((name for name in world.server_records if str(target_of(name)) == event.target), None)
+        node = next((name for name in world.all(Node) if str(initiator_of(name)) == event.initiator), None)
         record = world.server_records.get(server) if server else None
-        if kind == "refused":
-            why = str(event.get("why", ""))
-            self.events.report("login refused", why, server=server, node=node, peer=event.get("peer"))
+        if event.event == "refused":
+            self.events.report("login refused", event.why, server=server, node=node, peer=event.peer)
             return
         if server is None or node is None or record is None or record.node != node:
             return
+        kind, at = event.event, event.at
         if kind == "login":
-            self.stage(
-                node, "kernel" if event.get("kind") == "kernel" else "login", at, server=server, epoch=record.epoch
-            )
+            # Firmware logs in and reads its boot blocks; the next login is the operating system's own.
+            stage = "kernel" if self.boots.passed(node, "first read") else "login"
+            self.stage(node, stage, at, server=server, epoch=record.epoch)
+            self.logged_in(str(event.initiator), record.epoch)
         elif kind == "first_read":
             self.stage(node, "first read", at, server=server, epoch=record.epoch)
 

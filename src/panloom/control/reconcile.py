@@ -13,12 +13,15 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import msgspec
 
-from panloom.boot.services import BootServices
 from panloom.control.acts import Acts
 from panloom.control.boot_table import boot_table
+from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.mac_counter import MacCounter
 from panloom.control.observer import Observer
@@ -26,7 +29,9 @@ from panloom.control.personalities import personality_of
 from panloom.control.ports import Ports
 from panloom.control.world import World
 from panloom.decide.placement import Machine, Wish, place, why_not
+from panloom.decide.plan import Preview
 from panloom.decide.records import (
+    Discovered,
     NodeRecord,
     Phase,
     ServerRecord,
@@ -35,11 +40,14 @@ from panloom.decide.records import (
     personality_target_of,
     target_of,
 )
-from panloom.decide.server_plan import MakeVolume, ServerView, next_act
+from panloom.decide.server_plan import BeginFence, MakeVolume, ServerView, next_act
 from panloom.errors import ConflictError, PanloomError, UnavailableError
+from panloom.model import resources
 from panloom.model.resources import Image, Node, Server
 from panloom.state.contract import Store
+from panloom.storage import calls
 from panloom.storage.client import StorageClient
+from panloom.values import MacAddress
 
 PASS_SECONDS = 1.0
 WAITING_SEEN_SECONDS = 60.0
@@ -49,12 +57,10 @@ _log = logging.getLogger("panloom.reconcile")
 class Reconciler:
     """Makes what is be what should be."""
 
-    def __init__(
-        self, store: Store, storage: StorageClient, boot: BootServices, observer: Observer, events: EventLog
-    ) -> None:
+    def __init__(self, store: Store, storage: StorageClient, edge: Edge, observer: Observer, events: EventLog) -> None:
         self._store = store
         self._storage = storage
-        self._boot = boot
+        self._edge = edge
         self._observer = observer
         self._events = events
         self._ports = Ports()
@@ -65,6 +71,10 @@ class Reconciler:
         self._said: dict[str, str] = {}
         self._images: set[str] = set()
         self._since: dict[tuple[str, int, int], float] = {}
+
+    def why(self, subject: str) -> str | None:
+        """Return what holds a server up just now, None if nothing does."""
+        return self._said.get(subject)
 
     def wake(self) -> None:
         """Ask for a pass soon."""
@@ -97,6 +107,7 @@ class Reconciler:
         await self._import_images(world)
         await self._meet_servers(world)
         await self._clear_doubts(world)
+        await self._adopt_discovered(world)
         self._replace_boot_table(world)
         await self._ports.apply(world)
         await self._place(world)
@@ -113,13 +124,49 @@ class Reconciler:
             self._said[subject] = why
             self._events.report("held up", why, server=subject if "/" in subject else None)
 
+    async def preview(self) -> Preview:
+        """Return what says, for documents not yet applied, where their servers would boot."""
+        world = await World.read(self._store)
+
+        def where(wanted: Mapping[str, resources.Resource], servers: tuple[Server, ...]) -> Mapping[str, str]:
+            nodes = [node for node in wanted.values() if isinstance(node, Node)]
+            machines = [self._machine(node, world) for node in nodes]
+            wishes = [wish_of(server, 0.0) for server in servers]
+            placed = place(wishes, machines)
+            return {
+                wish.server: f"{placed[wish.server]} (free, fits)" if wish.server in placed else why_not(wish, machines)
+                for wish in wishes
+            }
+
+        return where
+
+    async def move(self, server: str, cause: str) -> None:
+        """Fence a server's node now, so that the server moves; ConflictError while another act changes its record."""
+        world = await World.read(self._store)
+        await self._acts.perform(BeginFence(cause), server, world)
+        self.wake()
+
+    async def adopt(self, found: Discovered, world: World) -> Node:
+        """Make a discovered machine a node of the pool, as if a document named it."""
+        port = await self._ports.port_of(found.mac)
+        node = Node(
+            name=f"n-{found.mac.replace(':', '')[-6:]}",
+            mac=MacAddress.parse(found.mac),
+            address=free_address(world),
+            port=port or "",
+            memory_octets=0,
+        )
+        await self._store.commit(expect={node.key: 0}, put={node.key: resources.encode(node)})
+        self._observer.discovered.pop(found.mac, None)
+        return node
+
     # ── the parts of a pass ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _import_images(self, world: World) -> None:
         for label, image in world.all(Image).items():
             if label not in self._images:
                 began = time.monotonic()
-                await self._storage.import_image(label, image.source)
+                await self._storage.import_image(label, Path(image.source))
                 self._images.add(label)
                 self._events.report("image", f"{label} is in the store", seconds=time.monotonic() - began)
 
@@ -152,10 +199,16 @@ class Reconciler:
             if record.power_unknown and (self._observer.power.get(name) is False or fresh):
                 await world.edit(nodes={name: msgspec.structs.replace(record, power_unknown=False)})
 
+    async def _adopt_discovered(self, world: World) -> None:
+        """Under ``approve: always`` a discovered machine becomes a node by itself."""
+        if world.platform is not None and world.platform.approve == "always":
+            for found in list(self._observer.discovered.values()):
+                await self.adopt(found, world)
+
     def _replace_boot_table(self, world: World) -> None:
         table = boot_table(world)
         if table is not None:
-            self._boot.replace(table)
+            self._edge.replace(table)
 
     async def _place(self, world: World) -> None:
         waiting = {
@@ -163,7 +216,7 @@ class Reconciler:
             for name, record in world.server_records.items()
             if record.phase is Phase.WAITING and name in world.all(Server)
         }
-        wishes = [wish_of(name, record, world) for name, record in waiting.items()]
+        wishes = [wish_of(world.all(Server)[name], record.since) for name, record in waiting.items()]
         machines = [self._machine(node, world) for node in world.all(Node).values()]
         placed = place(wishes, machines)
         for name, node in placed.items():
@@ -227,13 +280,13 @@ class Reconciler:
         server, platform = world.all(Server).get(name), world.platform
         if platform is None:
             raise UnavailableError("the platform document is gone")
-        status = await self._storage.status()
+        status = await self._observer.status()
         node = world.all(Node).get(record.node or "")
         if server is not None and server.nics and len(record.nics) < len(server.nics):
             raise ConflictError(f"{name} has a NIC without a MAC yet")
         now = time.monotonic()
         since = self._since.setdefault((name, record.epoch, record.boot_attempts), now)
-        volumes = {volume["name"] for volume in (await self._storage.volumes())["volumes"]}
+        volumes = {volume.name for volume in (await self._storage.volumes()).volumes}
         return ServerView(
             name=name,
             wanted=server is not None,
@@ -253,23 +306,37 @@ class Reconciler:
         )
 
 
-def wish_of(name: str, record: ServerRecord, world: World) -> Wish:
-    """Return what a waiting server asks of a machine."""
-    server = world.all(Server)[name]
+def free_address(world: World) -> IPv4Address:
+    """Return a storage address that no node has and discovery does not lend; ConflictError when there is none."""
+    platform = world.platform
+    if platform is None:
+        raise UnavailableError("no platform document is applied; write one and: panloom apply platform.yaml")
+    storage = platform.storage
+    taken = {node.address for node in world.all(Node).values()} | {storage.address}
+    for address in storage.subnet.hosts():
+        lent = storage.discovery is not None and storage.discovery[0] <= address <= storage.discovery[1]
+        if address not in taken and not lent:
+            return address
+    raise ConflictError(f"no address of {storage.subnet} is free for another node")
+
+
+def wish_of(server: Server, waiting_since: float) -> Wish:
+    """Return what a server asks of a machine."""
     return Wish(
-        server=name,
+        server=server.label,
         memory_octets=server.needs.memory_octets,
         prefer=server.node,
         fence_needs_power=server.failover.fence == "power",
-        waiting_since=record.since,
+        waiting_since=waiting_since,
     )
 
 
-def _is_admitted(name: str, record: ServerRecord, status: dict[str, object]) -> bool:
+def _is_admitted(name: str, record: ServerRecord, status: calls.Status) -> bool:
     """Whether both of a server's targets grant exactly its node under exactly its epoch."""
-    exports = status["exports"]
-    if record.node is None or not isinstance(exports, list):
+    if record.node is None:
         return False
-    granted = {export["target"]: (export["epoch"], (export["access"] or {}).get("initiator")) for export in exports}
+    granted = {
+        export.target: (export.epoch, export.access.initiator) for export in status.exports if export.access is not None
+    }
     expected = (record.epoch, str(initiator_of(record.node)))
     return all(granted.get(str(target)) == expected for target in (target_of(name), personality_target_of(name)))

@@ -1,90 +1,229 @@
-"""What a document alone says of a row that the API shows; the control process adds what it observes.
+"""Resources as they are shown: the document, its record, and what is observed, in one row of JSON types.
 
-One dict a resource, JSON types only, named as ``command/columns.py`` names its columns.
+``command/columns.py`` says which keys of a row are columns; all the others show with ``panloom show`` and ``-o json``.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from panloom.model.resources import (
-    AddressRange,
-    Image,
-    Node,
-    Pan,
-    Platform,
-    Resource,
-    Server,
-    VirtualLan,
-    Volume,
-)
+import msgspec
+
+from panloom.control.observer import Observer
+from panloom.control.world import World
+from panloom.decide.records import NodeRecord, Phase, ServerRecord
+from panloom.errors import UnavailableError
+from panloom.model import resources
+from panloom.state.contract import Store
+from panloom.storage import calls
+from panloom.storage.client import StorageClient
+
+RECENT_SECONDS = 60.0
+Row = dict[str, Any]
 
 
-def of(resource: Resource, resources: Iterable[Resource] = ()) -> dict[str, Any]:
-    """Return the row; ``resources`` is everything that is wanted, from which a PAN counts its members."""
-    match resource:
-        case Platform():
-            storage = resource.storage
-            return {
-                "platform": resource.name,
-                "interface": storage.interface,
-                "address": str(storage.address),
-                "subnet": str(storage.subnet),
-                "discovery": _range(storage.discovery),
-                "auth": resource.auth,
-                "approve": resource.approve,
-            }
-        case Node():
-            return {
-                "node": resource.name,
-                "mac": str(resource.mac),
-                "address": str(resource.address),
-                "port": resource.port,
-                "memory_octets": resource.memory_octets,
-            }
-        case Image():
-            return {
-                "image": resource.label,
-                "name": resource.name,
-                "version": resource.version,
-                "source": resource.source,
-            }
-        case Pan():
-            members = tuple(resources)
-            return {
-                "pan": resource.name,
-                "servers": _members(Server, resource, members),
-                "lans": _members(VirtualLan, resource, members),
-            }
-        case VirtualLan():
-            return {
-                "pan": resource.pan,
-                "lan": resource.name,
-                "subnet": str(resource.subnet),
-                "range": _range(resource.range),
-                "router": str(resource.router) if resource.router else None,
-                "dns": [str(address) for address in resource.dns],
-                "domain": resource.domain,
-            }
-        case Server():
-            return {
-                "pan": resource.pan,
-                "server": resource.name,
-                "address": ", ".join(str(nic.address) for nic in resource.nics if nic.address),
-                "image": resource.image,
-            }
-        case Volume():
-            return {
-                "volume": resource.label,
-                "pan": resource.pan,
-                "image": resource.image,
-                "disk_octets": resource.size_octets,
-            }
-    raise ValueError(f"{resource.kind} has no row")
+class Rows:
+    """Makes rows from a world and from what the observer sees."""
+
+    def __init__(self, storage: StorageClient, observer: Observer, why: Callable[[str], str | None]) -> None:
+        self._storage = storage
+        self._observer = observer
+        self._why = why
+
+    async def of(self, kind: str, world: World) -> Sequence[Row]:
+        """Return one row for each resource of a kind."""
+        volumes = await self._volumes() if kind in ("server", "volume", "image") else None
+        match kind:
+            case "server":
+                return [self._server(server, world, volumes) for server in world.all(resources.Server).values()]
+            case "node":
+                rows = [self._node(node, world) for node in world.all(resources.Node).values()]
+                return rows + [self._discovered(mac) for mac in sorted(self._observer.discovered)]
+            case "image":
+                return [_image(image, volumes) for image in world.all(resources.Image).values()]
+            case "volume":
+                return [self._volume(volume, world, volumes) for volume in world.all(resources.Volume).values()]
+            case "pan":
+                return [_pan(pan, world) for pan in world.all(resources.Pan).values()]
+            case "lan":
+                return [_lan(lan) for lan in world.all(resources.VirtualLan).values()]
+            case _:
+                return [_platform(world.platform)] if world.platform else []
+
+    async def details(self, kind: str, row: Row, world: World) -> Row:
+        """Return a row with what only ``panloom show`` tells."""
+        if kind == "node":
+            boot = await self._observer.boots.of(row["name"])
+            return row | ({"boot": msgspec.to_builtins(boot)} if boot else {})
+        if kind == "server":
+            server, record = world.all(resources.Server)[row["name"]], world.server_records.get(row["name"])
+            nics = [msgspec.to_builtins(nic) for nic in record.nics] if record else []
+            return row | {"nics": nics, "failover": server.failover.model_dump(mode="json"), "prefers": server.node}
+        return row
+
+    async def status(self, world: World, store: Store) -> Row:
+        """Return how the platform is, part by part; one control node and one fabric are "not redundant", no failure."""
+        parts: list[Row] = []
+        try:
+            await store.get("/want/platform")
+            parts.append({"part": "state", "state": "ok", "why": ""})
+        except UnavailableError as error:
+            parts.append({"part": "state", "state": "failed", "why": str(error)})
+        try:
+            sessions = len((await self._observer.status()).sessions)
+            parts.append({"part": "storage", "state": "ok", "why": f"{sessions} sessions"})
+        except UnavailableError as error:
+            parts.append({"part": "storage", "state": "failed", "why": str(error)})
+        nodes = [self._node(node, world) for node in world.all(resources.Node).values()]
+        lost = [row["node"] for row in nodes if row["state"] in ("quarantined", "unreachable")]
+        free = sum(row["state"] == "spare" for row in nodes)
+        why = f"{free} spare" + (f"; look at {', '.join(lost)}" if lost else "")
+        parts.append({"part": "nodes", "state": "degraded" if lost else "ok", "why": why})
+        waiting = [name for name, record in world.server_records.items() if record.phase is Phase.WAITING]
+        why = f"waiting for a node: {', '.join(waiting)}" if waiting else ""
+        parts.append({"part": "servers", "state": "degraded" if waiting else "ok", "why": why})
+        parts.append({"part": "control nodes", "state": "not redundant", "why": "there is one"})
+        parts.append({"part": "fabrics", "state": "not redundant", "why": "there is one"})
+        states = {str(part["state"]) for part in parts}
+        state = "failed" if "failed" in states else "degraded" if "degraded" in states else "ok, not redundant"
+        return {"state": state, "parts": parts}
+
+    async def _volumes(self) -> calls.Volumes | None:
+        try:
+            return await self._storage.volumes()
+        except UnavailableError:
+            return None
+
+    def _server(self, server: resources.Server, world: World, volumes: calls.Volumes | None) -> Row:
+        record = world.server_records.get(server.label)
+        volume = world.all(resources.Volume).get(server.label)
+        facts = _volume_facts(f"{server.pan}.{server.name}", volumes)
+        return {
+            "name": server.label,
+            "pan": server.pan,
+            "server": server.name,
+            "node": record.node if record else None,
+            "state": state_of(record, self._observer.dead.get(server.label)),
+            "address": [str(nic.address) for nic in server.nics if nic.address],
+            "mac": [nic.mac for nic in record.nics] if record else [],
+            "image": volume.image if volume else server.image,
+            "disk_octets": facts.octets if facts else None,
+            "allocated_octets": facts.allocated_octets if facts else None,
+            "epoch": record.epoch if record else None,
+            "since": record.since if record else None,
+            "moves": record.moves if record else 0,
+            "why": self._why(server.label),
+        }
+
+    def _node(self, node: resources.Node, world: World) -> Row:
+        record = world.node_records.get(node.name, NodeRecord())
+        power = self._observer.power.get(node.name)
+        state, why = self._node_state(node, record, power)
+        return {
+            "name": node.name,
+            "node": node.name,
+            "state": state,
+            "power": {True: "on", False: "off", None: None}[power],
+            "server": record.server,
+            "mac": str(node.mac),
+            "address": str(node.address),
+            "memory_octets": node.memory_octets,
+            "port": node.port,
+            "why": why,
+        }
+
+    def _node_state(self, node: resources.Node, record: NodeRecord, power: bool | None) -> tuple[str, str]:
+        if record.quarantined is not None:
+            return "quarantined", f"{record.quarantined}; mend it, then: panloom node release {node.name}"
+        if record.server is not None:
+            return "in use", ""
+        if record.power_unknown:
+            return "fenced", "nobody has seen it go off; switch it off and on by hand"
+        if node.power is not None and power is None:
+            return "unreachable", "its power supervisor does not answer"
+        asked = self._observer.waiting.get(node.name)
+        waits = asked is not None and time.monotonic() - asked < RECENT_SECONDS
+        return "spare", "asks to boot and waits" if waits else ""
+
+    def _discovered(self, mac: str) -> Row:
+        found = self._observer.discovered[mac]
+        why = f"asks to boot; take it in: panloom node approve {mac}"
+        row = {"name": mac, "node": None, "state": "discovered", "power": "on", "server": None, "mac": mac}
+        return row | {"address": found.address, "memory_octets": None, "since": found.first_seen, "why": why}
+
+    def _volume(self, volume: resources.Volume, world: World, volumes: calls.Volumes | None) -> Row:
+        facts = _volume_facts(volume.storage_name, volumes)
+        return {
+            "name": volume.label,
+            "volume": volume.label,
+            "image": volume.image,
+            "disk_octets": facts.octets if facts else None,
+            "allocated_octets": facts.allocated_octets if facts else None,
+            "server": volume.label if volume.label in world.all(resources.Server) else None,
+            "state": "ready" if facts else "unknown" if volumes is None else "to be made",
+            "epoch": facts.epoch if facts else None,
+        }
 
 
-def _members(kind: type[Server | VirtualLan], pan: Pan, resources: Iterable[Resource]) -> list[str]:
-    return [one.name for one in resources if isinstance(one, kind) and one.pan == pan.name]
+def state_of(record: ServerRecord | None, dead: str | None) -> str:
+    """Return a server's state in one word and a half."""
+    if record is None:
+        return "new"
+    if record.fence is not None:
+        return f"fencing ({record.fence.done.value} done)"
+    if record.phase is Phase.UP:
+        return f"dead: {dead}" if dead else "up (moved)" if record.moves else "up"
+    return str(record.phase.value)
 
 
-def _range(ends: AddressRange | None) -> str | None:
-    return f"{ends[0]}-{ends[1]}" if ends else None
+def _volume_facts(name: str, volumes: calls.Volumes | None) -> calls.VolumeFacts | None:
+    return next((volume for volume in volumes.volumes if volume.name == name), None) if volumes else None
+
+
+def _image(image: resources.Image, volumes: calls.Volumes | None) -> Row:
+    facts = next((known for known in volumes.images if known.name == image.label), None) if volumes else None
+    return {
+        "name": image.label,
+        "image": image.label,
+        "octets": facts.octets if facts else None,
+        "sha256": facts.sha256 if facts else None,
+        "state": "ready" if facts else "to be imported",
+        "source": image.source,
+    }
+
+
+def _pan(pan: resources.Pan, world: World) -> Row:
+    servers = [server.name for server in world.all(resources.Server).values() if server.pan == pan.name]
+    lans = [lan.name for lan in world.all(resources.VirtualLan).values() if lan.pan == pan.name]
+    return {"name": pan.name, "pan": pan.name, "servers": servers, "lans": lans}
+
+
+def _lan(lan: resources.VirtualLan) -> Row:
+    return {
+        "name": lan.label,
+        "pan": lan.pan,
+        "lan": lan.name,
+        "subnet": str(lan.subnet),
+        "range": "-".join(str(address) for address in lan.range) if lan.range else None,
+        "router": str(lan.router) if lan.router else None,
+        "dns": [str(address) for address in lan.dns],
+        "domain": lan.domain,
+    }
+
+
+def _platform(platform: resources.Platform) -> Row:
+    storage = platform.storage
+    settings: Mapping[str, Any] = platform.model_dump(mode="json")
+    return {
+        "name": platform.name,
+        "platform": platform.name,
+        "interface": storage.interface,
+        "address": str(storage.address),
+        "subnet": str(storage.subnet),
+        "discovery": "-".join(str(address) for address in storage.discovery) if storage.discovery else None,
+        "auth": platform.auth,
+        "approve": platform.approve,
+        "liveness": settings["liveness"],
+        "boot_timeout_seconds": platform.boot_timeout_seconds,
+        "max_boot_attempts": platform.max_boot_attempts,
+    }

@@ -6,14 +6,17 @@ that were read.
 """
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 
+from panloom.boot.lease_book import leases
 from panloom.decide.records import STEPS, NodeRecord, Phase, ServerRecord, Step
 from panloom.model import resources
 from panloom.state.contract import Store
+from panloom.values import MacAddress
 
 SERVERS = "/record/server/"
 NODES = "/record/node/"
@@ -26,6 +29,8 @@ class World:
 
     def __init__(self, store: Store, revision: int, entries: Mapping[str, tuple[int, bytes]]) -> None:
         self._store = store
+        self.leased: dict[MacAddress, IPv4Address] = {}
+        """Addresses that DHCP lent to virtual MACs; read only where a NIC has no address of its own."""
         self.revision = revision
         self._revisions = {key: entry[0] for key, entry in entries.items()}
         self._wanted: dict[str, resources.Resource] = {}
@@ -48,7 +53,10 @@ class World:
             snapshot = await store.range(prefix)
             revision = max(revision, snapshot.revision)
             entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
-        return cls(store, revision, entries)
+        world = cls(store, revision, entries)
+        if any(nic.address is None for server in world.all(resources.Server).values() for nic in server.nics):
+            world.leased = await leases(store)
+        return world
 
     def all(self, kind: type[Resource]) -> Mapping[str, Resource]:
         """Return the resources of a kind by their label."""

@@ -11,7 +11,10 @@ import msgspec
 
 
 class Machine(msgspec.Struct, frozen=True, gc=False):
-    """What placement knows of one node. ``unfit`` says why it may carry nothing at all, None if it may."""
+    """What placement knows of one node. ``unfit`` says why it may carry nothing at all, None if it may.
+
+    ``memory_octets`` 0 is unknown (a discovered machine that a person approved): it is taken to be enough.
+    """
 
     name: str
     memory_octets: int
@@ -38,7 +41,7 @@ def objection(machine: Machine, wish: Wish) -> str | None:
         return f"carries {machine.server}"
     if machine.unfit is not None:
         return machine.unfit
-    if machine.memory_octets < wish.memory_octets:
+    if machine.memory_octets and machine.memory_octets < wish.memory_octets:
         return f"too small ({machine.memory_octets >> 20} MiB, {wish.memory_octets >> 20} MiB needed)"
     if not machine.has_port:
         return "its port is not known, so it could not be fenced"

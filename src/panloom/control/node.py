@@ -1,0 +1,189 @@
+"""The control node as the API sees it: documents, what is observed of them, and the acts a person may ask for."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from panloom.control.api import Row
+from panloom.control.documents import Documents, Outcome
+from panloom.control.events import EventLog
+from panloom.control.observer import Observer
+from panloom.control.personalities import personality_of
+from panloom.control.reconcile import Reconciler
+from panloom.control.rows import Rows
+from panloom.control.world import World
+from panloom.decide.plan import Plan
+from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
+from panloom.errors import ConfigError, ConflictError
+from panloom.model import resources
+from panloom.model.load import File
+from panloom.state.contract import Store
+from panloom.storage.client import StorageClient
+
+_ATTEMPTS = 5
+
+
+class ControlNode:
+    """Answers the API; every change goes through the store and the reconciler, none around them."""
+
+    def __init__(
+        self,
+        store: Store,
+        storage: StorageClient,
+        documents: Documents,
+        observer: Observer,
+        reconciler: Reconciler,
+        events: EventLog,
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._documents = documents
+        self._observer = observer
+        self._reconciler = reconciler
+        self._events = events
+        self._rows = Rows(storage, observer, reconciler.why)
+
+    # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def plan(self, files: Sequence[File]) -> Plan:
+        """Return what applying the files would do."""
+        return await self._documents.plan(files)
+
+    async def apply(self, files: Sequence[File], *, prune: bool, who: str) -> Outcome:
+        """Make the files what is wanted, and begin to make it so."""
+        outcome = await self._documents.apply(files, prune=prune, who=who)
+        if outcome.revision:
+            names = ", ".join(file.name for file in files)
+            self._events.report("applied", f"revision {outcome.revision} from {names}", who=who)
+        self._reconciler.wake()
+        return outcome
+
+    async def delete(self, kind: str, name: str, *, yes: bool, who: str) -> Outcome:
+        """Take one resource out of what is wanted; a volume's data go with it, and only with ``yes``."""
+        if kind == "volume" and yes:
+            await self._volume_is_free(name)
+        outcome = await self._documents.delete(kind, name, yes=yes, who=who)
+        if kind == "volume":
+            try:
+                await self._storage.delete_volume(volume_of(name))
+            except ConfigError:
+                pass  # it was never made
+        self._events.report("deleted", f"{kind} {name}", who=who)
+        self._reconciler.wake()
+        return outcome
+
+    async def _volume_is_free(self, name: str) -> None:
+        status = await self._observer.status()
+        if any(export.target == str(target_of(name)) for export in status.exports):
+            raise ConflictError(f"volume {name} is still exported: its server is being taken down; try again soon")
+
+    # ── what is ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def rows(self, kind: str) -> Sequence[Row]:
+        """Return the resources of a kind, each with what is observed of it."""
+        if kind not in resources.KINDS:
+            raise ConfigError(kind, f"no such kind; there are: {', '.join(resources.KINDS)}")
+        return await self._rows.of(kind, await World.read(self._store))
+
+    async def row(self, kind: str, name: str) -> Row | None:
+        """Return one with its details, None when there is none of that name."""
+        for row in await self.rows(kind):
+            if row["name"] == name:
+                return await self._rows.details(kind, dict(row), await World.read(self._store))
+        return None
+
+    async def events(self, *, after: int, wait_seconds: float) -> Sequence[Row]:
+        """Return the events after a number, oldest first; wait for the first if there is none."""
+        return [msgspec.to_builtins(event) for event in await self._events.after(after, wait_seconds=wait_seconds)]
+
+    async def status(self) -> Row:
+        """Return how the platform is, part by part."""
+        return await self._rows.status(await World.read(self._store), self._store)
+
+    async def personality(self, server: str) -> Row:
+        """Return everything that makes a machine be that server, its secrets left out (line 190)."""
+        world = await World.read(self._store)
+        record, wanted = world.server_records.get(server), world.all(resources.Server).get(server)
+        if record is None or wanted is None:
+            raise ConfigError(f"server {server}", "there is none of that name; see: panloom get servers")
+        volume = world.all(resources.Volume).get(server)
+        personality = personality_of(server, record, world)
+        return {
+            "server": server,
+            "epoch": record.epoch,
+            "node": record.node,
+            "phase": record.phase.value,
+            "nics": [msgspec.to_builtins(nic) for nic in personality.nics],
+            "storage": {
+                "target": str(target_of(server)),
+                "lun": 0,
+                "volume": volume_of(server),
+                "image": volume.image if volume else wanted.image,
+            },
+            "failover": wanted.failover.model_dump(mode="json"),
+        }
+
+    # ── acts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def failover(self, server: str, *, who: str) -> Row:
+        """Fence the server's node and move the server to another; returns at once."""
+        world = await World.read(self._store)
+        record = world.server_records.get(server)
+        if record is None or server not in world.all(resources.Server):
+            raise ConfigError(f"server {server}", "there is none of that name; see: panloom get servers")
+        if record.node is None or record.phase not in (Phase.UP, Phase.BOOTING):
+            raise ConflictError(f"{server} is {record.phase.value} and holds no node that could be fenced")
+        self._events.report("asked", f"move {server} away from {record.node}", server=server, node=record.node, who=who)
+        await self._reconciler.move(server, f"{who} asked for it")
+        return {"server": server, "from": record.node}
+
+    async def power(self, node: str, action: str, *, who: str) -> Row:
+        """Switch a node on, off or reset it."""
+        found = await self._node(node)
+        driver = self._observer.driver(found)
+        if driver is None:
+            raise ConfigError(f"node {node}", "has no power driver; give its document a `power:`")
+        acts: Mapping[str, Any] = {"on": driver.on, "off": driver.off, "reset": driver.reset}
+        self._events.report("asked", f"power {action}", node=node, who=who)
+        await acts[action]()
+        if action == "reset":
+            self._observer.stage(node, "power", time.monotonic())
+        on = await self._observer.refresh_power(found)
+        return {"node": node, "power": "on" if on else "off"}
+
+    async def release(self, node: str, *, who: str) -> Row:
+        """End a node's quarantine."""
+        await self._node(node)
+        for _ in range(_ATTEMPTS):
+            world = await World.read(self._store)
+            record = world.node_records.get(node, NodeRecord())
+            if record.quarantined is None:
+                raise ConflictError(f"node {node} is not quarantined")
+            try:
+                await world.edit(nodes={node: msgspec.structs.replace(record, quarantined=None)})
+            except ConflictError:
+                continue
+            self._events.report("released", "its quarantine is over", node=node, who=who)
+            self._reconciler.wake()
+            return {"node": node, "state": "ready"}
+        raise ConflictError(f"node {node} keeps changing; try again")
+
+    async def approve(self, node: str, *, who: str) -> Row:
+        """Take a discovered machine (by its MAC) into the pool of spares."""
+        world = await World.read(self._store)
+        found = self._observer.discovered.get(node.lower())
+        if found is None:
+            known = ", ".join(sorted(self._observer.discovered)) or "none asks to boot now"
+            raise ConfigError(f"node {node}", f"no such machine was discovered; there are: {known}")
+        made = await self._reconciler.adopt(found, world)
+        self._events.report("approved", f"{found.mac} is node {made.name}", node=made.name, who=who)
+        self._reconciler.wake()
+        return {"node": made.name, "mac": found.mac, "address": str(made.address), "state": "spare"}
+
+    async def _node(self, name: str) -> resources.Node:
+        found = (await World.read(self._store)).all(resources.Node).get(name)
+        if found is None:
+            raise ConfigError(f"node {name}", "there is none of that name; see: panloom get nodes")
+        return found
