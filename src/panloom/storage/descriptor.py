@@ -11,8 +11,8 @@
 
                          Connection.shut_down ◀── take-over of a session, fence, end of the process
 
-The Connection Manager's methods are called from many threads.  A ``Descriptor`` is called by one thread for each session, so
-by several at once when several sessions reach the same volume.
+The Connection Manager's methods are called from many threads.  A ``Descriptor`` is called by one thread for each
+session, so by several at once when several sessions reach the same volume.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,8 +45,8 @@ class StaleEpochError(RefusedError):
 class Descriptor:
     """How one logical unit is reached: its geometry, its names and four direct calls.
 
-    Offsets and lengths are octets, whole blocks, and inside the unit: the Remote Transport has checked them.  Each call is
-    synchronous and gets ``context`` as its first argument.  An ``OSError`` becomes sense data for the initiator.
+    Offsets and lengths are octets, whole blocks, and inside the unit: the Remote Transport has checked them.  Each call
+    is synchronous and gets ``context`` as its first argument.  An ``OSError`` becomes sense data for the initiator.
     """
 
     blocks: int
@@ -58,11 +58,11 @@ class Descriptor:
     read: Callable[[Any, int, memoryview], None] = field(repr=False)
     """Fill the whole view from this offset; a short read is an OSError."""
     write: Callable[[Any, int, memoryview], None] = field(repr=False)
-    """Write all of the view; it may stay in a cache until ``flush``.  StaleEpochError when the epoch has been fenced off."""
+    """Write all of the view; it may stay in a cache until ``flush``.  StaleEpochError when the epoch is fenced off."""
     flush: Callable[[Any], None] = field(repr=False)
     """Return when every write that returned before is on stable storage."""
     unmap: Callable[[Any, int, int], None] = field(repr=False)
-    """Give back exactly this range (offset, octets); from then on it reads as zeroes.  StaleEpochError as for ``write``."""
+    """Give back exactly this range (offset, octets), which then reads as zeroes.  StaleEpochError as for ``write``."""
     block_octets: int = 512
 
 
@@ -84,7 +84,7 @@ class SessionFacts:
     """
 
     initiator: Iqn
-    target: Iqn
+    target: Iqn | None  # None: a discovery session, which the Connection Manager never sees
     peer: str  # the initiator's address and port
     isid: bytes
     kind: SessionKind
@@ -106,7 +106,7 @@ class Connection(Protocol):
         """Return the session's facts, alive: they change under the reader."""
 
     def shut_down(self) -> None:
-        """End the connection soon, from any thread, without waiting; ``Manager.gone`` follows once its last call is over."""
+        """End the connection soon, from any thread, without waiting; ``Manager.gone`` follows its last call."""
 
 
 class Manager(Protocol):
@@ -125,7 +125,7 @@ class Manager(Protocol):
         """
 
     def first_read(self, session_id: str) -> None:
-        """Take note that a session has read its first block; called once, after ``SessionFacts.first_read_at`` is set."""
+        """Take note that a session has read its first block; called once, after its ``first_read_at`` is set."""
 
     def refused(self, initiator: Iqn | None, target: Iqn | None, peer: str, why: str) -> None:
         """Take note of a login that failed; the names are None where the initiator had not yet told them properly."""

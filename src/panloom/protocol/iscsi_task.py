@@ -1,0 +1,152 @@
+"""One SCSI command while it is under way: what its initiator still owes, and what is done on the medium for it.
+
+    ┌─────────────┐  F, or all is there   ┌───────────┐  R2T   ┌───────────┐
+    │ UNSOLICITED │ ────────────────────▶ │ COLLECTED │ ─────▶ │ SOLICITED │
+    └─────────────┘                       └───────────┘ ◀───── └───────────┘
+     only with InitialR2T=No               all is there: status     F
+
+Data goes to the medium in whole blocks as it arrives; the rest of a block waits in the task for the next PDU.
+"""
+
+from enum import Enum, auto
+from typing import TypeAlias
+
+import msgspec
+
+from panloom.protocol.scsi_disk import Deallocate, Fill, Flush, Read, Store, Wants
+from panloom.wire import iscsi, scsi_sense
+from panloom.wire.iscsi import NO_TAG, DataOut, Octets, ScsiCommand
+from panloom.wire.scsi_sense import Sense
+
+
+class Write(msgspec.Struct, frozen=True, gc=False):
+    """Write this, whole blocks."""
+
+    offset: int
+    data: Octets
+
+
+class Compare(msgspec.Struct, frozen=True, gc=False):
+    """Compare this, whole blocks, with the medium; a difference is MISCOMPARE."""
+
+    offset: int
+    data: Octets
+
+
+Deed: TypeAlias = Read | Write | Compare | Flush | Deallocate | Fill
+
+
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """Something to do on a unit's medium for a task.
+
+    After ``Read`` whoever does it has also sent the Data-In PDUs, the last of them with GOOD and the task's residual.
+    """
+
+    lun: int
+    deed: Deed
+    task: "Task"
+
+
+class Phase(Enum):
+    """What the initiator may send for the task; the picture is above."""
+
+    UNSOLICITED = auto()
+    COLLECTED = auto()
+    SOLICITED = auto()
+
+
+class Task:
+    """A command that was accepted and has no status yet."""
+
+    def __init__(self, command: ScsiCommand, lun: int | None) -> None:
+        self.initiator_task_tag = command.initiator_task_tag
+        self.lun_field = command.lun
+        self.lun = lun if lun is not None else -1  # -1 names no unit, and no verdict on it touches a medium
+        length = command.expected_data_transfer_length
+        self.expected_in = length if command.flags & iscsi.READ else 0
+        self.expected_out = length if command.flags & iscsi.WRITE else 0
+        self.residual_flags = 0
+        self.residual_count = 0
+        self.data_in_pdus = 0  # sent for it
+        self.phase = Phase.UNSOLICITED
+        self.sink: Store | Wants | None = None
+        self.wanted = 0  # octets from the initiator, residual taken off
+        self.arrived = 0
+        self.flushed = False
+        self.target_transfer_tag = NO_TAG
+        self.r2t_sn = 0
+        self._burst_end = 0
+        self._data_sn = 0
+        self._kept = b""  # a begun block, or all parameters so far
+
+    def transfers(self, octets: int, expected: int) -> int:
+        """Set the residual of a transfer of so many octets; return how many of them are transferred.
+
+        RFC 7143 sections 4.5.1 and 11.4.1: overflow when the command has more than the initiator expects.
+        """
+        if octets > expected:
+            self.residual_flags, self.residual_count = iscsi.OVERFLOW, octets - expected
+        elif octets < expected:
+            self.residual_flags, self.residual_count = iscsi.UNDERFLOW, expected - octets
+        return min(octets, expected)
+
+    def begin(self, sink: Store | Wants, command: ScsiCommand, *, first_burst: int) -> None:
+        """Begin to collect data; ``first_burst``: how much may come without being asked for."""
+        self.sink = sink
+        self.wanted = self.transfers(sink.octets, self.expected_out)
+        self._burst_end = min(first_burst, self.expected_out)
+        if command.flags & iscsi.FINAL:
+            self.phase = Phase.COLLECTED
+
+    def solicit(self, target_transfer_tag: int, *, max_burst: int) -> tuple[int, int]:
+        """Begin a burst that an R2T asks for; return its offset and length."""
+        self.phase = Phase.SOLICITED
+        self.target_transfer_tag = target_transfer_tag
+        self._data_sn = 0
+        self._burst_end = min(self.arrived + max_burst, self.wanted)
+        return self.arrived, self._burst_end - self.arrived
+
+    def check(self, pdu: DataOut) -> Sense | None:
+        """Return what is wrong with a Data-Out of this task, and end its burst where it is the last."""
+        if self.phase is Phase.COLLECTED or pdu.target_transfer_tag != self.target_transfer_tag:
+            return scsi_sense.UNEXPECTED_UNSOLICITED_DATA
+        if pdu.data_sn != self._data_sn or pdu.buffer_offset != self.arrived:
+            return scsi_sense.DATA_OUT_OF_ORDER
+        end = self.arrived + len(pdu.data)
+        early = self.phase is Phase.SOLICITED and pdu.flags & iscsi.FINAL and end < self._burst_end
+        if end > self._burst_end or early:
+            return scsi_sense.INCORRECT_AMOUNT_OF_DATA
+        self._data_sn += 1
+        if pdu.flags & iscsi.FINAL or end == self._burst_end:
+            self.phase = Phase.COLLECTED
+            self.target_transfer_tag = NO_TAG
+        return None
+
+    def take(self, data: Octets, block_octets: int) -> Write | Compare | None:
+        """Take the next data; return what is now to be written or compared."""
+        before, self.arrived = self.arrived, self.arrived + len(data)
+        if self.arrived > self.wanted:  # the initiator sends all that it announced, the command wants less
+            data = memoryview(data)[: max(0, self.wanted - before)]
+        if isinstance(self.sink, Wants):
+            self._kept += bytes(data)
+            return None
+        if self.sink is None or not len(data):
+            return None
+        offset = self.sink.offset + before - len(self._kept)
+        if self._kept:
+            data = self._kept + bytes(data)
+        whole = len(data) - len(data) % block_octets
+        self._kept = bytes(data[whole:])
+        if not whole:
+            return None
+        return (Compare if self.sink.compare else Write)(offset, memoryview(data)[:whole])
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is wanted has arrived."""
+        return self.arrived >= self.wanted
+
+    @property
+    def parameters(self) -> bytes:
+        """Return the data of a command that wanted parameters."""
+        return self._kept

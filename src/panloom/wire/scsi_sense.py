@@ -1,0 +1,68 @@
+"""SCSI sense data in fixed format (SPC-4 r37 section 4.5.3).
+
+    octet   0     1   2            3-6          7    8-11  12   13    14   15-17
+          │ 70h │ . │ . sense key │ INFORMATION │ 0Ah │  0  │ ASC │ ASCQ │ 0 │ sense key specific │
+
+Bit 7 of octet 0 says that INFORMATION is valid.
+"""
+
+import struct
+
+import msgspec
+
+from panloom.errors import MalformedError
+
+_FIXED = struct.Struct(">BxBIB4xBB4x")
+FIXED_OCTETS = 18
+
+
+class Sense(msgspec.Struct, frozen=True, gc=False):
+    """Why a command ended in CHECK CONDITION.
+
+    ``code`` is ASC and ASCQ in one number; ``information`` (usually an LBA) is left out where it is not known or has
+    more than 32 bits.
+    """
+
+    key: int
+    code: int
+    information: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.key:02X}/{self.code:04X}"
+
+
+# Keys (SPC-4 r37 table 48) and codes (annex F) that Panloom gives.
+NOTHING = Sense(0x00, 0x0000)
+UNRECOVERED_READ = Sense(0x03, 0x1100)
+WRITE_FAILED = Sense(0x03, 0x0C00)
+INVALID_OPERATION = Sense(0x05, 0x2000)
+LBA_OUT_OF_RANGE = Sense(0x05, 0x2100)
+INVALID_FIELD_IN_CDB = Sense(0x05, 0x2400)
+NO_SUCH_UNIT = Sense(0x05, 0x2500)
+INVALID_FIELD_IN_PARAMETERS = Sense(0x05, 0x2600)
+PARAMETER_LIST_LENGTH = Sense(0x05, 0x1A00)
+SAVING_NOT_SUPPORTED = Sense(0x05, 0x3900)
+POWER_ON = Sense(0x06, 0x2900)
+UNIT_RESET = Sense(0x06, 0x2903)
+TASKS_CLEARED = Sense(0x06, 0x2F00)
+WRITE_PROTECTED = Sense(0x07, 0x2700)
+NO_SPACE = Sense(0x07, 0x2707)
+UNEXPECTED_UNSOLICITED_DATA = Sense(0x0B, 0x0C0C)  # RFC 7143 section 11.4.7.2
+INCORRECT_AMOUNT_OF_DATA = Sense(0x0B, 0x0C0D)
+DATA_OUT_OF_ORDER = Sense(0x0B, 0x4705)
+MISCOMPARE = Sense(0x0E, 0x1D00)
+
+
+def encode(sense: Sense) -> bytes:
+    """Return 18 octets of sense data for a current error."""
+    told = sense.information is not None and sense.information < 1 << 32
+    information = sense.information if told and sense.information else 0
+    return _FIXED.pack(0xF0 if told else 0x70, sense.key, information, 10, sense.code >> 8, sense.code & 0xFF)
+
+
+def decode(octets: bytes) -> Sense:
+    """Return the sense data's meaning; MalformedError for another format, or fewer than 18 octets."""
+    if len(octets) < FIXED_OCTETS or octets[0] & 0x7F != 0x70:
+        raise MalformedError("no sense data in fixed format")
+    first, key, information, _, code, qualifier = _FIXED.unpack(octets[:FIXED_OCTETS])
+    return Sense(key & 0x0F, code << 8 | qualifier, information if first & 0x80 else None)
