@@ -28,7 +28,7 @@ RESERVE_OCTETS = 1 << 18
 
 log = logging.getLogger(__name__)
 
-Epoch = Annotated[int, msgspec.Meta(ge=1, lt=1 << 63)]
+Epoch = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 
 
 class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
