@@ -1,0 +1,169 @@
+from ipaddress import IPv4Address
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panloom.decide.boot_answer import (
+    BootIndex,
+    BootServer,
+    Firmware,
+    Scope,
+    boot_answer,
+    boot_script,
+    firmware_of,
+    pause_seconds,
+    root_path,
+    wait_script,
+    why_waiting,
+)
+from panloom.values import Iqn, MacAddress
+from panloom.wire.dhcp import MessageType, Option
+from support.boot_chassis import MACS, SECRET, VIRTUAL_MAC, server, table
+from support.dhcp_client import IPXE, PXE_BIOS, PXE_EFI, DhcpClient
+
+LOADERS = ("snponly.efi", "undionly.kpxe")
+FIRMWARES = {"ipxe": IPXE, "bios": PXE_BIOS, "efi": PXE_EFI, "none": {}}
+NO_PROXY = bytes((176, 1, 1))
+
+
+def answer(mac, options, the_table, loaders=LOADERS):
+    request = DhcpClient(mac, options).message(MessageType.DISCOVER)
+    return boot_answer(BootIndex(the_table), request, loaders)
+
+
+def test_a_node_under_chap_is_given_a_file_name_and_no_root_path():
+    given = answer(MACS["n1"], IPXE, table(n1=server()))
+    assert given.scope is Scope.NODE
+    assert given.addresses == (IPv4Address("10.77.0.51"),) * 2
+    assert (given.file, given.wants_token) == ("http://10.77.0.1:8080/boot/", True)
+    assert Option.ROOT_PATH not in given.options
+    assert given.options[Option.IPXE] == NO_PROXY
+
+
+def test_a_node_without_credentials_is_given_a_root_path_and_no_file_name():
+    given = answer(MACS["n1"], IPXE, table(n1=server(chap=False)))
+    assert (given.file, given.wants_token) == ("", False)
+    assert given.options[Option.ROOT_PATH] == b"iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1"
+    assert given.options[Option.IPXE_INITIATOR] == b"iqn.2026-11.dev.panloom:node.n1"
+    assert given.options[Option.IPXE] == NO_PROXY
+
+
+@pytest.mark.parametrize("mac", ["n1", "stranger"])
+@pytest.mark.parametrize(("options", "loader"), [(PXE_BIOS, "undionly.kpxe"), (PXE_EFI, "snponly.efi")])
+def test_firmware_that_is_not_ipxe_is_given_a_loader(mac, options, loader):
+    given = answer(MACS[mac], options, table(n1=server(chap=False)))
+    assert (given.file, given.wants_token) == (loader, False)
+    assert given.options[Option.TFTP_SERVER_NAME] == b"10.77.0.1"
+    assert not {Option.ROOT_PATH, Option.IPXE_INITIATOR} & given.options.keys()
+    missing = answer(MACS[mac], options, table(n1=server()), loaders=())
+    assert (missing.file, missing.why_no_file) == ("", f"{loader} is not among the files")
+
+
+def test_firmware_of_another_architecture_is_told_apart():
+    options = {**PXE_EFI, Option.CLIENT_ARCHITECTURE: b"\0\x0b"}
+    assert answer(MACS["n1"], options, table(n1=server())).why_no_file == "no loader for PXE of another architecture"
+
+
+def test_both_ways_in_which_ipxe_names_itself_are_read():
+    assert firmware_of(DhcpClient(MACS["n1"], {Option.IPXE: b"\xb0\1\1"}).discover()) is Firmware.IPXE
+    assert firmware_of(DhcpClient(MACS["n1"], {Option.USER_CLASS: b"\4iPXE"}).discover()) is Firmware.IPXE
+    assert firmware_of(DhcpClient(MACS["n1"], PXE_EFI).discover()) is Firmware.PXE_EFI
+    assert firmware_of(DhcpClient(MACS["n1"], {Option.VENDOR_CLASS: b"udhcp 1.35"}).discover()) is Firmware.NONE
+
+
+@pytest.mark.parametrize("firmware", FIRMWARES)
+def test_a_virtual_mac_is_given_its_lan_and_nothing_to_boot(firmware):
+    given = answer(VIRTUAL_MAC, FIRMWARES[firmware], table(n1=server(chap=False)))
+    assert given.scope is Scope.NIC
+    assert given.addresses == (IPv4Address("10.99.0.10"), IPv4Address("10.99.0.19"))
+    assert given.options[Option.ROUTER] == IPv4Address("10.99.0.1").packed
+    assert given.options[Option.DOMAIN_NAME_SERVER] == bytes((10, 99, 0, 2, 10, 99, 0, 3))
+    assert given.options[Option.DOMAIN_NAME] == b"front.example"
+    assert (given.file, given.wants_token, given.server) == ("", False, None)
+    assert not {Option.ROOT_PATH, Option.IPXE_INITIATOR} & given.options.keys()
+
+
+def test_a_virtual_mac_with_an_address_of_its_own_has_only_that():
+    nic = msgspec.structs.replace(table().nics[0], address=IPv4Address("10.99.0.80"))
+    given = answer(VIRTUAL_MAC, {}, msgspec.structs.replace(table(), nics=(nic,)))
+    assert given.addresses == (IPv4Address("10.99.0.80"),) * 2
+
+
+def test_a_virtual_mac_without_address_or_range_hears_nothing():
+    nic = msgspec.structs.replace(table().nics[0], range=None)
+    assert answer(VIRTUAL_MAC, {}, msgspec.structs.replace(table(), nics=(nic,))) is None
+
+
+def test_a_hardware_mac_listed_as_virtual_too_stays_in_scope_1():
+    nic = msgspec.structs.replace(table().nics[0], mac=MacAddress.parse(MACS["n1"]))
+    given = answer(MACS["n1"], IPXE, msgspec.structs.replace(table(), nics=(nic,)))
+    assert given.scope is Scope.NODE
+
+
+@given(st.integers(1, 2**48 - 1), st.sampled_from(sorted(FIRMWARES)))
+def test_whoever_is_not_named_is_given_nobodys_disk(number, firmware):
+    the_table = table(n1=server(chap=False), n2=server(chap=False, node="n2"))
+    if MacAddress(number) in {VIRTUAL_MAC, *(node.mac for node in the_table.nodes)}:
+        return
+    given = answer(MacAddress(number), FIRMWARES[firmware], the_table)
+    if firmware == "none":
+        assert given is None
+    else:
+        assert (given.scope, given.server) == (Scope.DISCOVERY, None)
+        assert not {Option.ROOT_PATH, Option.IPXE_INITIATOR} & given.options.keys()
+
+
+def test_without_a_discovery_range_strangers_hear_nothing():
+    assert answer(MACS["stranger"], IPXE, msgspec.structs.replace(table(), discovery=None)) is None
+
+
+def test_the_script_names_initiator_and_credentials_and_never_ends():
+    the_table = table(n1=server(epoch=3))
+    node = the_table.nodes[0]
+    assert boot_script(the_table, node, node.server).splitlines() == [
+        "#!ipxe",
+        "echo Panloom: n1 boots shop/web1, epoch 3",
+        "set initiator-iqn iqn.2026-11.dev.panloom:node.n1",
+        "set username shop.web1.3",
+        f"set password {SECRET}",
+        "sanboot iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1 ||",
+        "echo Panloom: no disk of shop/web1 from 10.77.0.1; asking again",
+        "clear username ||",
+        "clear password ||",
+        ":again",
+        "sleep 2 ||",
+        "dhcp netX || goto again",
+        "isset ${filename} && chain --replace --autofree ${filename} ||",
+        "isset ${root-path} && sanboot ${root-path} ||",
+        "goto again",
+    ]
+
+
+def test_the_wait_script_says_why_and_never_ends():
+    lines = wait_script(why_waiting(None), 5).splitlines()
+    assert lines[:2] == ["#!ipxe", "echo Panloom: this machine is not known here; it waits to be approved"]
+    assert lines[2:4] == [":again", "sleep 5 ||"]
+    assert lines[-1] == "goto again"
+
+
+def test_a_spare_asks_often_and_a_stranger_ever_less():
+    node = table().nodes[0]
+    assert [pause_seconds(node, times) for times in (0, 5, 1000)] == [2, 2, 2]
+    assert [pause_seconds(None, times) for times in (0, 5, 1000)] == [2, 7, 10]
+
+
+@pytest.mark.parametrize("secret", ["two words", "a'b", "${x}", "", "line\nbreak", 'q"', "a;b|c", "x" * 8 + "\n"])
+def test_credentials_that_a_script_cannot_say_are_refused(secret):
+    with pytest.raises(ValueError, match="letters, digits"):
+        BootServer("shop/web1", 1, Iqn("iqn.2026-11.dev.panloom:a"), Iqn("iqn.2026-11.dev.panloom:b"), "user", secret)
+
+
+def test_half_a_pair_of_credentials_is_refused():
+    with pytest.raises(ValueError, match="together"):
+        BootServer("shop/web1", 1, Iqn("iqn.2026-11.dev.panloom:a"), Iqn("iqn.2026-11.dev.panloom:b"), "user")
+
+
+def test_the_root_path_is_that_of_rfc_4173():
+    assert root_path(table(), server()) == "iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1"
