@@ -332,32 +332,28 @@ def _check_image(path: Path, header: VolumeHeader, image: Image | None) -> None:
         raise ConfigError(str(path), f"needs the image {header.image_name} with sha256 {header.image_sha256.hex()}")
 
 
-def _map_pages(fd: int, start: int, octets: int) -> Iterator[tuple[int, bytes]]:
-    """Return offset and octets of every page of the map at ``start`` that is no hole."""
-    for data, hole in data_extents(fd, start, start + octets):
-        first = (data - start) // PAGE_OCTETS * PAGE_OCTETS
-        for page in range(first, hole - start, PAGE_OCTETS):
-            yield page, os.pread(fd, PAGE_OCTETS, start + page)
+def _map_pages(fd: int, octets: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """Return where a page of the maps starts, its durable and its volatile octets; not those that are two holes."""
+    starts: set[int] = set()
+    for map_start in (MAP_START, MAP_START + octets):
+        for data, hole in data_extents(fd, map_start, map_start + octets):
+            starts.update(range((data - map_start) // PAGE_OCTETS * PAGE_OCTETS, hole - map_start, PAGE_OCTETS))
+    for start in sorted(starts):
+        durable, volatile = (os.pread(fd, PAGE_OCTETS, MAP_START + part + start) for part in (0, octets))
+        yield start, durable, volatile
 
 
 def _load_volatile(fd: int, own: AllocationMap) -> None:
     """Take the volatile map; what a killed process had not flushed counts as changed."""
-    for start, page in _map_pages(fd, MAP_START + own.octets, own.octets):
-        if page != os.pread(fd, PAGE_OCTETS, MAP_START + start):
-            own.put(start, page)
-        else:
-            own.load(start, page)
+    for start, durable, volatile in _map_pages(fd, own.octets):
+        own.load(start, volatile)
+        if volatile != durable:
+            own.changed_pages.add(start // PAGE_OCTETS)
 
 
 def _load_durable(fd: int, own: AllocationMap) -> None:
     """Take the durable map, and make the volatile one equal to it."""
-    for start, page in _map_pages(fd, MAP_START, own.octets):
-        own.load(start, page)
-    volatile = MAP_START + own.octets
-    for start, page in _map_pages(fd, volatile, own.octets):
-        durable = own.page(start // PAGE_OCTETS)
-        if page != durable:
-            write_fully(fd, [durable], volatile + start)
-    for start, page in _map_pages(fd, MAP_START, own.octets):
-        if page != os.pread(fd, PAGE_OCTETS, volatile + start):
-            write_fully(fd, [page], volatile + start)
+    for start, durable, volatile in _map_pages(fd, own.octets):
+        own.load(start, durable)
+        if volatile != durable:
+            write_fully(fd, [durable], MAP_START + own.octets + start)

@@ -67,7 +67,8 @@ class VolumeStore:
         with self._opening:
             if path.exists():
                 header = read_header(path)
-                if (header.octets, header.image_sha256) != (octets, image.sha256 if image else bytes(32)):
+                wanted = (octets, image.name, image.sha256) if image else (octets, "", bytes(32))
+                if (header.octets, header.image_name, header.image_sha256) != wanted:
                     raise ConflictError(
                         f"volume {name} exists with {header.octets} octets over {header.image_name or 'no image'}"
                     )

@@ -1,0 +1,382 @@
+"""Written, unmapped, flushed, reopened, killed and unplugged: the volume reads as a plain bytearray would."""
+
+import errno
+import os
+import random
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from panloom.errors import ConfigError, ConflictError
+from panloom.storage import overlay
+from panloom.storage.descriptor import StaleEpochError
+from panloom.storage.image import ImageStore
+from panloom.storage.overlay import Volume, create_volume
+from panloom.storage.volume_header import HEADER_OCTETS
+from support.waiting import until
+
+IDENTITY = b"\x31234567"
+IMAGE = random.Random(1).randbytes(21_700)  # five clusters, and a tail that is no whole block
+SECTORS = 12 * 8 + 3
+OCTETS = SECTORS * 512
+RANGES = st.one_of(
+    st.tuples(st.integers(0, OCTETS - 1), st.integers(1, 14_000)),
+    st.tuples(st.integers(0, 12), st.integers(1, 4)).map(lambda run: (run[0] * 4096, run[1] * 4096)),
+).map(lambda run: (run[0], min(run[1], OCTETS - run[0])))
+
+
+def read(volume, offset=0, length=OCTETS):
+    octets = bytearray(length)
+    volume.read(offset, memoryview(octets))
+    return bytes(octets)
+
+
+@pytest.fixture
+def image(tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(IMAGE)
+    return ImageStore(tmp_path / "images").import_file("web@1", source)
+
+
+@pytest.fixture
+def path(tmp_path, image):
+    create_volume(tmp_path / "v.volume", octets=OCTETS, image=image, identity=IDENTITY)
+    return tmp_path / "v.volume"
+
+
+class PowerCutError(Exception):
+    """The machine stops here."""
+
+
+@contextmanager
+def stopping_after(steps):
+    """Let the process die after so many changes of the file."""
+    left = [steps]
+    real = {name: getattr(overlay, name) for name in ("write_fully", "zero_range")}
+
+    def counted(name):
+        def change(*arguments):
+            if left[0] == 0:
+                raise PowerCutError
+            left[0] -= 1
+            real[name](*arguments)
+
+        return change
+
+    for name in real:
+        setattr(overlay, name, counted(name))
+    try:
+        yield
+    finally:
+        for name, function in real.items():
+            setattr(overlay, name, function)
+
+
+class Twin(RuleBasedStateMachine):
+    """A volume beside a bytearray.
+
+    ``may_be`` says for each sector what a power cut may leave: what it was at the last flush that was acknowledged, or
+    anything that it has been since.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.directory = Path(os.environ["PANLOOM_TEST_DIRECTORY"])
+        for file in self.directory.rglob("*.volume"):
+            file.unlink()
+        images = ImageStore(self.directory / "images")
+        (self.directory / "source").write_bytes(IMAGE)
+        self.image = images.import_file("web@1", self.directory / "source")
+        self.path = self.directory / "v.volume"
+        self.boot = 1
+        self.epoch = 1
+        self.syncs_left = None
+
+    @initialize(with_image=st.booleans())
+    def begin(self, with_image):
+        self.image = self.image if with_image else None
+        create_volume(self.path, octets=OCTETS, image=self.image, identity=IDENTITY)
+        self.twin = bytearray((IMAGE if with_image else b"").ljust(OCTETS, b"\0"))
+        self.on_disk = self.path.read_bytes()
+        self.open()
+        self.settle()
+
+    def open(self):
+        self.volume = Volume.open(self.path, self.image, boot_id=bytes([self.boot]) * 16)
+        self.volume._sync = self.sync
+        self.grant = self.volume.grant(self.epoch)
+
+    def sync(self):
+        """What the disk has for certain from here on."""
+        if self.syncs_left == 0:
+            raise PowerCutError
+        if self.syncs_left:
+            self.syncs_left -= 1
+        self.on_disk = self.path.read_bytes()
+
+    def settle(self):
+        self.may_be = [{self.sector(number)} for number in range(SECTORS)]
+
+    def sector(self, number):
+        return bytes(self.twin[number * 512 : (number + 1) * 512])
+
+    def note(self, offset, length):
+        for number in range(offset // 512, -(-(offset + length) // 512)):
+            self.may_be[number].add(self.sector(number))
+
+    @rule(where=RANGES, fill=st.integers(1, 255))
+    def write(self, where, fill):
+        offset, length = where
+        data = bytes([fill]) * length
+        self.volume.write(self.grant, offset, memoryview(data))
+        self.twin[offset : offset + length] = data
+        self.note(offset, length)
+
+    @rule(where=RANGES)
+    def unmap(self, where):
+        offset, length = where
+        self.volume.unmap(self.grant, offset, length)
+        self.twin[offset : offset + length] = bytes(length)
+        self.note(offset, length)
+
+    @rule()
+    def flush(self):
+        self.volume.flush()
+        self.settle()
+
+    @rule()
+    def close_and_open(self):
+        self.volume.close()
+        self.open()
+        self.settle()
+
+    @rule()
+    def kill(self):
+        self.open()
+
+    @rule(where=RANGES, fill=st.integers(1, 255), steps=st.integers(0, 3), unmap=st.booleans())
+    def kill_in_the_midst(self, where, fill, steps, unmap):
+        """After so many writes to the file; what the call was to change may be old or new in each sector."""
+        offset, length = where
+        data = bytes(length) if unmap else bytes([fill]) * length
+        before = bytes(self.twin)
+        with stopping_after(steps):
+            try:
+                if unmap:
+                    self.volume.unmap(self.grant, offset, length)
+                else:
+                    self.volume.write(self.grant, offset, memoryview(data))
+            except PowerCutError:
+                pass
+        self.twin[offset : offset + length] = data
+        self.note(offset, length)
+        self.open()
+        found = read(self.volume)
+        for start in range(0, OCTETS, 512):
+            there = found[start : start + 512]
+            assert there in (before[start : start + 512], self.twin[start : start + 512]), f"sector {start // 512}"
+        self.twin[:] = found
+
+    @rule()
+    def raise_epoch(self):
+        self.epoch += 1
+        self.volume.raise_epoch(self.epoch)
+        self.grant = self.volume.grant(self.epoch)
+
+    @rule(seed=st.integers(0, 2**32), syncs=st.sampled_from([None, 0, 1]))
+    def cut_the_power(self, seed, syncs):
+        """Between two calls, or in the midst of a flush; of what was not synced, each sector is there or not."""
+        if syncs is not None:
+            self.syncs_left = syncs
+            try:
+                self.volume.flush()
+                self.settle()
+            except PowerCutError:
+                pass
+            self.syncs_left = None
+        there, chance = self.path.read_bytes(), random.Random(seed)
+        left = bytearray(there)
+        for start in range(2 * HEADER_OCTETS, len(there), 512):  # headers are written through
+            if chance.random() < 0.5:
+                left[start : start + 512] = self.on_disk[start : start + 512]
+        with self.path.open("wb") as file:  # holes stay holes
+            file.truncate(len(left))
+            for start in range(0, len(left), 4096):
+                if any(left[start : start + 4096]):
+                    file.seek(start)
+                    file.write(left[start : start + 4096])
+        self.on_disk = bytes(left)
+        self.boot += 1
+        self.open()
+        found = read(self.volume)
+        for number in range(SECTORS):
+            assert found[number * 512 : (number + 1) * 512] in self.may_be[number], f"sector {number}"
+        self.twin[:] = found
+        self.settle()
+
+    @invariant()
+    def reads_as_the_twin(self):
+        assert read(self.volume) == self.twin
+        assert self.volume.epoch in (self.epoch, 0)
+
+
+Twin.TestCase.settings = settings(max_examples=250, stateful_step_count=30, deadline=None)
+
+
+class TestTwin(Twin.TestCase):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PANLOOM_TEST_DIRECTORY", str(tmp_path))
+
+
+def test_unaligned_reads_cross_runs(path, image):
+    volume = Volume.open(path, image)
+    grant = volume.grant(1)
+    twin = bytearray(IMAGE.ljust(OCTETS, b"\0"))
+    for cluster in (0, 2, 3, 7):
+        volume.write(grant, cluster * 4096 + 100, memoryview(b"x" * 1000))
+        twin[cluster * 4096 + 100 : cluster * 4096 + 1100] = b"x" * 1000
+    for offset in range(0, OCTETS - 9000, 1777):
+        assert read(volume, offset, 9000) == twin[offset : offset + 9000]
+
+
+def test_a_torn_header_leaves_the_other_copy(path, image):
+    volume = Volume.open(path, image)  # sequence 1, in the second copy
+    volume.raise_epoch(3)  # sequence 2, in the first
+    with path.open("r+b") as file:
+        file.write(b"torn" * 128)
+    assert Volume.open(path, image).epoch == 0
+    with path.open("r+b") as file:
+        file.write(b"torn" * 2048)
+    with pytest.raises(ConfigError, match="no valid header"):
+        Volume.open(path, image)
+
+
+def test_the_epoch_is_durable_and_never_goes_down(path, image):
+    Volume.open(path, image).raise_epoch(5)
+    volume = Volume.open(path, image)
+    assert volume.epoch == 5
+    with pytest.raises(ConflictError):
+        volume.raise_epoch(4)
+    with pytest.raises(StaleEpochError):
+        volume.grant(4)
+
+
+def test_an_older_grant_writes_nothing(path, image):
+    volume = Volume.open(path, image)
+    old = volume.grant(1)
+    volume.raise_epoch(2)
+    with pytest.raises(StaleEpochError):
+        volume.write(old, 0, memoryview(b"late"))
+    with pytest.raises(StaleEpochError):
+        volume.unmap(old, 0, 4096)
+    ended = volume.grant(2)
+    volume.end(ended)
+    with pytest.raises(StaleEpochError):
+        volume.write(ended, 0, memoryview(b"late"))
+    assert read(volume) == IMAGE.ljust(OCTETS, b"\0")
+
+
+def test_ending_a_grant_waits_for_the_write_under_way(path, image):
+    """A writer tags a sector without pause; once ``end`` has returned the tag never changes again."""
+    volume = Volume.open(path, image)
+    grant = volume.grant(1)
+    acknowledged = []
+
+    def write():
+        try:
+            for count in range(10**9):
+                volume.write(grant, 0, memoryview(count.to_bytes(512, "big")))
+                acknowledged.append(count)
+        except StaleEpochError:
+            return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    until(lambda: len(acknowledged) > 50, "some writes")
+    volume.end(grant)
+    after_fence = read(volume, 0, 512)
+    writer.join()
+    assert read(volume, 0, 512) == after_fence == acknowledged[-1].to_bytes(512, "big")
+
+
+def test_after_a_failed_sync_nothing_works_and_nothing_is_believed(path, image):
+    volume = Volume.open(path, image)
+    grant = volume.grant(1)
+    volume.write(grant, 0, memoryview(b"x" * 4096))
+    real = os.dup(volume._fd)
+    read_end, write_end = os.pipe()
+    os.dup2(write_end, volume._fd)  # a pipe cannot be synced: EINVAL, as real as EIO
+    try:
+        with pytest.raises(OSError, match="Invalid argument"):
+            volume.flush()
+    finally:
+        os.dup2(real, volume._fd)
+        for fd in (real, read_end, write_end):
+            os.close(fd)
+    for call in (volume.flush, lambda: read(volume), lambda: volume.write(grant, 0, memoryview(b"x"))):
+        with pytest.raises(OSError, match="offline") as failure:
+            call()
+        assert failure.value.errno == errno.EIO
+
+
+def test_several_threads_share_a_volume(path, image):
+    volume = Volume.open(path, image)
+    grant = volume.grant(1)
+    twin = bytearray(IMAGE.ljust(OCTETS, b"\0"))
+
+    def work(sector_of_cluster):
+        for cluster in range(12):
+            offset = cluster * 4096 + sector_of_cluster * 512
+            volume.write(grant, offset, memoryview(bytes([sector_of_cluster + 1]) * 512))
+            assert read(volume, offset, 512) == bytes([sector_of_cluster + 1]) * 512
+            volume.flush()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for cluster in range(12):
+        for number in range(4):
+            offset = cluster * 4096 + number * 512
+            twin[offset : offset + 512] = bytes([number + 1]) * 512
+    assert read(volume) == twin
+
+
+def test_unmap_gives_the_blocks_back(path, image):
+    volume = Volume.open(path, image)
+    grant = volume.grant(1)
+    volume.write(grant, 0, memoryview(b"x" * OCTETS))
+    volume.flush()
+    full = path.stat().st_blocks
+    volume.unmap(grant, 4096, 10 * 4096)
+    volume.flush()
+    assert path.stat().st_blocks <= full - 10 * 8
+
+
+def test_a_file_that_was_cut_short_is_refused(path, image):
+    os.truncate(path, path.stat().st_size - 512)
+    with pytest.raises(ConfigError, match="shorter"):
+        Volume.open(path, image)
+
+
+def test_another_image_is_refused(path, tmp_path):
+    source = tmp_path / "other"
+    source.write_bytes(b"other")
+    other = ImageStore(tmp_path / "others").import_file("web@1", source)
+    for wrong in (other, None):
+        with pytest.raises(ConfigError, match="needs the image web@1"):
+            Volume.open(path, wrong)
+
+
+def test_a_closed_volume_is_offline(path, image):
+    volume = Volume.open(path, image)
+    volume.close()
+    with pytest.raises(OSError, match="offline"):
+        read(volume)
