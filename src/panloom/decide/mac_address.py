@@ -1,38 +1,45 @@
-"""Virtual MAC addresses: given by a control node, never twice (line 105).
+"""Virtual MAC addresses: whose they are is written in them, so two control nodes never give the same one.
 
-octet    0           1   2        3   4   5
-      ┌──────────┬────────────┬───────────────┐
-      │   0x02   │   serial   │    counter    │
-      └──────────┴────────────┴───────────────┘
-locally administered, unicast    of the control node   of its persistent sequence counter, from 1
+ octet   0      1      2      3      4      5
+       ┌──────┬─────────────┬────────────────────┐
+       │  02  │   serial    │      counter       │
+       └──────┴─────────────┴────────────────────┘
+02       locally administered, individual (IEEE 802-2014 section 8.2)
+serial   of the control node that defined the address, 0 … 65535
+counter  from that control node's persistent sequence, 0 … 2^24-1; never given twice
 """
+
+from typing import Final, Self
 
 import msgspec
 
 from panloom.values import MacAddress
 
-LOCAL_UNICAST = 0x02  # IEEE 802-2014 section 8.2: U/L bit set, I/G bit clear
-MAX_SERIAL = (1 << 16) - 1
-MAX_COUNTER = (1 << 24) - 1
+LAST_SERIAL: Final = (1 << 16) - 1
+LAST_COUNTER: Final = (1 << 24) - 1
+
+_LOCAL_INDIVIDUAL: Final = 0x02
 
 
-class VirtualMac(msgspec.Struct, frozen=True):
-    """The fields of a virtual MAC."""
+class VirtualMac(msgspec.Struct, frozen=True, gc=False):
+    """The three fields of a virtual MAC address; the first is always 02."""
 
     serial: int
     counter: int
 
     def to_mac(self) -> MacAddress:
-        """Return the address; ValueError if a field is out of range (the counter: after 16 million addresses)."""
-        if not 0 <= self.serial <= MAX_SERIAL:
-            raise ValueError(f"a control node's serial is 0 … {MAX_SERIAL}, not {self.serial}")
-        if not 0 < self.counter <= MAX_COUNTER:
-            raise ValueError(f"the counter of virtual MACs is 1 … {MAX_COUNTER}, not {self.counter}")
-        return MacAddress(LOCAL_UNICAST << 40 | self.serial << 24 | self.counter)
+        """Return the address; ``ValueError`` if a field is too large, as the counter is when the sequence is used up."""
+        if not 0 <= self.serial <= LAST_SERIAL:
+            raise ValueError(f"the serial of a control node is 0 … {LAST_SERIAL}, not {self.serial}")
+        if not 0 <= self.counter <= LAST_COUNTER:
+            raise ValueError(
+                f"serial {self.serial} has given all its {LAST_COUNTER} virtual MACs; give the control node a new serial"
+            )
+        return MacAddress(_LOCAL_INDIVIDUAL << 40 | self.serial << 24 | self.counter)
 
     @classmethod
-    def of(cls, mac: MacAddress) -> "VirtualMac":
-        """Read the fields back; ValueError if the address is not one that a control node gives."""
-        if mac.number >> 40 != LOCAL_UNICAST:
-            raise ValueError(f"{mac} is no virtual MAC: its first octet is not 02")
-        return cls(serial=mac.number >> 24 & MAX_SERIAL, counter=mac.number & MAX_COUNTER)
+    def from_mac(cls, mac: MacAddress) -> Self:
+        """Return the fields of an address; ``ValueError`` if no control node can have defined it."""
+        if mac.number >> 40 != _LOCAL_INDIVIDUAL:
+            raise ValueError(f"{mac} is no virtual MAC; those begin with {_LOCAL_INDIVIDUAL:02x}")
+        return cls(mac.number >> 24 & LAST_SERIAL, mac.number & LAST_COUNTER)
