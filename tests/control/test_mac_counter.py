@@ -54,6 +54,22 @@ def test_cap_105_a_counter_killed_between_store_and_use_never_repeats(tmp_path, 
     run(main())
 
 
+@pytest.mark.parametrize(("moment", "next_count"), [("--die-before-commit", 3), ("--die-before-use", 4)])
+def test_cap_105_a_count_made_durable_but_never_used_is_a_gap(tmp_path, moment, next_count):
+    command = [sys.executable, ALLOCATOR, tmp_path / "state.sqlite", moment, "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout.split() == [str(VirtualMac(SERIAL, n).to_mac()) for n in (1, 2)]
+
+    async def main():
+        store = await SqliteStore.open(tmp_path / "state.sqlite")
+        mac = await MacCounter(store).allocate(SERIAL)
+        await store.close()
+        assert VirtualMac.from_mac(mac).counter == next_count
+
+    run(main())
+
+
 def test_cap_105_two_control_nodes_with_one_store_never_collide():
     async def main():
         store = DictStore()

@@ -28,13 +28,11 @@ class VirtualMac(msgspec.Struct, frozen=True, gc=False):
     counter: int
 
     def to_mac(self) -> MacAddress:
-        """Return the address; ``ValueError`` if a field is too large, as the counter is when the sequence is used up."""
+        """Return the address; ``ValueError`` if a field is too large, as the counter is at the sequence's end."""
         if not 0 <= self.serial <= LAST_SERIAL:
             raise ValueError(f"the serial of a control node is 0 … {LAST_SERIAL}, not {self.serial}")
         if not 0 <= self.counter <= LAST_COUNTER:
-            raise ValueError(
-                f"serial {self.serial} has given all its {LAST_COUNTER} virtual MACs; give the control node a new serial"
-            )
+            raise ValueError(f"serial {self.serial} has given all its {LAST_COUNTER} virtual MACs; set a new serial")
         return MacAddress(_LOCAL_INDIVIDUAL << 40 | self.serial << 24 | self.counter)
 
     @classmethod
