@@ -24,5 +24,8 @@ def command(client: Client, files: tuple[str, ...], *, prune: bool) -> int:
         return 0
     changes.show(done)
     emit(f"Applied: {changes.summary(done, 'done')}.")
-    suggest("Watch it", "panloom get servers --watch")
+    if done["boots"] or done["reboots"] or done["stops"]:
+        suggest("Watch it", "panloom get servers --watch")
+    else:
+        suggest("See how the platform is", "panloom status")
     return 0

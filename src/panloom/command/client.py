@@ -15,6 +15,7 @@ _KINDS: dict[str, type[PanloomError]] = {
     "refused": RefusedError,
     "unavailable": UnavailableError,
     "kernel": UnavailableError,
+    "internal": UnavailableError,
 }
 
 
@@ -83,7 +84,9 @@ def _error(answer: Any) -> PanloomError:  # noqa: ANN401 -- JSON
     errors = answer.get("errors", []) if isinstance(answer, dict) else []
     if not errors:
         return UnavailableError(f"the control process failed: {answer}")
-    kind = errors[0]["kind"]
+    kind, where, why = errors[0]["kind"], errors[0]["where"], errors[0]["why"]
     if kind in _KINDS:
-        return _KINDS[kind](errors[0]["why"])
+        return _KINDS[kind](why)
+    if kind != "config":
+        return ConfigError(where, why)
     return ConfigErrors(ConfigError(error["where"], error["why"]) for error in errors)

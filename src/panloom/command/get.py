@@ -1,12 +1,13 @@
 """``panloom get``: list the resources of a kind."""
 
+import sys
 from typing import Any
 
 import click
 
 from panloom.command.client import Client
 from panloom.command.columns import Kind, kind_of, table
-from panloom.command.output import emit_data, emit_table, is_coloured, output_option, say, suggest
+from panloom.command.output import emit_data, emit_table, output_option, say, suggest
 
 _REFRESH_SECONDS = 2
 _NEXT = {
@@ -32,7 +33,7 @@ def command(client: Client, kind: str, form: str, *, watch: bool) -> int:
     rows = _rows(client, found)
     _show(found, rows, form)
     if watch:
-        _watch(client, found, form)
+        _watch(client, found, form, rows)
     if form in ("table", "wide"):
         _suggest(found, rows)
     return 0
@@ -67,16 +68,15 @@ def _suggest(kind: Kind, rows: Any) -> None:  # noqa: ANN401 -- JSON
         suggest("See how the platform is", "panloom status")
 
 
-def _watch(client: Client, kind: Kind, form: str) -> None:
+def _watch(client: Client, kind: Kind, form: str, shown: Any) -> None:  # noqa: ANN401 -- JSON
     """Show the rows again after each event, and now and then for what ages; on a terminal in the same place."""
     events = client.get("events")["events"]
     number = events[-1]["number"] if events else 0
-    shown = None
     while True:
         news = client.get("events", after=number, wait=_REFRESH_SECONDS)["events"]
         number = news[-1]["number"] if news else number
         rows = _rows(client, kind)
-        if is_coloured():
+        if sys.stdout.isatty():
             click.clear()
         elif rows == shown:
             continue

@@ -33,7 +33,9 @@ def command(client: Client, kind: str, name: str, form: str) -> int:
     emit(click.style(f"{found.name} {name}", bold=True) + (f"   {row['state']}" if row.get("state") else ""))
     boot = row.get("boot")
     lines = [
-        (key, text) for key, value in row.items() if key not in ("boot", "state") and (text := _value(key, value, row))
+        (_key(key), text)
+        for key, value in row.items()
+        if key not in ("boot", "name", "state") and (text := _value(key, value, row))
     ]
     emit_table((), lines, indent="  ")
     if isinstance(boot, Mapping):
@@ -64,6 +66,10 @@ def _show_boot(boot: Mapping[str, Any]) -> None:
         emit(f"     {ended}")
 
 
+def _key(key: str) -> str:
+    return key.removesuffix("_octets").removesuffix("_seconds").replace("_", " ")
+
+
 def _value(key: str, value: Any, row: Mapping[str, Any]) -> str:  # noqa: ANN401 -- JSON
     """Return a value as people read it, nothing for what is not set or stands in another line."""
     match value:
@@ -77,10 +83,14 @@ def _value(key: str, value: Any, row: Mapping[str, Any]) -> str:  # noqa: ANN401
             return ""
         case int() if key.endswith("octets"):
             return format_size(value)
+        case int() | float() if key.endswith("_seconds"):
+            return f"{value:g} s"
         case int() | float() if key in ("since", "at"):
             return f"{at_clock(value)} ({age(_now() - value)} ago)"
         case Mapping():
-            return ", ".join(f"{inner} {_value(inner, item, row)}" for inner, item in value.items() if item is not None)
+            return ", ".join(
+                f"{_key(inner)} {_value(inner, item, row)}" for inner, item in value.items() if item is not None
+            )
         case list():
             return "; ".join(_value("", item, row) for item in value)
     return str(value)

@@ -147,6 +147,7 @@ def create(control: Control) -> FastAPI:
     app = FastAPI(title="Panloom", version="1", docs_url=None, redoc_url=None)
     app.add_middleware(BoundedBody)
     app.add_exception_handler(PanloomError, _panloom_error)
+    app.add_exception_handler(Exception, _bug)
     app.add_exception_handler(RequestValidationError, _malformed_request)
     app.add_exception_handler(HTTPException, _http_error)
     _add_documents(app, control)
@@ -260,6 +261,12 @@ async def _panloom_error(request: Request, error: Exception) -> JSONResponse:
     if status >= 500:
         _log.warning("request=%s %s failed=%s why=%r", request.method, request.url.path, kind, str(error))
     return _errors(status, [(kind, "", str(error))])
+
+
+async def _bug(request: Request, error: Exception) -> JSONResponse:
+    """Answer for what nobody foresaw; the server's own guard logs the traceback."""
+    why = f"the control process failed at {request.method} {request.url.path} ({type(error).__name__}); see its log"
+    return _errors(500, [("internal", "", why)])
 
 
 async def _malformed_request(_request: Request, error: Exception) -> JSONResponse:

@@ -178,7 +178,9 @@ class Documents:
         volumes, refusals = planning.volumes(stored.resources, whole)
         for refusal in refusals:
             source = loaded.sources.get(refusal.key)
-            findings.add(source.place(*refusal.steps) if source else None, refusal.why, where=refusal.key)
+            place = source.place(*refusal.steps) if source else None
+            if place is None or not findings.has_at(place):
+                findings.add(place, refusal.why, where=refusal.key)
         findings.raise_if_any()
         want = {**loaded.resources, **volumes}
         plan = planning.changes(stored.resources, want, absent=gone, preview=await self._preview())

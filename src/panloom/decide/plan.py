@@ -209,8 +209,8 @@ def result(have: Mapping[str, Resource], plan: Plan, *, prune: bool) -> dict[str
     return after
 
 
-def describe(resource: Resource) -> str:
-    """Return one line on what it is, without its name."""
+def describe(resource: Resource, image: str = "") -> str:
+    """Return one line on what it is, without its name; ``image`` is the version that a server's disk is a clone of."""
     match resource:
         case Platform():
             return f"{resource.storage.interface} {resource.storage.address}, auth {resource.auth}"
@@ -222,7 +222,7 @@ def describe(resource: Resource) -> str:
             return str(resource.subnet)
         case Server():
             addresses = [str(nic.address or f"one of lan {nic.lan}") for nic in resource.nics]
-            return ", ".join([f"image {resource.image}", *addresses])
+            return ", ".join([f"image {image or resource.image}", *addresses])
         case Volume():
             size = format_size(resource.size_octets) if resource.size_octets else "as large as it"
             return f"clone of {resource.image}, {size}"
@@ -233,7 +233,9 @@ def _upsert(before: Resource | None, after: Resource, want: Mapping[str, Resourc
     implied = isinstance(after, Volume) and f"/want/server/{after.label}" in want
     if before is None:
         effect = Effect.BOOTS if isinstance(after, Server) else Effect.NONE
-        return Change(mark=Mark.ADD, key=after.key, after=after, detail=describe(after), effect=effect, implied=implied)
+        disk = want.get(f"/want/volume/{after.label}") if isinstance(after, Server) else None
+        detail = describe(after, disk.image if isinstance(disk, Volume) else "")
+        return Change(mark=Mark.ADD, key=after.key, after=after, detail=detail, effect=effect, implied=implied)
     fields = tuple(_fields("", before.model_dump(mode="json"), after.model_dump(mode="json")))
     reboots = isinstance(before, Server) and isinstance(after, Server) and before.nics != after.nics
     return Change(

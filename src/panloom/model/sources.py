@@ -95,6 +95,10 @@ class Findings:
             for other, _, _ in self._found
         )
 
+    def has_at(self, place: Place) -> bool:
+        """Whether something is wrong at that very place already."""
+        return any(other == place for other, _, _ in self._found)
+
     def errors(self) -> tuple[ConfigError, ...]:
         """Return them in the order of the text; those without a place come last."""
         ordered = sorted(self._found, key=lambda found: (found[0] is None, found[0] or _NOWHERE))
