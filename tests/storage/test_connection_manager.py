@@ -235,6 +235,14 @@ def test_another_initiator_of_the_same_epoch_ends_the_first(storage):
         write(first)
 
 
+def test_a_new_epoch_ends_the_sessions_of_the_old_one(storage):
+    storage.manager.export(export(1))
+    connection, _ = storage.login(N1)
+    storage.manager.export(export(2))
+    assert connection.shut.is_set()
+    assert storage.manager.status().sessions == ()
+
+
 def test_exporting_the_same_again_disturbs_nobody(storage):
     storage.manager.export(export(1))
     connection, admission = storage.login(N1)

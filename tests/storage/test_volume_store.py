@@ -144,7 +144,11 @@ def test_a_deleted_volume_is_gone_for_those_who_have_it(store):
 
 
 def test_one_process_at_a_time(store, tmp_path):
-    take = "import sys, pathlib; from panloom.storage.volume_store import VolumeStore; VolumeStore(pathlib.Path(sys.argv[1]))"
+    take = (
+        "import sys, pathlib\n"
+        "from panloom.storage.volume_store import VolumeStore\n"
+        "VolumeStore(pathlib.Path(sys.argv[1]))"
+    )
     second = subprocess.run(
         [sys.executable, "-c", take, tmp_path / "store"], capture_output=True, text=True, check=False
     )

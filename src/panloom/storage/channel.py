@@ -21,6 +21,7 @@ from panloom.storage.volume_store import VolumeStore
 
 EVENTS_KEPT = 10_000  # a watcher that is further behind is disconnected, and starts again from the status
 
+_LOGGED_ELSEWHERE = ("login", "refused", "logout")  # by the Remote Transport, which knows more of them
 _INTERNAL = calls.Error("unavailable", "a fault of the storage process; see its log")
 _UCRED = struct.Struct("iII")  # pid, uid, gid (unix(7))
 
@@ -36,10 +37,8 @@ class Events:
 
     def report(self, event: calls.Event) -> None:
         """Log an event and pass it on; never blocks."""
-        log.info(
-            "event=%s target=%s initiator=%s session=%s peer=%s why=%r",
-            event.event, event.target, event.initiator, event.session, event.peer, event.why,
-        )  # fmt: skip
+        if event.event not in _LOGGED_ELSEWHERE:
+            log.info("event=%s session=%s target=%s why=%r", event.event, event.session, event.target, event.why)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._publish, event)
 

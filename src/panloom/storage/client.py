@@ -28,9 +28,7 @@ class StorageClient:
         self._path = path
         self._ids = itertools.count(1)
         self._connecting = asyncio.Lock()
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._waiting: dict[int, asyncio.Future[calls.Answer]] = {}
+        self._link: _Link | None = None
 
     async def import_image(self, name: str, source: Path) -> calls.ImageFacts:
         """Copy a file in as the image ``web@1``; ConflictError if that name has other content."""
@@ -89,31 +87,18 @@ class StorageClient:
 
     async def close(self) -> None:
         """Close the connection; calls that wait get UnavailableError."""
-        if self._writer:
-            self._writer.close()
-        if self._reading:
-            await self._reading
+        if self._link:
+            await self._link.close()
 
     async def _call(self, call: calls.Call, kind: type[Result]) -> Result:
-        writer = await self._connected()
-        future: asyncio.Future[calls.Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[call.id] = future
+        async with self._connecting:
+            if self._link is None or self._link.ended:
+                self._link = _Link(*await self._open())
         try:
-            writer.write(_line(call))
-            await writer.drain()
-            answer = await future
+            answer = await self._link.ask(call)
         except ConnectionError as error:
             raise self._unavailable() from error
-        finally:
-            self._waiting.pop(call.id, None)
         return _result(answer, kind)
-
-    async def _connected(self) -> asyncio.StreamWriter:
-        async with self._connecting:
-            if self._writer is None or self._reading is None or self._reading.done():
-                reader, self._writer = await self._open()
-                self._reading = asyncio.create_task(self._read(reader, self._writer))
-            return self._writer
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
@@ -121,20 +106,51 @@ class StorageClient:
         except OSError as error:
             raise self._unavailable() from error
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _unavailable(self) -> UnavailableError:
+        return UnavailableError(f"the storage process does not answer at {self._path}; is it running?")
+
+
+class _Link:
+    """One connection, and the calls that wait for an answer over it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.ended = False
+        self._reader = reader
+        self._writer = writer
+        self._waiting: dict[int, asyncio.Future[calls.Answer]] = {}
+        self._reading = asyncio.create_task(self._read())
+
+    async def ask(self, call: calls.Call) -> calls.Answer:
+        """Send a call and return its answer; ConnectionError when the connection ends before."""
+        future: asyncio.Future[calls.Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[call.id] = future
+        try:
+            self._writer.write(_line(call))
+            await self._writer.drain()
+            return await future
+        except ConnectionError:
+            self.ended = True
+            raise
+        finally:
+            self._waiting.pop(call.id, None)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+        await self._reading
+
+    async def _read(self) -> None:
         with suppress(ConnectionError):
             while True:
-                answer = msgspec.json.decode(await _read_line(reader), type=calls.Answer)
-                future = self._waiting.pop(answer.id or 0, None)
+                answer = msgspec.json.decode(await _read_line(self._reader), type=calls.Answer)
+                future = self._waiting.get(answer.id or 0)
                 if future and not future.done():
                     future.set_result(answer)
-        writer.close()
+        self.ended = True
+        self._writer.close()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionResetError())
-
-    def _unavailable(self) -> UnavailableError:
-        return UnavailableError(f"the storage process does not answer at {self._path}; is it running?")
 
 
 def _line(call: calls.Call) -> bytes:
