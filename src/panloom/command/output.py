@@ -67,7 +67,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return what was probably meant, or everything there is."""
     names = list(known)
     close = get_close_matches(word, names, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(names)}"
+    return f"did you mean `{close[0]}`?" if close else f"there are {', '.join(names)}"
 
 
 def counted(number: int, one: str, many: str = "") -> str:

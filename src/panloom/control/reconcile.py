@@ -134,7 +134,9 @@ class Reconciler:
             wishes = [wish_of(server, 0.0) for server in servers]
             placed = place(wishes, machines)
             return {
-                wish.server: f"{placed[wish.server]} (free, fits)" if wish.server in placed else why_not(wish, machines)
+                wish.server: f"boots on {placed[wish.server]} (free, fits)"
+                if wish.server in placed
+                else f"waits: {why_not(wish, machines)}"
                 for wish in wishes
             }
 

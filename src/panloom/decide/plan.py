@@ -186,12 +186,12 @@ def changes(
     booting = tuple(
         change.after
         for change in found
-        if change.effect in (Effect.BOOTS, Effect.REBOOTS) and isinstance(change.after, Server)
+        if change.effect is Effect.BOOTS and isinstance(change.after, Server)
     )
     lines = preview(after, booting) if booting else {}
     placed = [
-        msgspec.structs.replace(change, note=lines.get(change.resource.label) or change.note)
-        if change.effect is not Effect.NONE
+        msgspec.structs.replace(change, note=lines.get(change.resource.label, ""))
+        if change.effect is Effect.BOOTS
         else change
         for change in found
     ]

@@ -62,7 +62,7 @@ class _Whole:
         platform = next(self._all(Platform), None)
         self._check_unique(Node, ("mac",), lambda node: node.mac)
         self._check_unique(Node, ("address",), lambda node: node.address)
-        self._check_unique(Node, ("port",), lambda node: node.port)
+        self._check_unique(Node, ("port",), lambda node: node.port or node.key)  # one adopted by itself may have none
         for node in self._all(Node):
             if node.mac.is_multicast or node.mac.number == 0:
                 self._add(node, ("mac",), f"{node.mac} is no machine's own address; read it from its label or firmware")
@@ -177,9 +177,11 @@ class _Whole:
                 self._add_taken(resource, steps, str(value(resource)), other)
 
     def _add_taken(self, owner: Resource, steps: tuple[Step, ...], value: str, other: Resource) -> None:
-        """Blame what this reading brought: of two that clash it is the later one, or the only one."""
+        """Blame what this reading brought: of two that clash the later one, or the only one, or neither."""
         if owner.key not in self._loaded.sources:
             owner, other = other, owner
+        if owner.key not in self._loaded.sources:
+            return
         source = self._loaded.sources.get(other.key)
         place = source.place(*steps) if source else None
         stands = f" ({place.file}:{place.at.line}:{place.at.column})" if place else ""

@@ -4,6 +4,7 @@ A finding is kept with its place until all are known; then they leave in the ord
 node set makes the same mistake once for each of its members.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from panloom.errors import ConfigError, ConfigErrors
 from panloom.model.tree import Entry, Mapping, Position, Scalar, Sequence, Tree
 
 Step = str | int
+_STEP_END = re.compile(r"[.\[]")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,7 +41,10 @@ class Source:
 
     def inside(self, entry: Entry) -> "Source":
         """Return the part below one key."""
-        return Source(self.file, self.order, entry.value, _join(self.path, entry.written))
+        value = entry.value
+        if isinstance(value, Scalar) and value.text is None:
+            value = Scalar(None, entry.at)
+        return Source(self.file, self.order, value, _join(self.path, entry.written))
 
     def place(self, *steps: Step, missing: str = "") -> Place:
         """Return where the value at the end of ``steps`` stands, or the last step that exists.
@@ -79,6 +84,7 @@ class Findings:
 
     def __init__(self) -> None:
         self._found: dict[tuple[Place | None, str, str], ConfigError] = {}
+        self._around: set[tuple[int, str]] = set()  # file and path of everything that holds a finding
 
     def __len__(self) -> int:
         return len(self._found)
@@ -86,14 +92,13 @@ class Findings:
     def add(self, place: Place | None, why: str, *, where: str = "") -> None:
         """Note one; ``place`` None for what no file of this reading holds, which ``where`` then names."""
         shown = str(place) if place else where
+        if place:
+            self._around |= {(place.order, place.path[: end.start()]) for end in _STEP_END.finditer(place.path)}
         self._found.setdefault((place, shown, why), ConfigError(shown, why))
 
     def has_inside(self, place: Place) -> bool:
         """Whether something inside that place is wrong already: what it seems to lack may be misspelt."""
-        return any(
-            other and other.order == place.order and other.path.startswith((f"{place.path}.", f"{place.path}["))
-            for other, _, _ in self._found
-        )
+        return (place.order, place.path) in self._around
 
     def has_at(self, place: Place) -> bool:
         """Whether something is wrong at that very place already."""
@@ -128,7 +133,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean `{close}`?"
     shown = ", ".join(names[:12]) + (" …" if len(names) > 12 else "")
-    return f"there is {shown}" if names else "there is none yet"
+    return f"there {'is' if len(names) == 1 else 'are'} {shown}" if names else "there is none yet"
 
 
 def _join(path: str, key: str) -> str:

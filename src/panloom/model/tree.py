@@ -152,7 +152,7 @@ class _Fold:
                 return self._add(*self._anchors[event.anchor], at)
             case yaml.ScalarEvent():
                 _refuse_tag(event)
-                null = event.style is None and _NULL.match(event.value)
+                null = event.implicit[0] and _NULL.match(event.value)  # implicit[0]: plain, not quoted
                 scalar = Scalar(None if null else event.value, at)
                 if event.anchor:
                     self._anchors[event.anchor] = scalar, 1
