@@ -10,7 +10,7 @@ A driver raises ``UnavailableError`` when it cannot say that the act was done.  
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -65,29 +65,30 @@ class SocketDriver:
         return await self._act("status")
 
     async def _act(self, action: str) -> bool:
-        request = {"id": 1, "call": "power", "node": self.name, "action": action}
-        answer = await self._ask(request)
+        answer = await call(self.path, {"call": "power", "node": self.name, "action": action})
         power = answer.get("power")
         if power not in ("on", "off"):
             raise UnavailableError(f"{self.path}: no power state in the answer for {self.name}")
         return bool(power == "on")
 
-    async def _ask(self, request: dict[str, object]) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                reader, writer = await asyncio.open_unix_connection(self.path)
-                try:
-                    writer.write(msgspec.json.encode(request) + b"\n")
-                    answer = msgspec.json.decode(await reader.readline())
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise UnavailableError(f"the power supervisor at {self.path} does not answer: {error!r}") from error
-        if not isinstance(answer, dict) or not isinstance(answer.get("ok"), dict):
-            why = answer.get("error") if isinstance(answer, dict) else answer
-            raise UnavailableError(f"{self.name}: {request['action']} failed: {why}")
-        ok: dict[str, Any] = answer["ok"]
-        return ok
+
+async def call(path: str, request: Mapping[str, object]) -> Mapping[str, Any]:
+    """Ask a supervisor and return its answer's ``ok``; UnavailableError with its reason, or when it does not answer."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                writer.write(msgspec.json.encode({"id": 1, **request}) + b"\n")
+                answer = msgspec.json.decode(await reader.readline())
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, msgspec.DecodeError) as error:
+        raise UnavailableError(f"the power supervisor at {path} does not answer: {error!r}") from error
+    ok = answer.get("ok") if isinstance(answer, dict) else None
+    if not isinstance(ok, dict):
+        why = answer.get("error") if isinstance(answer, dict) else answer
+        raise UnavailableError(f"{request.get('node')}: {request.get('action')} failed: {why}")
+    return ok
 
 
 async def watch_power(path: str, changed: Callable[[str, bool, float], None]) -> None:

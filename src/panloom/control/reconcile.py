@@ -131,7 +131,7 @@ class Reconciler:
         def where(wanted: Mapping[str, resources.Resource], servers: tuple[Server, ...]) -> Mapping[str, str]:
             nodes = [node for node in wanted.values() if isinstance(node, Node)]
             machines = [self._machine(node, world) for node in nodes]
-            wishes = [wish_of(server, 0.0) for server in servers]
+            wishes = [wish_of(server, world.server_records.get(server.label)) for server in servers]
             placed = place(wishes, machines)
             return {
                 wish.server: f"boots on {placed[wish.server]} (free, fits)"
@@ -218,7 +218,7 @@ class Reconciler:
             for name, record in world.server_records.items()
             if record.phase is Phase.WAITING and name in world.all(Server)
         }
-        wishes = [wish_of(world.all(Server)[name], record.since) for name, record in waiting.items()]
+        wishes = [wish_of(world.all(Server)[name], record) for name, record in waiting.items()]
         machines = [self._machine(node, world) for node in world.all(Node).values()]
         placed = place(wishes, machines)
         for name, node in placed.items():
@@ -322,14 +322,17 @@ def free_address(world: World) -> IPv4Address:
     raise ConflictError(f"no address of {storage.subnet} is free for another node")
 
 
-def wish_of(server: Server, waiting_since: float) -> Wish:
-    """Return what a server asks of a machine."""
+def wish_of(server: Server, record: ServerRecord | None) -> Wish:
+    """Return what a server asks of a machine: another than one that failed it, the same after a restart."""
+    left = record.left if record else None
+    avoid = left if record and record.left_for_good else None
     return Wish(
         server=server.label,
         memory_octets=server.needs.memory_octets,
-        prefer=server.node,
+        prefer=server.node if server.node not in (None, avoid) else None if avoid else left,
+        avoid=avoid,
         fence_needs_power=server.failover.fence == "power",
-        waiting_since=waiting_since,
+        waiting_since=record.since if record else 0.0,
     )
 
 

@@ -64,4 +64,6 @@ def finish(record: ServerRecord, *, wall: float) -> ServerRecord:
         started=False,
         boot_attempts=0,
         moves=record.moves + (0 if record.fence.restart else 1),
+        left=record.fence.node,
+        left_for_good=not record.fence.restart,
     )

@@ -85,6 +85,8 @@ class ServerRecord(msgspec.Struct, frozen=True):
     personality: str = ""  # digest of what the node was booted with
     fence: Fence | None = None
     moves: int = 0
+    left: str | None = None  # the node it was fenced from last
+    left_for_good: bool = False  # that node is the last choice for it, not the first
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

@@ -1,0 +1,93 @@
+"""What a lab's chassis is: machines, their cables, the bridge they end at, and the documents that declare it all.
+
+              lab0  10.77.0.1/24 (storage), 10.1.0.254/24 (a visitor of the servers' LAN)
+   ┌───────────┼───────────┐
+   n1          n2          n3            ports of the bridge: tap devices
+┌──┴──┐     ┌──┴──┐     ┌──┴──┐
+│ n1  │     │ n2  │     │ n3  │          diskless machines, a virtio NIC each
+└─────┘     └─────┘     └─────┘
+"""
+
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from panloom.fabric.links import Address, Bridge, Link, Tap
+from panloom.lab.qemu import Machine
+
+BRIDGE = "lab0"
+STORAGE = IPv4Interface("10.77.0.1/24")
+VISITOR = IPv4Interface("10.1.0.254/24")
+DISCOVERY = "10.77.0.200-10.77.0.239"
+BOOT_TIMEOUT = "30s"
+MEMORY_OCTETS = 192 << 20
+
+
+class Chassis(msgspec.Struct, frozen=True):
+    """Machines and the network between them and the control node."""
+
+    machines: tuple[Machine, ...]
+    bridge: str = BRIDGE
+    storage: str = str(STORAGE)
+    visitor: str = str(VISITOR)
+
+    @classmethod
+    def of(cls, *, nodes: int) -> "Chassis":
+        """Return a chassis of machines n1, n2, …, each with a port of its own name."""
+        return cls(
+            tuple(
+                Machine(name=f"n{i}", mac=f"52:54:00:77:00:{i:02x}", tap=f"n{i}", memory_octets=MEMORY_OCTETS)
+                for i in range(1, nodes + 1)
+            )
+        )
+
+    @property
+    def address(self) -> str:
+        """The control node's storage address."""
+        return str(IPv4Interface(self.storage).ip)
+
+    def links(self) -> tuple[Link, ...]:
+        """Return the interfaces that the chassis is made of."""
+        return (
+            Bridge(self.bridge),
+            *(Tap(machine.tap, self.bridge) for machine in self.machines),
+            Address(self.bridge, IPv4Interface(self.storage)),
+            Address(self.bridge, IPv4Interface(self.visitor)),
+        )
+
+    def link_names(self) -> tuple[str, ...]:
+        """Return the names of those interfaces: what the supervisor may change, and nothing else."""
+        return (self.bridge, *(machine.tap for machine in self.machines))
+
+
+def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
+    """Return the documents that declare the chassis: a platform, its nodes, and the image ``web@1``."""
+    storage = IPv4Interface(chassis.storage)
+    platform = {
+        "kind": "Platform",
+        "name": "lab",
+        "storage": {
+            "interface": chassis.bridge,
+            "address": str(storage.ip),
+            "subnet": str(storage.network),
+            "discovery": DISCOVERY,
+        },
+        "boot_timeout": BOOT_TIMEOUT,
+    }
+    nodes = [
+        {
+            "kind": "Node",
+            "name": machine.name,
+            "mac": machine.mac,
+            "address": str(storage.network[10 + number]),
+            "port": machine.tap,
+            "memory": f"{machine.memory_octets >> 20}MiB",
+            "power": {"driver": "socket", "path": str(power_socket), "name": machine.name},
+        }
+        for number, machine in enumerate(chassis.machines, start=1)
+    ]
+    golden = {"kind": "Image", "name": "web", "version": 1, "source": str(image)}
+    written = [{"apiVersion": "panloom/v1"} | document for document in (platform, *nodes, golden)]
+    return str(yaml.safe_dump_all(written, sort_keys=False))
