@@ -19,7 +19,7 @@ from panloom.wire.scsi_cdb import BlockCommand, Operation
 VENDOR = "PANLOOM"
 REVISION = "1"
 
-MAX_UNMAP_BLOCKS = 1 << 22  # 2 GiB of 512-octet blocks in one UNMAP
+MAX_UNMAP_BLOCKS = 1 << 20  # 512 MiB in one UNMAP
 MAX_UNMAP_DESCRIPTORS = 256
 MAX_WRITE_SAME_BLOCKS = 0xFFFF  # as many as WRITE SAME(10) can ask for
 UNMAP_GRANULARITY_BLOCKS = 8  # what volumes give back at once: 4 KiB
