@@ -4,7 +4,7 @@ One function per kind, each noting everything it finds.  A reference to somethin
 suspect) is not blamed: its own mistake is already noted.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
@@ -42,6 +42,7 @@ class _Whole:
         self._resources = resources
         self._ordered = sorted(resources.values(), key=lambda resource: resource.key in loaded.sources)
         self._loaded = loaded
+        self._hints: dict[str, str] = {}
         self._findings = findings
         self._images = {image.name for image in self._all(Image)}
 
@@ -106,15 +107,19 @@ class _Whole:
     def check_volumes(self) -> None:
         for volume in self._all(Volume):
             self._check_image(volume)
-            if volume.key in self._loaded.sources:
-                self._check_pan(volume)
+            if volume.key not in self._loaded.sources:
+                continue
+            self._check_pan(volume)
+            if f"/want/server/{volume.label}" in self._resources:
+                why = f"is the disk of server {volume.label}; write its `disk: {{size: …}}` there, and no volume"
+                self._add(volume, ("name",), why)
 
     def _check_nic(self, server: Server, index: int) -> None:
         nic = server.nics[index]
         key = f"/want/lan/{server.pan}/{nic.lan}"
         lan = self._resources.get(key)
         if not isinstance(lan, VirtualLan):
-            known = [lan.name for lan in self._all(VirtualLan) if lan.pan == server.pan]
+            known = (lan.name for lan in self._all(VirtualLan) if lan.pan == server.pan)
             self._add_unknown(server, ("nics", index, "lan"), key, f"PAN {server.pan} has no lan {nic.lan!r}", known)
         elif nic.address is None:
             if lan.range is None and lan.key not in self._loaded.suspects:
@@ -146,7 +151,7 @@ class _Whole:
             return
         node = self._resources.get(f"/want/node/{server.node}")
         if not isinstance(node, Node):
-            known = [node.name for node in self._all(Node)]
+            known = (node.name for node in self._all(Node))
             self._add_unknown(
                 server, ("node",), f"/want/node/{server.node}", f"there is no node {server.node!r}", known
             )
@@ -157,7 +162,7 @@ class _Whole:
     def _check_pan(self, member: VirtualLan | Server | Volume) -> None:
         key = f"/want/pan/{member.pan}"
         if key not in self._resources:
-            known = [pan.name for pan in self._all(Pan)]
+            known = (pan.name for pan in self._all(Pan))
             self._add_unknown(member, ("pan",), key, f"there is no PAN {member.pan!r}", known)
 
     def _check_host(
@@ -189,10 +194,13 @@ class _Whole:
         hint = "; in a node set give each its own, like [1-2]" if place and own and own.place(*steps) == place else ""
         self._add(owner, steps, f"{value} is taken by {other.kind} {other.label}{stands}{hint}")
 
-    def _add_unknown(self, owner: Resource, steps: tuple[Step, ...], key: str, why: str, known: list[str]) -> None:
+    def _add_unknown(self, owner: Resource, steps: tuple[Step, ...], key: str, why: str, known: Iterable[str]) -> None:
+        """Blame a reference to nothing; ``known`` is read once for each ``why``: a node set may ask often."""
         if self._loaded.incomplete or any(suspect.startswith(key) for suspect in self._loaded.suspects):
             return
-        self._add(owner, steps, f"{why}; {did_you_mean(key.rpartition('/')[2].rstrip('@'), known)}")
+        if why not in self._hints:
+            self._hints[why] = did_you_mean(key.rpartition("/")[2].rstrip("@"), known)
+        self._add(owner, steps, f"{why}; {self._hints[why]}")
 
     def _add(self, owner: Resource, steps: tuple[Step, ...], why: str) -> None:
         source = self._loaded.sources.get(owner.key)
