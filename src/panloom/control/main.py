@@ -29,7 +29,7 @@ from panloom.control.node import ControlNode
 from panloom.control.observer import Observer
 from panloom.control.reconcile import Reconciler
 from panloom.errors import PanloomError
-from panloom.fabric.notify import sd_notify
+from panloom.notify import sd_notify
 from panloom.state.sqlite import SqliteStore
 from panloom.storage.client import StorageClient
 

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from panloom.errors import PanloomError, UnavailableError
+from panloom.notify import sd_notify
 from panloom.storage.channel import Channel, Events
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import ExportsFile
@@ -67,10 +68,12 @@ async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, in
     channel = Channel(store, manager, events)
     await channel.start(socket_path)
     log.info("started=yes directory=%s socket=%s", directory, socket_path)
+    sd_notify("READY=1")
     served = [asyncio.create_task(_serve_portal(portal, manager, stop)) for portal in portals]
     while not stop.is_set():
         manager.look()
         await _pause(stop, LOOK_SECONDS)
+    sd_notify("STOPPING=1")
     await channel.stop()
     await asyncio.gather(*served)
     manager.shut_down()

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from panloom.fabric.notify import sd_notify
+from panloom.notify import sd_notify
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
