@@ -13,9 +13,11 @@ import asyncio
 import ctypes
 import itertools
 import os
+import socket
 import subprocess
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -66,6 +68,22 @@ class Namespace:
                 raise OSError(ctypes.get_errno(), "setns")
         finally:
             os.close(descriptor)
+
+    def socket(self, make: Callable[[], socket.socket]) -> socket.socket:
+        """Return the socket that ``make`` makes in here."""
+        made: Future[socket.socket] = Future()
+
+        def work() -> None:
+            try:
+                self.enter()
+                made.set_result(make())
+            except OSError as error:
+                made.set_exception(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return made.result()
 
     def end_processes(self) -> None:
         """Kill what ``start`` started and is still alive."""

@@ -25,5 +25,5 @@ class FileRoot:
         try:
             path = self._directory.joinpath(*parts).resolve(strict=True)
             return path if path.is_relative_to(self._directory) and path.is_file() else None
-        except (OSError, UnicodeEncodeError):
+        except (OSError, RuntimeError, UnicodeEncodeError):  # RuntimeError: a loop of links, before Python 3.13
             return None

@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
@@ -25,7 +24,7 @@ from panloom.wire.tftp import Error, ErrorCode
 _LARGEST_DATAGRAM = 2048
 _AT_A_TIME = 64
 _TRANSFERS = 512
-_TRANSFERS_OF_A_CLIENT = 8  # requests that vanish, or come with a forged source, cost no more than this
+_TRANSFERS_OF_A_CLIENT = 8  # its oldest makes room for one more: who vanishes, or forges a source, costs no more
 _Peer = tuple[str, int]
 _log = logging.getLogger("panloom.boot")
 
@@ -94,7 +93,6 @@ class TftpService:
         self._desk = desk
         self._requests: socket.socket | None = None
         self._serving: dict[_Peer, _Serving] = {}
-        self._of_client: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Listen; UnavailableError if the address is not there."""
@@ -110,7 +108,6 @@ class TftpService:
         for serving in self._serving.values():
             serving.close()
         self._serving.clear()
-        self._of_client.clear()
 
     def _readable(self, requests: socket.socket) -> None:
         for _ in range(_AT_A_TIME):
@@ -142,7 +139,11 @@ class TftpService:
             _log.info("tftp=refused peer=%s:%d why=%r", *peer, opened.text)
             return opened
         transfer, file = opened
-        if len(self._serving) >= _TRANSFERS or self._of_client[peer[0]] >= _TRANSFERS_OF_A_CLIENT:
+        mine = [other for other in self._serving if other[0] == peer[0]]
+        if len(mine) >= _TRANSFERS_OF_A_CLIENT:
+            self._serving[mine[0]].transfer.abandon("the client asked for more than it finished")
+            self._end(mine[0])
+        if len(self._serving) >= _TRANSFERS:
             _log.info("tftp=refused peer=%s:%d why=%r", *peer, "too many transfers")
             return Error(ErrorCode.NOT_DEFINED, "too many transfers")
         path = self._files.find(file.name)
@@ -160,7 +161,6 @@ class TftpService:
             os.close(descriptor)
             _log.info("tftp=refused peer=%s:%d why=%r", *peer, str(error))
             return Error(ErrorCode.NOT_DEFINED, "no port is free")
-        self._of_client[peer[0]] += 1
         self._serving[peer] = _Serving(transfer, sock, descriptor, lambda: self._end(peer))
         return None
 
@@ -174,9 +174,6 @@ class TftpService:
     def _end(self, peer: _Peer) -> None:
         serving = self._serving.pop(peer)
         serving.close()
-        self._of_client[peer[0]] -= 1
-        if not self._of_client[peer[0]]:
-            del self._of_client[peer[0]]
         for end in serving.transfer.events():
             _log.info(
                 "tftp=%s peer=%s:%d name=%r octets=%d why=%r",
