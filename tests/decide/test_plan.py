@@ -140,7 +140,7 @@ def test_a_new_server_boots_where_the_preview_says():
         ({"nics": []}, Effect.REBOOTS, "nics [front 10.1.0.11] → []"),
         ({"node": "n2"}, Effect.NONE, "node - → n2"),
         ({"needs": {"memory_octets": 1 << 30}}, Effect.NONE, "needs.memory 0 B → 1 GiB"),
-        ({"failover": {"within_seconds": 5}}, Effect.NONE, "failover.within 10.0 s → 5.0 s"),
+        ({"failover": {"within_seconds": 5}}, Effect.NONE, "failover.within 10 s → 5 s"),
     ],
 )
 def test_a_changed_server_boots_again_only_for_a_new_personality(fields, effect, detail):

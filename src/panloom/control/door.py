@@ -28,6 +28,7 @@ from panloom.errors import UnavailableError
 
 DEFAULT_PATH = Path("/run/panloom/panloom.sock")
 MODE = 0o660
+_BACKLOG = 128
 _UCRED = struct.Struct("iII")  # unix(7): pid, uid, gid
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; Python 3.13 does not name it
 _MAX_GROUPS_OCTETS = 1024  # what getsockopt(2) takes through Python: 256 groups
@@ -162,25 +163,28 @@ class _CheckedProtocol(H11Protocol):
 
 
 def _listen(path: Path, group: str | None) -> socket.socket:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
+    try:
+        gid = -1 if group is None else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise UnavailableError(f"{path}: there is no group {group}; add it: groupadd --system {group}") from error
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
         # The umask makes the socket's mode right from its first moment; a chmod after bind would come too late.
         before = os.umask(0o777 & ~MODE)
         try:
             listening.bind(str(path))
-            listening.listen(128)
         finally:
             os.umask(before)
-        if group is not None:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
-    except KeyError as error:
-        listening.close()
-        raise UnavailableError(f"{path}: there is no group {group}; add it: groupadd --system {group}") from error
+        os.chown(path, -1, gid)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise UnavailableError(f"{path}: {error.strerror}") from error
+        raise UnavailableError(f"{path}: {error.strerror or error}") from error
+    except UnavailableError:
+        listening.close()
+        raise
     listening.setblocking(False)
     return listening
 

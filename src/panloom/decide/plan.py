@@ -184,9 +184,7 @@ def changes(
     after = {**{key: resource for key, resource in have.items() if key not in absent}, **want}
     found = list(_with_lan_reboots(found, after))
     booting = tuple(
-        change.after
-        for change in found
-        if change.effect is Effect.BOOTS and isinstance(change.after, Server)
+        change.after for change in found if change.effect is Effect.BOOTS and isinstance(change.after, Server)
     )
     lines = preview(after, booting) if booting else {}
     placed = [
@@ -307,19 +305,20 @@ def _fields(path: str, old: object, new: object) -> Iterable[Field]:
 
 
 def _field(path: str, old: object, new: object) -> Field:
-    if path.endswith("_octets"):
-        return Field(
-            path.removesuffix("_octets"), *(format_size(value) for value in (old, new) if isinstance(value, int))
-        )
-    if path.endswith("_seconds"):
-        return Field(path.removesuffix("_seconds"), f"{old} s", f"{new} s")
-    return Field(path, _shown(old), _shown(new))
+    name, _, unit = path.rpartition("_")
+    if unit not in ("octets", "seconds"):
+        return Field(path, _shown(old), _shown(new))
+    return Field(name, _shown(old, unit), _shown(new, unit))
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, unit: str = "") -> str:
     match value:
         case None:
             return "-"
+        case int() if unit == "octets":
+            return format_size(value)
+        case int() | float() if unit == "seconds":
+            return f"{value:g} s"
         case dict():
             return " ".join(_shown(inner) for inner in value.values() if inner is not None)
         case list():
