@@ -112,7 +112,7 @@ class Conversation:
     def __init__(
         self, chunks, disks=None, *, parameters=LINUX, ready=True, session=IscsiSession, pings=False, discovery=()
     ):
-        self.disks = {0: MemoryDisk()} if disks is None else disks
+        self.disks = {} if discovery else {0: MemoryDisk()} if disks is None else disks
         self.wire = Wire(chunks)
         units = LogicalUnits(
             {

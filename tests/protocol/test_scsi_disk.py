@@ -1,0 +1,300 @@
+"""SCSI commands: what iPXE, Linux, libiscsi and QEMU ask of a disk, and what nobody should."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panloom.protocol.scsi_disk import (
+    Data,
+    Deallocate,
+    Fill,
+    Flush,
+    LogicalUnits,
+    Read,
+    Store,
+    Wants,
+)
+from panloom.protocol.scsi_pages import MAX_UNMAP_BLOCKS, MAX_WRITE_SAME_BLOCKS, Disk
+from panloom.wire import scsi_cdb, scsi_sense
+from panloom.wire.scsi_cdb import BlockCommand, Operation
+from panloom.wire.scsi_sense import Sense
+from support.iscsi_strategies import any_cdb
+
+BLOCKS = 1000
+DISK = Disk(blocks=BLOCKS, read_only=False, identity=bytes.fromhex("3123456789abcdef"), serial="0001", product="web1")
+READ_ONLY = Disk(blocks=8, read_only=True, identity=bytes.fromhex("3123456789abcdee"), serial="0002", product="facts")
+HUGE = Disk(blocks=1 << 33, read_only=False, identity=bytes(8), serial="0003", product="huge")
+GOOD = Data()
+
+
+def units(*, told=True):
+    all_of_them = LogicalUnits({0: DISK, 1: READ_ONLY, 300: HUGE})
+    if told:
+        all_of_them.attentions.clear()
+    return all_of_them
+
+
+def ask(command, lun=0):
+    octets = command if isinstance(command, bytes) else scsi_cdb.encode(command)
+    return units().interpret(lun, octets)
+
+
+def block(operation, lba=0, blocks=1, flags=0):
+    return BlockCommand(Operation[operation], flags, lba, blocks)
+
+
+def test_inquiry():
+    octets = ask(scsi_cdb.Inquiry(0, 0, 255)).octets
+    assert len(octets) == 96 == octets[4] + 5
+    assert octets[0] == 0
+    assert octets[8:36] == b"PANLOOM web1            1   "
+    assert ask(scsi_cdb.Inquiry(0, 0, 36)).octets == octets[:36]
+    assert ask(scsi_cdb.Inquiry(0, 5, 36)) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+def test_vital_product_data():
+    def page(code, lun=0):
+        octets = ask(scsi_cdb.Inquiry(1, code, 255), lun).octets
+        assert octets[1] == code
+        assert int.from_bytes(octets[2:4], "big") == len(octets) - 4
+        return octets[4:]
+
+    assert page(0x00) == bytes.fromhex("008083b0b1b2")
+    assert page(0x80) == b"0001"
+    assert page(0x83)[:12] == bytes.fromhex("01030008 3123456789abcdef")
+    assert int.from_bytes(page(0xB0)[16:20], "big") == MAX_UNMAP_BLOCKS
+    assert int.from_bytes(page(0xB0, 1)[16:20], "big") == 0
+    assert page(0xB1)[:2] == b"\0\1"
+    assert page(0xB2)[1] == 0xE4
+    assert page(0xB2, 1)[1] == 0
+    assert ask(scsi_cdb.Inquiry(1, 0xC0, 255)) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+def test_report_luns():
+    octets = ask(scsi_cdb.ReportLuns(0, 255)).octets
+    assert octets == bytes.fromhex("0000001800000000 0000000000000000 0001000000000000 412c000000000000")
+    assert ask(scsi_cdb.ReportLuns(1, 255)).octets == bytes(8)
+    assert ask(scsi_cdb.ReportLuns(0x80, 255)) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+@pytest.mark.parametrize("lun", [2, 255, 16383, None])
+def test_a_lun_without_a_unit(lun):
+    assert ask(scsi_cdb.Inquiry(0, 0, 255), lun).octets[0] == 0x7F
+    assert ask(scsi_cdb.Inquiry(1, 0, 255), lun) == scsi_sense.INVALID_FIELD_IN_CDB
+    assert scsi_sense.decode(ask(scsi_cdb.RequestSense(0, 18), lun).octets) == scsi_sense.NO_SUCH_UNIT
+    assert ask(scsi_cdb.Plain(Operation.TEST_UNIT_READY), lun) == scsi_sense.NO_SUCH_UNIT
+    assert ask(block("READ_10"), lun) == scsi_sense.NO_SUCH_UNIT
+    assert ask(scsi_cdb.ReportLuns(0, 255), lun) == scsi_sense.NO_SUCH_UNIT
+
+
+def test_a_new_session_is_told_once_for_each_unit():
+    fresh = units(told=False)
+    ready = scsi_cdb.encode(scsi_cdb.Plain(Operation.TEST_UNIT_READY))
+    for quiet in (scsi_cdb.Inquiry(0, 0, 36), scsi_cdb.ReportLuns(0, 16)):
+        assert isinstance(fresh.interpret(0, scsi_cdb.encode(quiet)), Data)
+    assert fresh.interpret(0, ready) == scsi_sense.POWER_ON
+    assert fresh.interpret(0, ready) == GOOD
+    asked = fresh.interpret(1, scsi_cdb.encode(scsi_cdb.RequestSense(0, 18)))
+    assert scsi_sense.decode(asked.octets) == scsi_sense.POWER_ON
+    assert fresh.interpret(1, ready) == GOOD
+    assert fresh.attentions.keys() == {300}
+
+
+def test_capacities():
+    assert ask(scsi_cdb.Plain(Operation.READ_CAPACITY_10)).octets == bytes.fromhex("000003e7 00000200")
+    assert ask(scsi_cdb.Plain(Operation.READ_CAPACITY_10), 300).octets == bytes.fromhex("ffffffff 00000200")
+    octets = ask(scsi_cdb.ServiceActionIn16(scsi_cdb.READ_CAPACITY_16, 0, 32), 300).octets
+    assert octets.hex() == "00000001ffffffff" + "00000200" + "0000" + "c000" + "00" * 16
+    assert ask(scsi_cdb.ServiceActionIn16(0x11, 0, 32)) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+def test_mode_pages_say_that_there_is_a_cache_and_that_fua_is_obeyed():
+    octets = ask(scsi_cdb.ModeSense(Operation.MODE_SENSE_6, 0x08, 0x3F, 0, 255)).octets
+    assert octets[0] == len(octets) - 1
+    assert octets[2] == 0x10  # DPOFUA, not WP
+    assert octets[4:7] == bytes.fromhex("081204")  # page 08h, WCE
+    assert octets[24:26] == bytes.fromhex("0a0a")
+    assert ask(scsi_cdb.ModeSense(Operation.MODE_SENSE_6, 0x08, 0x3F, 0, 255), 1).octets[2] == 0x90
+    long = ask(scsi_cdb.ModeSense(Operation.MODE_SENSE_10, 0, 0x08, 0, 255)).octets
+    assert int.from_bytes(long[:2], "big") == len(long) - 2
+    assert long[6:16] == bytes.fromhex("0008 000003e8 00000200")
+    changeable = ask(scsi_cdb.ModeSense(Operation.MODE_SENSE_6, 0x08, 0x48, 0, 255)).octets
+    assert changeable[4:] == bytes.fromhex("0812").ljust(20, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("page", "subpage", "sense"),
+    [
+        (0x1D, 0, scsi_sense.INVALID_FIELD_IN_CDB),
+        (0x08, 1, scsi_sense.INVALID_FIELD_IN_CDB),
+        (0xC8, 0, scsi_sense.SAVING_NOT_SUPPORTED),
+    ],
+)
+def test_mode_pages_that_are_not_there(page, subpage, sense):
+    assert ask(scsi_cdb.ModeSense(Operation.MODE_SENSE_6, 0, page, subpage, 255)) == sense
+
+
+def codes(option, operation=0, action=0):
+    return ask(scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES, option, operation, action, 65535))
+
+
+def test_every_operation_that_is_reported_is_interpreted():
+    octets = codes(0).octets
+    assert int.from_bytes(octets[:4], "big") == len(octets) - 4
+    reported = {octets[at] for at in range(4, len(octets), 8)}
+    assert reported == set(Operation)
+    for at in range(4, len(octets), 8):
+        command = bytes([octets[at], octets[at + 3]]).ljust(16, b"\0")
+        assert ask(command) != scsi_sense.INVALID_OPERATION
+
+
+def test_one_operation_is_reported():
+    assert codes(1, 0x28).octets == bytes.fromhex("0003000a 28 18 ffffffff 00 ffff 00")
+    assert codes(0x81, 0x00).octets == bytes.fromhex("00830006 000000000000 000a 00000000000000000000")
+    assert codes(1, 0xFF).octets[1] == 1
+    assert codes(2, 0x9E, 0x10).octets[1] == 3
+    assert codes(2, 0x9E, 0x11).octets[1] == 1
+    assert codes(3, 0x28).octets[1] == 3
+    assert codes(1, 0x9E) == scsi_sense.INVALID_FIELD_IN_CDB
+    assert codes(2, 0x28) == scsi_sense.INVALID_FIELD_IN_CDB
+    assert codes(4) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+@pytest.mark.parametrize("operation", ["READ_6", "READ_10", "READ_12", "READ_16"])
+def test_reads(operation):
+    assert ask(block(operation, 10, 4)) == Read(5120, 2048, flush=False)
+    if operation != "READ_6":
+        assert ask(block(operation, 10, 4, scsi_cdb.FUA)) == Read(5120, 2048, flush=True)
+        assert ask(block(operation, 10, 4, 0x20)) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+@pytest.mark.parametrize("operation", ["WRITE_6", "WRITE_10", "WRITE_12", "WRITE_16"])
+def test_writes(operation):
+    assert ask(block(operation, 10, 4)) == Store(5120, 2048, flush=False)
+    assert ask(block(operation, 1, 4), 1) == scsi_sense.WRITE_PROTECTED
+    if operation != "WRITE_6":
+        assert ask(block(operation, 10, 4, scsi_cdb.FUA)) == Store(5120, 2048, flush=True)
+
+
+MEDIUM = [
+    *("READ_6", "READ_10", "READ_12", "READ_16", "WRITE_6", "WRITE_10", "WRITE_12", "WRITE_16", "VERIFY_10"),
+    *(
+        "VERIFY_12",
+        "VERIFY_16",
+        "PRE_FETCH_10",
+        "PRE_FETCH_16",
+        "SYNCHRONIZE_CACHE_10",
+        "WRITE_SAME_10",
+        "WRITE_SAME_16",
+    ),
+]
+
+
+@pytest.mark.parametrize("operation", MEDIUM)
+def test_the_end_of_the_unit(operation):
+    out_of_range = scsi_sense.LBA_OUT_OF_RANGE
+    assert ask(block(operation, BLOCKS - 1, 1)) != out_of_range
+    assert ask(block(operation, BLOCKS, 1)) == out_of_range
+    assert ask(block(operation, BLOCKS - 1, 2)) == out_of_range
+    if operation not in ("READ_6", "WRITE_6"):
+        assert ask(block(operation, BLOCKS + 1, 0)) == out_of_range
+        assert ask(block(operation, 0xFFFFFFFF, 0xFFFF)) == out_of_range
+    if operation.endswith("16"):
+        assert ask(block(operation, 2**64 - 1, 2**32 - 1)) == out_of_range
+
+
+def test_verify():
+    assert ask(block("VERIFY_10", 3, 5)) == GOOD
+    assert ask(block("VERIFY_10", 3, 5, 0x02)) == Store(1536, 2560, compare=True)
+    assert ask(block("VERIFY_10", 3, 5, 0x06)) == scsi_sense.INVALID_FIELD_IN_CDB
+    assert ask(block("VERIFY_16", 3, 5, 0x02), 1) == Store(1536, 2560, compare=True)
+
+
+def test_synchronize_cache_and_stopping_make_durable():
+    assert ask(block("SYNCHRONIZE_CACHE_10", 0, 0)) == Flush()
+    assert ask(block("SYNCHRONIZE_CACHE_16", 5, 10, 0x02)) == Flush()
+    assert ask(scsi_cdb.StartStopUnit(0, 0)) == Flush()
+    assert ask(scsi_cdb.StartStopUnit(0, 1)) == GOOD
+    assert ask(scsi_cdb.StartStopUnit(0, 2)) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+def test_write_same():
+    wanted = ask(block("WRITE_SAME_10", 2, 3))
+    assert isinstance(wanted, Wants)
+    assert wanted.octets == 512
+    assert wanted.then(b"x" * 512) == Fill(1024, 1536, b"x" * 512)
+    assert wanted.then(bytes(512)) == Fill(1024, 1536, bytes(512))
+    unmapping = ask(block("WRITE_SAME_16", 2, 3, scsi_cdb.SAME_UNMAP))
+    assert unmapping.then(bytes(512)) == Deallocate(((1024, 1536),))
+    assert unmapping.then(b"x" * 512) == Fill(1024, 1536, b"x" * 512)
+    no_data = scsi_cdb.SAME_NO_DATA
+    assert ask(block("WRITE_SAME_16", 2, 3, no_data)) == Fill(1024, 1536, bytes(512))
+    assert ask(block("WRITE_SAME_16", 2, 3, no_data | scsi_cdb.SAME_UNMAP)) == Deallocate(((1024, 1536),))
+
+
+@pytest.mark.parametrize(
+    ("operation", "blocks", "flags"),
+    [
+        ("WRITE_SAME_10", 0, 0),
+        ("WRITE_SAME_10", 1, 0x10),
+        ("WRITE_SAME_10", 1, 0x01),
+        ("WRITE_SAME_10", 1, 0x02),
+        ("WRITE_SAME_16", 1, 0x18),
+        ("WRITE_SAME_16", MAX_WRITE_SAME_BLOCKS + 1, 0x08),
+    ],
+)
+def test_write_same_that_is_not_supported(operation, blocks, flags):
+    assert ask(block(operation, 0, blocks, flags), 300) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+def unmap(*ranges, lun=0):
+    parameters = scsi_cdb.encode_unmap_list(ranges)
+    wanted = ask(scsi_cdb.Unmap(0, len(parameters)), lun)
+    assert isinstance(wanted, Wants)
+    assert wanted.octets == len(parameters)
+    return wanted.then(parameters)
+
+
+def test_unmap():
+    assert unmap((0, 8), (999, 1), (5000, 0)) == Deallocate(((0, 4096), (999 * 512, 512)))
+    assert unmap() == Deallocate(())
+    assert unmap((999, 2)) == scsi_sense.LBA_OUT_OF_RANGE
+    assert unmap((2**64 - 1, 2)) == scsi_sense.LBA_OUT_OF_RANGE
+    assert unmap(*[(1, 1)] * 257) == scsi_sense.INVALID_FIELD_IN_PARAMETERS
+    assert unmap((0, MAX_UNMAP_BLOCKS), (0, 1), lun=300) == scsi_sense.INVALID_FIELD_IN_PARAMETERS
+    assert ask(scsi_cdb.Unmap(0, 0)) == GOOD
+    assert ask(scsi_cdb.Unmap(0, 7)) == scsi_sense.PARAMETER_LIST_LENGTH
+    assert ask(scsi_cdb.Unmap(1, 24)) == scsi_sense.INVALID_FIELD_IN_CDB
+    assert ask(scsi_cdb.Unmap(0, 24), 1) == scsi_sense.WRITE_PROTECTED
+
+
+def test_an_unmap_list_that_lies_changes_nothing():
+    octets = bytearray(scsi_cdb.encode_unmap_list(((1, 2),)))
+    octets[3] = 0xFF
+    assert ask(scsi_cdb.Unmap(0, 24)).then(bytes(octets)) == scsi_sense.PARAMETER_LIST_LENGTH
+
+
+@pytest.mark.parametrize("code", [0x04, 0x15, 0x1E, 0x5E, 0x5F, 0x83, 0x89, 0xC0, 0xFF])
+def test_other_operations_are_not_supported(code):
+    assert ask(bytes([code]).ljust(16, b"\0")) == scsi_sense.INVALID_OPERATION
+
+
+@given(any_cdb | st.binary(min_size=16, max_size=16), st.sampled_from([0, 1, 300]), st.binary(max_size=512))
+def test_any_command_has_a_verdict_inside_its_unit(cdb, lun, parameters):
+    verdict = units().interpret(lun, cdb)
+    if isinstance(verdict, Wants):
+        assert verdict.octets <= 65536
+        verdict = verdict.then(parameters.ljust(verdict.octets, b"\0")[: verdict.octets])
+    disk = {0: DISK, 1: READ_ONLY, 300: HUGE}[lun]
+    match verdict:
+        case Read(offset, octets) | Store(offset, octets) | Fill(offset, octets):
+            ranges = ((offset, octets),)
+        case Deallocate(ranges):
+            pass
+        case _:
+            ranges = ()
+            assert isinstance(verdict, Data | Sense | Flush)
+    assert all(offset >= 0 and offset + octets <= disk.blocks * 512 for offset, octets in ranges)
+    if disk.read_only:
+        assert not isinstance(verdict, Fill | Deallocate)
+        assert not isinstance(verdict, Store) or verdict.compare
