@@ -1,11 +1,10 @@
 """The command line: one module per sub-command, imported when it is used.
 
     main.py        ``panloom``: global options, the table of sub-commands, exit codes
-    client.py      HTTP and JSON over the control process's Unix socket
     columns.py     which columns each kind has
     output.py      data to stdout, talk to stderr, colours only on a terminal
 
-It speaks to the control process only; nothing here opens the store.
+It speaks to the control process only (``control/client.py``); nothing here opens the store.
 """
 
 from panloom.command.main import main

@@ -4,8 +4,8 @@ import click
 
 from panloom.command import changes
 from panloom.command import files as reading
-from panloom.command.client import Client
 from panloom.command.output import emit, suggest
+from panloom.control.client import Client
 
 
 @click.command("apply", short_help="Make files what is wanted.")

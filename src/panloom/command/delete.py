@@ -3,10 +3,10 @@
 import click
 
 from panloom.command import changes
-from panloom.command.client import Client
 from panloom.command.columns import kind_of
 from panloom.command.output import emit, suggest
 from panloom.command.show import volume_label
+from panloom.control.client import Client
 
 
 @click.command("delete", short_help="Take one resource out of what is wanted.")

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.columns import at_clock
 from panloom.command.output import emit, emit_data, say, suggest
+from panloom.control.client import Client
 
 _WAIT_SECONDS = 30
 _DEFAULT_COUNT = 50

@@ -2,8 +2,8 @@
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.output import emit, suggest
+from panloom.control.client import Client
 
 
 @click.command("failover", short_help="Move a server to another node now.")

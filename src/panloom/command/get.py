@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.columns import Kind, kind_of, table
 from panloom.command.output import emit_data, emit_table, output_option, say, suggest
+from panloom.control.client import Client
 
 _REFRESH_SECONDS = 2
 _NEXT = {

@@ -78,7 +78,7 @@ def panloom(context: click.Context, socket_path: str) -> None:
 
     Begin with `panloom demo`, or with `panloom plan FILE`.
     """
-    from panloom.command.client import Client  # http.client, which --help and version need not wait for
+    from panloom.control.client import Client  # http.client, which --help and version need not wait for
 
     context.obj = Client(socket_path)
 

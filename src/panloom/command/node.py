@@ -2,8 +2,8 @@
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.output import emit, suggest
+from panloom.control.client import Client
 
 
 @click.group("node", short_help="Approve a discovered machine, or release one from quarantine.")

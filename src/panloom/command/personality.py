@@ -2,8 +2,8 @@
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.output import emit_data, suggest
+from panloom.control.client import Client
 
 
 @click.group("personality", short_help="Export what makes a machine be a server.")

@@ -4,8 +4,8 @@ import click
 
 from panloom.command import changes
 from panloom.command import files as reading
-from panloom.command.client import Client
 from panloom.command.output import emit, emit_data, output_option, say, suggest
+from panloom.control.client import Client
 
 
 @click.command("plan", short_help="Show what applying files would change.")

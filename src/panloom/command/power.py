@@ -2,8 +2,8 @@
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.output import emit, suggest
+from panloom.control.client import Client
 
 
 @click.command("power", short_help="Switch a node on or off, or reset it.")

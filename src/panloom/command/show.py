@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.columns import age, at_clock, disk, kind_of
 from panloom.command.output import emit, emit_data, emit_table, output_option, suggest
+from panloom.control.client import Client
 from panloom.values import format_size
 
 _STAGES = {"power": "power on", "dhcp": "DHCP"}

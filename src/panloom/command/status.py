@@ -2,8 +2,8 @@
 
 import click
 
-from panloom.command.client import Client
 from panloom.command.output import emit, emit_data, emit_table, output_option, suggest
+from panloom.control.client import Client
 
 
 @click.command("status", short_help="Show how the platform is.")

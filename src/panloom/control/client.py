@@ -1,4 +1,4 @@
-"""The control process, as the command line sees it: HTTP and JSON over its Unix socket."""
+"""The control process as its users see it: HTTP and JSON over its Unix socket, with the standard library alone."""
 
 import http.client
 import json
