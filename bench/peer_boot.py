@@ -14,6 +14,7 @@ to each stage, to the first page, and what the page says; with ``--restart``, ho
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -174,7 +175,8 @@ class Powered:
         return time.monotonic() - self._started
 
     def stages(self) -> dict[str, float]:
-        return {text.split()[1].removeprefix("stage="): round(at, 2) for at, text in tuple(self.lines) if text.startswith("PANLOOM stage=")}
+        found = ((at, re.search(r"PANLOOM stage=(\w+)", text)) for at, text in tuple(self.lines))
+        return {match[1]: round(at, 2) for at, match in found if match}
 
     def off(self) -> None:
         self._process.kill()
@@ -207,7 +209,7 @@ def boot(disk: Path, auth: str, *, restart: bool) -> dict[str, object]:
 
 def restart_target(peers: Peers, disk: Path) -> float:
     """Kill tgtd, start it anew; return the seconds until the machine's writer has written again."""
-    until(lambda: tags(disk), "the writer", within=10)
+    until(lambda: tags(disk).count(b"\n") > 50, "the writer", within=30)
     peers.tgtd.kill()
     peers.tgtd.wait()
     before, began = tags(disk), time.monotonic()

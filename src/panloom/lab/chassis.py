@@ -65,7 +65,7 @@ class Chassis(msgspec.Struct, frozen=True):
 def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
     """Return the documents that declare the chassis: a platform, its nodes, and the image ``web@1``."""
     storage = IPv4Interface(chassis.storage)
-    platform = {
+    platform: dict[str, object] = {
         "kind": "Platform",
         "name": "lab",
         "storage": {
@@ -76,7 +76,7 @@ def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
         },
         "boot_timeout": BOOT_TIMEOUT,
     }
-    nodes = [
+    nodes: list[dict[str, object]] = [
         {
             "kind": "Node",
             "name": machine.name,
@@ -88,6 +88,6 @@ def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
         }
         for number, machine in enumerate(chassis.machines, start=1)
     ]
-    golden = {"kind": "Image", "name": "web", "version": 1, "source": str(image)}
-    written = [{"apiVersion": "panloom/v1"} | document for document in (platform, *nodes, golden)]
+    golden: dict[str, object] = {"kind": "Image", "name": "web", "version": 1, "source": str(image)}
+    written = [{"apiVersion": "panloom/v1", **document} for document in (platform, *nodes, golden)]
     return str(yaml.safe_dump_all(written, sort_keys=False))

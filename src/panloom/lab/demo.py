@@ -3,8 +3,8 @@
     image ─▶ chassis ─▶ apply web.yaml ─▶ two servers boot ─▶ kill one machine ─▶ its server answers from the spare
                                                             └─▶ power the dead machine on: no disk, no address, a spare
 
-Everything runs in an enclosure (``lab.enclosure``), so that its end, however it comes, removes everything.  Each wait has a
-deadline; one that passes says the last stage that was reached and shows the tail of the machine's console.
+Everything runs in an enclosure (``lab.enclosure``), so that its end, however it comes, removes everything.  Each wait
+has a deadline; one that passes says the last stage that was reached and shows the tail of the machine's console.
 """
 
 import asyncio
@@ -13,8 +13,9 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 
@@ -30,7 +31,6 @@ MOVE_SECONDS = 60.0
 SOON_SECONDS = 20.0
 LAST_LINES = 12
 
-Fact = TypeVar("Fact")
 Stages = Mapping[str, float]
 
 
@@ -154,13 +154,13 @@ class Demonstration:
         story.done(f"{outcome['add']} added; servers boot: {', '.join(outcome['boots'])}")
         for server in outcome["boots"]:
             story.begin(f"{server} boots")
-            await self._until(f"{server} answers", BOOT_SECONDS, lambda server=server: self._answers(server))
+            await self._until(f"{server} answers", BOOT_SECONDS, partial(self._answers, server))
             page = self._pages[server]
             story.done(f"on {page['node']}: {page['address']} is {page['mac']}, boot {page['boots']} of its disk")
 
     async def _kill(self) -> None:
         story, lab = self._story, self._lab
-        server = sorted(self._pages)[0]
+        server = min(self._pages)
         before = self._pages[server]
         self._victim = before["node"]
         story.begin(f"kill {self._victim}, which is {server}")
@@ -235,14 +235,14 @@ class Demonstration:
         stages = [event["text"] for event in self._events if event["kind"] == "boot" and event.get("node") == node]
         return stages[-1] if stages else "none"
 
-    async def _until(self, what: str, seconds: float, fact: Callable[[], Awaitable[Fact] | Fact]) -> Fact:
+    async def _until(self, what: str, seconds: float, fact: Callable[[], Any]) -> Any:  # noqa: ANN401
         deadline = time.monotonic() + seconds
         self._story.wait(what)
         while True:
             found = fact()
             value: Any = await found if isinstance(found, Awaitable) else found
             if value:
-                return value  # type: ignore[no-any-return]
+                return value
             if time.monotonic() > deadline:
                 raise TimedOutError(f"not within {seconds:g} s: {what}")
             await asyncio.sleep(0.05)
@@ -286,7 +286,7 @@ class Demonstration:
             *(f"{self._answered[f'{server} 1'] - first[server]['powering']:.1f} s" for server in servers),
         )
         moved = servers[0]
-        again = self._stages(moved, 2) | {"killed": self._killed_at}
+        again = {**self._stages(moved, 2), "killed": self._killed_at}
         answered = self._answered[f"{moved} 2"] - self._killed_at
         made.add_row(
             f"{self._victim} killed → detected → fenced", _seconds(again, "killed", "fence", "fence complete"), ""

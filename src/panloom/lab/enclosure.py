@@ -115,13 +115,21 @@ def _be_inner(main: Callable[[Enclosure], int], outer_lives: int, to_outer: int)
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else 1
+        status = _status_of(leaving)
     except BaseException:  # noqa: BLE001  process 1 has nobody above it to show the error
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _status_of(leaving: SystemExit) -> int:
+    """Do with ``sys.exit(…)`` what the interpreter would: a number is the status, a text is an error message."""
+    if leaving.code is None or isinstance(leaving.code, int):
+        return leaving.code or 0
+    print(leaving.code, file=sys.stderr)
+    return 1
 
 
 def _enter_namespaces() -> None:

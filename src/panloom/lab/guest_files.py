@@ -17,10 +17,7 @@ from panloom.errors import UnavailableError
 from panloom.lab.shared_objects import libraries_of
 
 _MODULES = ("virtio_pci", "virtio_net", "iscsi_ibft", "sd_mod", "iscsi_tcp", "macvlan")
-_APPLETS = (
-    "cat cp dd dmesg hostname httpd ifconfig ip kill ln logger ls mkdir mkfifo mv ping poweroff printf ps reboot rm sh"
-    " sha256sum sleep sync syslogd touch udhcpc unshare usleep"
-).split()
+_APPLETS = ["cat", "cp", "dd", "dmesg", "hostname", "httpd", "ifconfig", "ip", "kill", "ln", "logger", "ls", "mkdir", "mkfifo", "mv", "ping", "poweroff", "printf", "ps", "reboot", "rm", "sh", "sha256sum", "sleep", "sync", "syslogd", "touch", "udhcpc", "unshare", "usleep"]
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 _SCRIPT, _DATA = S_IFREG | 0o755, S_IFREG | 0o644
 _NEWC = "070701" + "{:08X}" * 13  # the header of an archive member, Documentation/driver-api/early-userspace/buffer-format.rst

@@ -15,7 +15,7 @@ import os
 import struct
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
 

@@ -4,7 +4,7 @@
     storage process   volumes, iSCSI
     control process   boot services, fail-over, API
 
-All run where the caller runs, or behind a prefix such as ``ip netns exec NAME``.  Everything they write lies in one directory:
+All run in the network namespace of the thread that starts them.  Everything they write lies in one directory:
 
     panloom.sock  storage.sock  power.sock     where they are asked
     state/  volumes/                           what they keep
@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from panloom.command.client import Client
+from panloom.control.client import Client
 from panloom.control.power import call
 from panloom.decide.records import initiator_of
 from panloom.errors import UnavailableError
@@ -38,83 +38,75 @@ HTTP_SECONDS = 1.0
 class RunningLab:
     """One chassis with its control node."""
 
-    def __init__(self, directory: Path, *, chassis: Chassis | None = None, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, *, chassis: Chassis | None = None) -> None:
         self.directory = directory
         self.chassis = chassis or Chassis.of(nodes=3)
         self.control_socket = directory / "panloom.sock"
         self.storage_socket = directory / "storage.sock"
         self.power_socket = directory / "power.sock"
-        self._prefix = tuple(prefix)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._client = Client(str(self.control_socket))
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def start(self, image: Path, *, waiting: Callable[[str], None] = lambda what: None) -> None:
+    async def start(self, image: Path, *, waiting: Callable[[str], None] | None = None) -> None:
         """Start everything and declare the chassis: platform, nodes and the image ``web@1``."""
+        say = waiting or _say_nothing
         self.directory.mkdir(parents=True, exist_ok=True)
-        waiting("the supervisor")
+        say("the supervisor")
         await self.start_supervisor()
-        waiting("the storage process")
+        say("the storage process")
         await self.start_storage()
-        waiting("the control process")
+        say("the control process")
         await self.start_control()
-        waiting("the documents of the chassis")
-        text = documents(self.chassis, power_socket=self.power_socket, image=image)
-        await self.apply_text("chassis.yaml", text)
+        say("the documents of the chassis")
+        await self.declare(image)
+
+    async def declare(self, image: Path) -> None:
+        """Apply the documents of the chassis: its platform, its nodes and an image."""
+        await self.apply_text("chassis.yaml", documents(self.chassis, power_socket=self.power_socket, image=image))
 
     async def start_supervisor(self) -> None:
         """Build the chassis and start the supervisor of its machines."""
-        chassis = self.directory / "chassis.json"
+        chassis, console = self.directory / "chassis.json", self.directory / "console"
         chassis.write_bytes(msgspec.json.encode(self.chassis))
-        await self._spawn(
-            "supervisor",
-            ("-m", "panloom.lab.supervisor", "--socket", str(self.power_socket), "--chassis", str(chassis))
-            + ("--console", str(self.directory / "console")),
-            self.power_socket,
-        )
+        options = ("--socket", self.power_socket, "--chassis", chassis, "--console", console)
+        await self._spawn("supervisor", "panloom.lab.supervisor", options, self.power_socket)
 
     async def start_storage(self) -> None:
         """Start the storage process, or start it again."""
+        options = ("--directory", self.directory / "volumes", "--socket", self.storage_socket)
         portal = f"{self.chassis.address}:3260"
-        await self._spawn(
-            "storage",
-            ("-m", "panloom.storage", "--directory", str(self.directory / "volumes"))
-            + ("--socket", str(self.storage_socket), "--portal", portal),
-            self.storage_socket,
-        )
+        await self._spawn("storage", "panloom.storage", (*options, "--portal", portal), self.storage_socket)
 
     async def start_control(self, **environment: str) -> None:
-        """Start the control process, or start it again."""
-        await self._spawn(
-            "control",
-            ("-m", "panloom.control", "--directory", str(self.directory / "state"))
-            + ("--socket", str(self.control_socket), "--storage", str(self.storage_socket)),
-            self.control_socket,
-            environment,
-        )
+        """Start the control process, or start it again, with more in its environment if need be."""
+        options = ("--directory", self.directory / "state", "--socket", self.control_socket)
+        storage = ("--storage", self.storage_socket)
+        await self._spawn("control", "panloom.control", (*options, *storage), self.control_socket, environment)
 
     async def _spawn(
-        self, name: str, arguments: Sequence[str], socket: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        module: str,
+        options: Sequence[str | Path],
+        socket: Path,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        log = (self.directory / f"{name}.log").open("ab")
-        try:
+        log = self.directory / f"{name}.log"
+        with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *self._prefix,
-                sys.executable,
-                *arguments,
+                *(sys.executable, "-m", module, *map(str, options)),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, **(environment or {})},
             )
-        finally:
-            log.close()
         self._processes[name] = process
         deadline = time.monotonic() + START_SECONDS
         while not await _listens(socket):
             if process.returncode is not None or time.monotonic() > deadline:
-                tail = (self.directory / f"{name}.log").read_text(errors="replace").splitlines()[-5:]
+                tail = log.read_text(errors="replace").splitlines()[-5:]
                 raise UnavailableError(f"the {name} process did not start: " + " / ".join(tail))
             await asyncio.sleep(0.02)
 
@@ -174,7 +166,7 @@ class RunningLab:
         return await asyncio.to_thread(lambda: self._client.post(*path, body=body))
 
     async def power(self, node: str, action: str) -> bool:
-        """Do something to a machine behind Panloom's back: on, off, kill, stop, continue, status; return whether it is on."""
+        """Do something to a machine behind Panloom's back, as the supervisor knows it; return whether it is on."""
         answer = await call(str(self.power_socket), {"call": "power", "node": node, "action": action})
         return bool(answer["power"] == "on")
 
@@ -196,8 +188,6 @@ class RunningLab:
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
     async def _http_get(self, address: str, path: str) -> bytes | None:
-        if self._prefix:
-            return await self._http_get_behind_prefix(address, path)
         try:
             async with asyncio.timeout(HTTP_SECONDS):
                 reader, writer = await asyncio.open_connection(address, 80)
@@ -209,21 +199,6 @@ class RunningLab:
         except (OSError, TimeoutError):
             return None
         return body if head.split(b" ", 2)[1:2] == [b"200"] else None
-
-    async def _http_get_behind_prefix(self, address: str, path: str) -> bytes | None:
-        program = "import sys,urllib.request as r;sys.stdout.buffer.write(r.urlopen(sys.argv[1],timeout=float(sys.argv[2])).read())"
-        process = await asyncio.create_subprocess_exec(
-            *self._prefix,
-            sys.executable,
-            "-c",
-            program,
-            f"http://{address}{path}",
-            str(HTTP_SECONDS),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        output, _ = await process.communicate()
-        return output if process.returncode == 0 else None
 
     def console_tail(self, node: str, lines: int) -> list[str]:
         """Return the last lines of a machine's console."""
@@ -238,3 +213,7 @@ async def _listens(socket: Path) -> bool:
         return False
     writer.close()
     return True
+
+
+def _say_nothing(_what: str) -> None:
+    return

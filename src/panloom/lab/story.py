@@ -1,6 +1,7 @@
 """What the demonstration shows while it runs, and the table it ends with.
 
-On a terminal the steps are one live table with the running wait in it; anywhere else each step is a line when it is done.
+On a terminal the steps are one live table with the running wait in it; anywhere else each step is a line when it is
+done.
 """
 
 import time

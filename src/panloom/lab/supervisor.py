@@ -2,11 +2,11 @@
 
     panloom.lab.supervisor --socket power.sock --chassis chassis.json --console DIR
 
-It makes the bridge and the ports, starts a QEMU process for each machine that is switched on, writes down what its serial line
-says, and answers on a Unix socket, one JSON line each way:
+It makes the bridge and the ports, starts a QEMU process for each machine that is switched on, writes down what its
+serial line says, and answers on a Unix socket, one JSON line each way:
 
     {"id": 1, "call": "power", "node": "n1", "action": "on"}   →   {"id": 1, "ok": {"power": "on"}}
-    {"id": 2, "call": "watch"}                                  →   {"event": "power", "node": "n1", "power": "off", "at": …}
+    {"id": 2, "call": "watch"}                        →   {"event": "power", "node": "n1", "power": "off", "at": …}
 
     on · off · reset · status      what any power driver asks; ``off`` answers when the process is gone
     kill · stop · continue         faults for tests: the power fails; the machine hangs; it goes on

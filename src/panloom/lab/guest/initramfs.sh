@@ -65,15 +65,22 @@ done
 ifconfig "$nic" "$address" netmask "$mask" up || fail "$nic refuses $address"
 mark network
 
-iscsistart -b > /run/iscsistart.log 2>&1 || { cat /run/iscsistart.log; fail "login to $target"; }
-iscsistart -i "$initiator" -t "$target.personality" -g 1 -a "$portal" -p "$port" ${user:+-u "$user" -w "$secret"} \
-    >> /run/iscsistart.log 2>&1 || { cat /run/iscsistart.log; fail "login to $target.personality"; }
+# iscsistart takes a second to find its own other half, so both logins run at once; one that fails is tried again alone.
+login_to_root() { iscsistart -b > /run/login.root 2>&1; }
+login_to_personality() {
+    iscsistart -i "$initiator" -t "$target.personality" -g 1 -a "$portal" -p "$port" ${user:+-u "$user" -w "$secret"} \
+        > /run/login.personality 2>&1
+}
+login_to_personality &
+other=$!
+login_to_root || { cat /run/login.root; sleep 1; login_to_root; } || fail "login to $target"
+wait $other || { cat /run/login.personality; sleep 1; login_to_personality; } || fail "login to $target.personality"
 mark login
 
 disk_of "$target.personality" ""
 dd "if=/dev/$disk" of=/run/personality bs=4096 count=1 2> /dev/null || fail "the personality cannot be read"
 disk_of "$target" 2
-mount -t ext4 -o noatime "/dev/${disk}2" /root || fail "the root disk cannot be mounted"
+mount -t ext4 -o noatime,noinit_itable "/dev/${disk}2" /root || fail "the root disk cannot be mounted"
 echo "initiator=$initiator storage_nic=$nic root_disk=/dev/$disk" > /run/boot
 mark root
 
