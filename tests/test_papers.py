@@ -1,0 +1,38 @@
+"""The papers beside the code name only what is there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_path_in_the_table_of_standards_exists():
+    rows = [line for line in (ROOT / "docs/standards.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert rows
+    for row in rows:
+        *_, code, tests, _ = row.split("|")
+        for folder, cell in (("src/panloom", code), ("tests", tests)):
+            paths = re.findall(r"`([^`]+)`", cell)
+            assert paths, row
+            for path in paths:
+                assert (ROOT / folder / path).is_file(), path
+
+
+def test_every_rfc_that_the_code_names_is_in_the_table():
+    table = (ROOT / "docs/standards.md").read_text()
+    named = {rfc for path in (ROOT / "src").rglob("*.py") for rfc in re.findall(r"RFC [0-9]+", path.read_text())}
+    assert {rfc for rfc in named if rfc not in table} == set()
+
+
+def test_the_licence_is_the_whole_text():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_links_between_papers_lead_somewhere():
+    for paper in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", paper.read_text()):
+            if "://" in target:
+                continue
+            assert (paper.parent / target).exists(), f"{paper.name}: {target}"
