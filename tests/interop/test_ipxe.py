@@ -1,6 +1,7 @@
 """iPXE in the ROM of QEMU's network card, from power-on, against the real boot services."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 
 from panloom.values import Iqn
 from support.boot_chassis import MACS, SECRET, RunningServices, boot_services, server, table
+from support.foreign import unpacked
 from support.waiting import until
 
 pytestmark = pytest.mark.machine
 
 
-def power_on(services: RunningServices, console: Path, mac: str) -> None:
+def power_on(services: RunningServices, console: Path, mac: str, *more: str | Path, card: tuple[str, ...] = ()) -> None:
     """Start a diskless machine whose cable ends at br0."""
     control = services.chassis.control
     control.ip("tuntap add tap0 mode tap")
@@ -23,7 +25,8 @@ def power_on(services: RunningServices, console: Path, mac: str) -> None:
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
             *("-M", "pc,graphics=off,usb=off", "-accel", "tcg", "-cpu", "Nehalem", "-m", "128"),
             *("-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no"),
-            *("-device", f"virtio-net-pci,netdev=n0,mac={mac},bootindex=1"),
+            *("-device", ",".join(("virtio-net-pci", "netdev=n0", f"mac={mac}", "bootindex=1", *card))),
+            *more,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -87,3 +90,18 @@ def test_a_machine_that_nobody_named_is_discovered_and_told_to_wait(tmp_path):
         assert str(discovered.address).startswith("10.77.0.20")
         until(lambda: "this machine is not known here" in said(console), "the console says why")
         assert not any(event.server for event in services.events)
+
+
+def test_firmware_without_ipxe_is_given_one_by_tftp_and_waits_too(tmp_path):
+    """OVMF's own PXE, with no ROM on the card."""
+    files = tmp_path / "files"
+    files.mkdir()
+    shutil.copy(unpacked("ipxe", "usr/lib/ipxe/snponly.efi"), files)
+    firmware = tmp_path / "OVMF.fd"
+    shutil.copy(unpacked("ovmf", "usr/share/ovmf/OVMF.fd"), firmware)
+    console = tmp_path / "console"
+    with boot_services(tmp_path, table(), files=files) as services:
+        power_on(services, console, MACS["n1"], *("-bios", firmware), card=("romfile=",))
+        assert services.wait_for("file", seconds=120).why == "snponly.efi"
+        services.wait_for("waiting", seconds=60)
+        until(lambda: "n1 carries no server" in said(console), "the console says why", seconds=30)

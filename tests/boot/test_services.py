@@ -1,0 +1,84 @@
+"""Starting, stopping and losing what the services stand on."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from panloom.boot.services import BootServices
+from panloom.errors import UnavailableError
+from panloom.state.sqlite import SqliteStore
+from panloom.wire import dhcp
+from support.boot_chassis import MACS, server, table
+from support.dhcp_client import IPXE, DhcpClient
+from support.dhcp_wire import DhcpWire
+from support.namespaces import LoopInside, machines
+
+
+@pytest.fixture
+def chassis():
+    with machines({"n1": MACS["n1"]}) as made:
+        yield made
+
+
+async def opened(path, the_table):
+    """Return a store and services that have not started."""
+    store = await SqliteStore.open(path / "state.sqlite")
+    return store, BootServices(the_table, store, lambda event: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"), [({"interface": "br9"}, "br9"), ({"address": table().subnet[9]}, "10.77.0.9")]
+)
+def test_a_start_that_fails_leaves_nothing_open(chassis, tmp_path, changes, why):
+    async def work():
+        store, services = await opened(tmp_path, msgspec.structs.replace(table(), **changes))
+        with pytest.raises(UnavailableError, match=why):
+            await services.start()
+        await services.stop()
+        right = BootServices(table(), store, lambda event: None)
+        await right.start()
+        await right.stop()
+        await right.start()
+        await right.stop()
+        await store.close()
+
+    with LoopInside(chassis.control) as inside:
+        inside.call(work())
+
+
+def test_two_services_cannot_share_an_interface(chassis, tmp_path):
+    async def work():
+        store, first = await opened(tmp_path, table())
+        second = BootServices(table(), store, lambda event: None)
+        await first.start()
+        with pytest.raises(UnavailableError, match="on br0"):
+            await second.start()
+        await first.stop()
+        await store.close()
+
+    with LoopInside(chassis.control) as inside:
+        inside.call(work())
+
+
+def test_a_table_of_another_place_is_refused(chassis, tmp_path):
+    async def work():
+        store, services = await opened(tmp_path, table())
+        with pytest.raises(ValueError, match="open at"):
+            services.replace(msgspec.structs.replace(table(), http_port=81))
+        await store.close()
+
+    asyncio.run(work())
+
+
+def test_without_its_store_the_server_offers_and_never_acknowledges(chassis, tmp_path):
+    with LoopInside(chassis.control) as inside:
+        store, services = inside.call(opened(tmp_path, table(n1=server())))
+        inside.call(services.start())
+        inside.call(store.close())
+        with DhcpWire(chassis["n1"]) as wire:
+            client, witness = DhcpClient(MACS["n1"], IPXE), DhcpClient("52:54:00:77:00:02")
+            client.receive(dhcp.encode(wire.ask(client.discover())))
+            assert client.offer is not None
+            assert wire.is_unanswered(client.request(), witness)
+        inside.call(services.stop())
