@@ -351,6 +351,20 @@ def test_a_cancelled_commit_happens_whole_or_not_at_all(tmp_path):
     run(main())
 
 
+def test_closing_twice_at_once_closes_once(tmp_path):
+    async def main():
+        store = await SqliteStore.open(tmp_path / "s")
+        commit = asyncio.ensure_future(store.commit(put={"/a": b""}))
+        await asyncio.sleep(0)
+        await asyncio.gather(store.close(), store.close())
+        assert await commit == 1
+        store = await SqliteStore.open(tmp_path / "s")
+        assert (await store.range("")).revision == 1
+        await store.close()
+
+    run(main())
+
+
 # --- the twin
 
 KEYS = st.sampled_from(["/a", "/a/b", "/a/c", "/b", "/b-"])

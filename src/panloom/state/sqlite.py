@@ -137,9 +137,9 @@ class SqliteStore:
         """See ``contract.Store.close``."""
         if self._closed:
             return
-        await self._read(self._reader.close)
         self._closed = True
         self._wake()
+        await self._loop.run_in_executor(self._read_thread, self._reader.close)
         await asyncio.to_thread(self._writer.stop)
         self._read_thread.shutdown()
         os.close(self._lock)
