@@ -70,7 +70,7 @@ def test_a_token_is_good_exactly_as_long_as_a_list_of_them_says(steps):
             case "mint":
                 made.mint(str(number), ticket, now=now)
                 mine = [known for known in twin if known[1] == ticket]
-                twin = [known for known in twin if known not in mine[: len(mine) - 3]]
+                twin = [known for known in twin if known not in mine[: max(len(mine) - 3, 0)]]
                 twin.append((str(number), ticket, now))
             case "end":
                 made.end(ticket.initiator, 1)
