@@ -43,7 +43,6 @@ LOGIN_SECONDS = 15.0  # from accept to full feature phase
 PING_SECONDS = 0.5
 LOGIN_DATA_OCTETS = 8192  # RFC 7143 section 13.12: the MaxRecvDataSegmentLength of every login
 MAX_LOGINS = 64  # under way at a time from one address; more are turned away
-STACK_OCTETS = 512 * 1024  # of a connection's thread
 BACKLOG = 128
 
 _log = logging.getLogger(__name__)
