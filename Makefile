@@ -1,0 +1,43 @@
+# make demo    everything from an empty machine to a fail-over seen        (set-up: .cache/debian and .venv, nothing else)
+# make test    set up and run every test, interop and the demo included
+# make lint    style, types, layers, spelling
+# make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)
+# make clean   remove what the others made
+
+SHELL := /bin/bash
+as_root := $(if $(filter 0,$(shell id -u)),,sudo)
+pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+               --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+.PHONY: demo test lint setup-demo setup-test lock clean
+
+demo: setup-demo
+	@$(as_root) scripts/run panloom demo
+
+test:
+	@mkdir -p .cache && scripts/host-state > .cache/host-state.before
+	@scripts/setup test
+	@$(as_root) env PANLOOM_HOST_STATE=.cache/host-state.before scripts/run pytest
+
+lint: setup-test
+	@scripts/run ruff check
+	@scripts/run ruff format --check
+	@scripts/run mypy
+	@scripts/run lint-imports
+	@scripts/run codespell
+	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh; do bash -n $$script || exit 1; done
+
+setup-demo:
+	@scripts/setup demo
+
+setup-test:
+	@scripts/setup test
+
+lock:
+	$(pip_compile) --output-file requirements/demo.lock pyproject.toml requirements/build.in
+	$(pip_compile) --extra test --extra lint --constraint requirements/demo.lock \
+	    --output-file requirements/test.lock pyproject.toml requirements/build.in
+
+clean:
+	$(as_root) rm -rf .cache .venv build dist src/*.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	find src tests bench -name __pycache__ -prune -exec $(as_root) rm -rf {} +
