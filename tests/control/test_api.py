@@ -84,7 +84,7 @@ def test_plan_apply_get_show_delete():
         }
         assert (await call("GET", "/v1/resources/server")).body == {"rows": []}
         applied = await call("POST", "/v1/apply", files(lab=CHASSIS, web=WEB))
-        assert applied.body == {**plan.body, "revision": 1}
+        assert applied.body == {**plan.body, "revision": 1, "kept": []}
         rows = (await call("GET", "/v1/resources/server")).body["rows"]
         assert [row["name"] for row in rows] == ["shop/web1", "shop/web2"]
         assert (await call("GET", "/v1/resources/image/web@1")).body["source"] == "/srv/web.img"

@@ -4,7 +4,7 @@ import click
 
 from panloom.command import changes
 from panloom.command import files as reading
-from panloom.command.output import emit, suggest
+from panloom.command.output import emit, say, suggest
 from panloom.control.client import Client
 
 
@@ -18,6 +18,9 @@ def command(client: Client, files: tuple[str, ...], *, prune: bool) -> int:
     FILE may be a directory of YAML files, or - for stdin.
     """
     done = client.post("apply", body={"files": reading.read(files), "prune": prune})
+    if done["kept"]:
+        again = changes.command("apply", files, prune=True)
+        say(f"No longer named, but kept: {', '.join(done['kept'])}. Remove it: {again}")
     if changes.is_empty(done):
         emit("No changes.")
         suggest("See how it runs", "panloom get servers")

@@ -2,6 +2,8 @@
 
 import click
 
+from panloom.control.client import Client
+
 
 @click.command(
     "control",
@@ -9,8 +11,9 @@ import click
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS]")
-def command(arguments: tuple[str, ...]) -> int:
-    """Run the control process in the foreground."""
+@click.pass_obj
+def command(client: Client, arguments: tuple[str, ...]) -> int:
+    """Run the control process in the foreground; it listens on the socket that all commands speak to."""
     from panloom.control.main import main
 
-    return main(list(arguments))
+    return main(["--socket", client.path, *arguments])

@@ -6,7 +6,7 @@ Exit codes: 0 done, or no changes; 1 an error, said in one line on stderr; 2 pla
 import importlib
 import os
 import sys
-from typing import Any
+from typing import NoReturn
 
 import click
 
@@ -83,7 +83,7 @@ def panloom(context: click.Context, socket_path: str) -> None:
     context.obj = Client(socket_path)
 
 
-def main(arguments: list[str] | None = None) -> Any:  # noqa: ANN401 -- never returns: it exits
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     try:
         code = panloom.main(args=arguments, prog_name="panloom", standalone_mode=False)

@@ -164,7 +164,7 @@ def _add_documents(app: FastAPI, control: Control) -> None:
     @app.post("/v1/apply")
     async def apply(body: FilesBody, request: Request) -> JSONResponse:
         outcome = await control.apply(body.to_files(), prune=body.prune, who=_who(request))
-        return JSONResponse({**plan_body(outcome.plan), "revision": outcome.revision})
+        return JSONResponse(_outcome_body(outcome))
 
     @app.get("/v1/resources/{kind}")
     async def rows(kind: str) -> JSONResponse:
@@ -180,7 +180,7 @@ def _add_documents(app: FastAPI, control: Control) -> None:
     @app.delete("/v1/resources/{kind}/{name:path}")
     async def delete(kind: str, name: str, request: Request, *, yes: bool = False) -> JSONResponse:
         outcome = await control.delete(kind, name, yes=yes, who=_who(request))
-        return JSONResponse({**plan_body(outcome.plan), "revision": outcome.revision})
+        return JSONResponse(_outcome_body(outcome))
 
 
 def _add_acts(app: FastAPI, control: Control) -> None:
@@ -228,6 +228,10 @@ def plan_body(plan: Plan) -> dict[str, Any]:
         "reboots": plan.servers(Effect.REBOOTS),
         "stops": plan.servers(Effect.STOPS),
     }
+
+
+def _outcome_body(outcome: Outcome) -> dict[str, Any]:
+    return {**plan_body(outcome.plan), "revision": outcome.revision, "kept": outcome.kept}
 
 
 def _change_body(change: Change) -> dict[str, Any]:

@@ -45,10 +45,11 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What an edit did. ``revision`` is 0 when nothing was to do."""
+    """What an edit did. ``revision`` is 0 when nothing was to do; ``kept`` is what ``prune`` would have removed."""
 
     plan: Plan
     revision: int
+    kept: tuple[str, ...] = ()
 
 
 class _Stored:
@@ -98,33 +99,31 @@ class Documents:
         """
         for _ in range(_ATTEMPTS):
             plan, stored, loaded = await self._plan(files, prune=prune)
-            put = {
-                change.key: model.encode(change.after)
-                for change in plan.changes
-                if change.after is not change.before and change.after
+            kept = () if prune else tuple(_noun(change.resource) for change in plan.changes if change.after is None)
+            done = plan if prune else plan.without(Mark.REMOVE)
+            put = {change.key: model.encode(change.after) for change in done.changes if change.after is not None}
+            gone = [change.key for change in done.changes if change.after is None]
+            origins = {
+                _origin(key): origin.encode()
+                for key, origin in loaded.origins.items()
+                if stored.origins.get(key) != origin
             }
-            gone = {change.key for change in plan.changes if change.mark is Mark.REMOVE} if prune else set()
-            if not prune:
-                plan = Plan(tuple(change for change in plan.changes if change.mark is not Mark.REMOVE))
-            moved = {key: origin for key, origin in loaded.origins.items() if stored.origins.get(key) != origin}
-            if not put and not gone and not moved:
-                return Outcome(plan, 0)
-            number = 0
-            origins = {ORIGIN + key.removeprefix(WANT): origin.encode() for key, origin in moved.items()}
-            expect = stored.expect((*put, *gone))
-            if put or gone:
-                number = stored.last + 1
+            if not done.changes and not origins:
+                return Outcome(done, 0, kept)
+            number = stored.last + 1 if done.changes else 0
+            records = {}
+            if number:
                 names = tuple(file.name for file in files)
-                put |= self._entry(Revision(number, who, self._clock(), "apply", names, _lines(plan)))
+                records = self._entry(Revision(number, who, self._clock(), "apply", names, _lines(done)))
             try:
                 await self._store.commit(
-                    expect=expect,
-                    put=put | origins,
-                    delete=(*gone, *(ORIGIN + key.removeprefix(WANT) for key in gone), *_outdated(number)),
+                    expect=stored.expect((*put, *gone)),
+                    put=put | origins | records,
+                    delete=(*gone, *map(_origin, gone), *_outdated(number)),
                 )
             except ConflictError:
                 continue
-            return Outcome(plan, number)
+            return Outcome(done, number, kept)
         raise ConflictError("the documents keep changing under this edit; look who else applies: panloom events")
 
     async def delete(self, kind: str, label: str, *, yes: bool, who: str) -> Outcome:
@@ -144,11 +143,9 @@ class Documents:
             plan = planning.changes(stored.resources, {}, absent=frozenset((key,)))
             number = stored.last + 1
             entry = self._entry(Revision(number, who, self._clock(), "delete", (), _lines(plan)))
-            origin = ORIGIN + key.removeprefix(WANT)
+            gone = (key, _origin(key), *_outdated(number))
             try:
-                await self._store.commit(
-                    expect=stored.expect((key,)), put=entry, delete=(key, origin, *_outdated(number))
-                )
+                await self._store.commit(expect=stored.expect((key,)), put=entry, delete=gone)
             except ConflictError:
                 continue
             return Outcome(plan, number)
@@ -204,16 +201,24 @@ class Documents:
         }
 
 
+def _origin(key: str) -> str:
+    return ORIGIN + key.removeprefix(WANT)
+
+
 def _outdated(number: int) -> tuple[str, ...]:
     return (f"{REVISION}{number - KEPT_REVISIONS:08d}",) if number > KEPT_REVISIONS else ()
 
 
 def _lines(plan: Plan) -> tuple[str, ...]:
-    return tuple(f"{change.mark.value} {change.resource.kind} {change.resource.label}" for change in plan.changes)
+    return tuple(f"{change.mark.value} {_noun(change.resource)}" for change in plan.changes)
+
+
+def _noun(resource: Resource) -> str:
+    return f"{resource.kind} {resource.label}"
 
 
 def _check_deletion(resource: Resource, stored: Mapping[str, Resource], *, yes: bool) -> None:
-    what = f"{resource.kind} {resource.label}"
+    what = _noun(resource)
     if isinstance(resource, model.Volume):
         if f"{WANT}server/{resource.label}" in stored:
             raise ConfigError(what, f"server {resource.label} uses it; first: panloom delete server {resource.label}")

@@ -87,6 +87,10 @@ class Plan(msgspec.Struct, frozen=True):
         """Return how many a person would count."""
         return sum(change.mark is mark and not change.implied for change in self.changes)
 
+    def without(self, mark: Mark) -> "Plan":
+        """Return the plan that leaves that kind of change undone."""
+        return Plan(tuple(change for change in self.changes if change.mark is not mark))
+
     def servers(self, effect: Effect) -> tuple[str, ...]:
         """Return the servers whose machines that happens to."""
         return tuple(change.resource.label for change in self.changes if change.effect is effect)
