@@ -127,13 +127,13 @@ def test_a_volume_is_destroyed_only_by_its_own_command(panloom):
 
 def test_every_mistake_is_said_with_its_place_and_the_count_last(applied):
     text = (ROOT / "examples" / "web.yaml").read_text()
-    (applied.directory / "broken.yaml").write_text(text.replace("10.1.0.1[", "10.2.0.1[").replace("needs:", "neds:"))
+    (applied.directory / "broken.yaml").write_text(text.replace("10.1.0.1[", "10.2.0.1[").replace("needs:", "needz:"))
     for command in ("plan", "diff", "apply"):
         said = applied(command, "broken.yaml")
         assert (said.code, said.data) == (1, "")
         lines = said.talk.splitlines()
         assert lines[0].startswith("broken.yaml:16:31: servers.web[1-2].nics[0].address: 10.2.0.11 is outside lan ")
-        assert lines[2].startswith("broken.yaml:17:5: servers.web[1-2].neds: no such key; did you mean `needs`?")
+        assert lines[2].startswith("broken.yaml:17:5: servers.web[1-2].needz: no such key; did you mean `needs`?")
         assert lines[3] == "3 errors, nothing was changed."
 
 
@@ -194,13 +194,13 @@ def test_stdin_and_directories_are_files_too(applied):
 
 def test_files_that_cannot_be_read(applied):
     assert applied("plan", "absent.yaml") == (1, "", "absent.yaml: no such file or directory\n")
-    (applied.directory / "latin.yaml").write_bytes(b"kind: PAN\nname: caf\xe9\n")
-    assert applied("plan", "latin.yaml").talk == "latin.yaml:2:10: octet 0xe9 is no UTF-8; save the file as UTF-8\n"
+    (applied.directory / "latin.yaml").write_bytes(b"kind: PAN\nname: \xe9\n")
+    assert applied("plan", "latin.yaml").talk == "latin.yaml:2:7: octet 0xe9 is no UTF-8; save the file as UTF-8\n"
 
 
 def test_what_is_mistyped_is_guessed(applied):
     assert "did you mean `servers`?" in applied("get", "server_").talk
-    assert "did you mean `apply`?" in applied("aply", "web.yaml").talk
+    assert "did you mean `apply`?" in applied("applyy", "web.yaml").talk
     assert "did you mean `shop/web2`?" in applied("delete", "server", "shop/web").talk
     assert applied("show", "server", "shop/web9") == (1, "", "server shop/web9: there is none of that name\n")
     assert "write PAN/SERVER" in applied("failover", "web1").talk

@@ -100,11 +100,11 @@ def test_plan_apply_get_show_delete():
 def test_every_mistake_of_a_file_is_named_and_nothing_changes():
     async def scenario(call: Caller) -> None:
         await call("POST", "/v1/apply", files(lab=CHASSIS))
-        bad = WEB.replace("needs:", "neds:").replace("10.1.0.1[", "10.2.0.1[")
+        bad = WEB.replace("needs:", "needz:").replace("10.1.0.1[", "10.2.0.1[")
         answer = await call("POST", "/v1/apply", files(web=bad))
         assert answer.status == 422
         assert [error["kind"] for error in answer.body["errors"]] == ["config"] * 3
-        assert answer.body["errors"][-1]["where"].endswith(": servers.web[1-2].neds")
+        assert answer.body["errors"][-1]["where"].endswith(": servers.web[1-2].needz")
         assert answer.body["errors"][-1]["why"] == "no such key; did you mean `needs`?"
         assert (await call("GET", "/v1/resources/pan")).body == {"rows": []}
 

@@ -151,7 +151,7 @@ def test_platform_and_nodes_are_held_together():
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_text():
-    broken = pan("nics: [{lan: front, address: '10.2.0.1[1-2]'}]\nmemroy: 1\n")
+    broken = pan("nics: [{lan: front, address: '10.2.0.1[1-2]'}]\nmemoryy: 1\n")
     _, errors = read(broken + "---\n" + CHASSIS.replace("memory: 512MiB", "memory: some"))
     assert [error.split(":")[1:3] for error in errors] == [["9", "34"], ["9", "34"], ["10", "5"], ["24", "9"]]
 

@@ -145,7 +145,7 @@ Name = Annotated[str, _reader(name)]
 ImageName = Annotated[str, _reader(_image)]
 Switch = Annotated[bool, _reader(_switch)]
 Size = Annotated[int, _reader(_size)]
-AtLeast = Annotated[int, _reader(_at_least)]
+MinimumSize = Annotated[int, _reader(_at_least)]
 Duration = Annotated[float, _reader(_duration)]
 Mac = Annotated[MacAddress, _reader(MacAddress.parse)]
 Address = Annotated[IPv4Address, _reader(_address)]
@@ -317,7 +317,7 @@ class NicSpec(Written):
 class NeedsSpec(Written):
     """What a node must have."""
 
-    memory: AtLeast = 0
+    memory: MinimumSize = 0
 
 
 class FailoverSpec(Written):
