@@ -207,6 +207,7 @@ def _in_set(name: str, *fields: object, op: str = "==") -> dict[str, Any]:
 _PORT: Final = {"meta": {"key": "iifname"}}
 _SOURCE: Final = _field("ether", "saddr")
 _TYPE: Final = _field("ether", "type")
+_ICMPV6: Final = 58  # RFC 4443; a number, since hosts without /etc/protocols know no names
 _REFUSE: Final = {"goto": {"target": "refuse"}}
 _ACCEPT: Final = {"accept": None}
 _HOOK: Final = {"type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept"}
@@ -246,7 +247,7 @@ _CHAINS: Final[tuple[tuple[str, tuple[dict[str, Any], ...]], ...]] = (
         (
             _match(_TYPE, "ip6"),
             _in_set("neighbours", _SOURCE),
-            _match(_field("ip6", "nexthdr"), "ipv6-icmp"),
+            _match(_field("ip6", "nexthdr"), _ICMPV6),
             _match(_field("ip6", "hoplimit"), 255),
             _match(_field("ip6", "saddr"), {"set": ["::", {"prefix": {"addr": "fe80::", "len": 10}}]}),
             _match(

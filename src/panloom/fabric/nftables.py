@@ -18,6 +18,7 @@ from panloom.fabric.namespaces import within
 
 _LIBRARY: Final = "libnftables.so.1"
 _OUTPUT_JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON, nftables/libnftables.h
+_NUMERIC_PROTOCOLS: Final = 1 << 7  # NFT_CTX_OUTPUT_NUMERIC_PROTO: a host without /etc/protocols has no names
 
 
 class Ruleset(Protocol):
@@ -41,7 +42,7 @@ class Nftables:
             self._context: int | None = self._library.nft_ctx_new(0)
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
-        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON)
+        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON | _NUMERIC_PROTOCOLS)
 
     def run(self, commands: Mapping[str, Any]) -> dict[str, Any]:
         """Do all commands or none, and return what they list; ``KernelError`` with nft's own words."""
