@@ -19,7 +19,7 @@ from panloom.lab.shared_objects import libraries_of
 _MODULES = ("virtio_pci", "virtio_net", "iscsi_ibft", "sd_mod", "iscsi_tcp", "macvlan")
 _APPLETS = ["cat", "cp", "dd", "dmesg", "hostname", "httpd", "ifconfig", "ip", "kill", "ln", "logger", "ls", "mkdir", "mkfifo", "mv", "ping", "poweroff", "printf", "ps", "reboot", "rm", "sh", "sha256sum", "sleep", "sync", "syslogd", "touch", "udhcpc", "unshare", "usleep"]
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
-_SCRIPT, _DATA = S_IFREG | 0o755, S_IFREG | 0o644
+_SCRIPT, _DATA, _DIRECTORY, _LINK = S_IFREG | 0o755, S_IFREG | 0o644, S_IFDIR | 0o755, S_IFLNK | 0o777
 _NEWC = "070701" + "{:08X}" * 13  # the header of an archive member, Documentation/driver-api/early-userspace/buffer-format.rst
 
 
@@ -77,24 +77,24 @@ def _read(path: Path) -> bytes:
 def _initramfs_tree(packages: Path, modules: Path) -> Tree:
     tree = {
         "init": Node(_SCRIPT, files("panloom.lab").joinpath("guest/initramfs.sh").read_bytes()),
-        "bin/sh": Node(S_IFLNK | 0o777, b"busybox"),
-        "etc/iscsi/initiatorname.iscsi": Node(_DATA, b""),  # iscsistart warns without one
+        "bin/sh": Node(_LINK, b"busybox"),
+        "var/lib/iscsi": Node(_DIRECTORY, b""),  # iscsistart insists on a place for its records
     }
     for index, module in enumerate(_modules_in_order(modules)):
-        tree[f"modules/{index:02}-{module.name.partition('.')[0]}"] = Node(_DATA, _module(module))
+        tree[f"modules/{index:02}-{module.name.partition('.')[0]}.ko"] = Node(_DATA, _module(module))
     return _with_directories(tree | _programs(packages, "iscsistart"))
 
 
 def _root_tree(packages: Path, extra_files: Mapping[str, bytes]) -> Tree:
     scripts = {"sbin/init": "init.sh", "sbin/os": "os.sh", "sbin/lease": "lease.sh"}
     tree = {path: Node(_SCRIPT, files("panloom.lab").joinpath("guest", name).read_bytes()) for path, name in scripts.items()}
-    tree |= {f"bin/{applet}": Node(S_IFLNK | 0o777, b"busybox") for applet in _APPLETS}
-    tree |= {path: Node(S_IFDIR | 0o755, b"") for path in ("dev", "proc", "sys", "run", "tmp", "var", "var/lib", "var/lib/iscsi")}
-    tree["var/lock"] = Node(S_IFLNK | 0o777, b"/run/lock")
+    tree |= {f"bin/{applet}": Node(_LINK, b"busybox") for applet in _APPLETS}
+    tree |= {path: Node(_DIRECTORY, b"") for path in ("dev", "proc", "sys", "run", "tmp", "var/lib/iscsi")}
+    tree["var/lock"] = Node(_LINK, b"/run/lock")
     tree["etc/passwd"] = Node(_DATA, b"root:x:0:0:root:/:/bin/sh\n")  # iscsid asks for root by name
     tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
     tree["etc/nsswitch.conf"] = Node(_DATA, b"passwd: files\ngroup: files\n")
-    tree["etc/resolv.conf"] = Node(S_IFLNK | 0o777, b"/run/resolv.conf")
+    tree["etc/resolv.conf"] = Node(_LINK, b"/run/resolv.conf")
     tree |= {path.lstrip("/"): Node(_DATA, content) for path, content in extra_files.items()}
     return _with_directories(tree | _programs(packages, "iscsid"))
 
@@ -112,7 +112,7 @@ def _programs(packages: Path, name: str) -> dict[str, Node]:
 def _with_directories(tree: Mapping[str, Node]) -> Tree:
     """Return the tree in order of path, with the directories that it takes for granted."""
     parents = {str(parent) for path in tree for parent in PurePosixPath(path).parents} - {"."}
-    implied = {path: Node(S_IFDIR | 0o755, b"") for path in parents}
+    implied = {path: Node(_DIRECTORY, b"") for path in parents}
     return dict(sorted((implied | dict(tree)).items()))
 
 
