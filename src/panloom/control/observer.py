@@ -29,6 +29,7 @@ from panloom.wire.beacon import Beacon
 
 RECONNECT_SECONDS = 15.0  # what Linux's initiator needs at most to log in again once its target is back
 POWER_POLL_SECONDS = 2.0
+ADOPTION_SECONDS = 5.0  # a new system hands its sessions from iscsistart to iscsid, which logs in anew
 TELL_AGAIN_SECONDS = 60.0
 MAX_TOLD = 256
 STORAGE_SECONDS = 3.0  # a status that takes longer is none
@@ -63,7 +64,7 @@ class Observer:
         self._counters: dict[tuple[str, int], int] = {}
         self._world: World | None = None
         self._storage_lost = False
-        self._told: dict[tuple[str, str, str | None], float] = {}
+        self._told: dict[tuple[str | None, ...], float] = {}
 
     def driver(self, node: Node) -> PowerDriver | None:
         """Return how a node is switched, None when only a person can."""
@@ -80,7 +81,7 @@ class Observer:
         now = time.monotonic()
         up = {name for name, record in world.server_records.items() if record.phase is Phase.UP}
         for server in up:
-            self.liveness.watch(server, now)
+            self.liveness.watch(server, now + ADOPTION_SECONDS)
         for server in set(self.liveness.watched) - up:
             self.liveness.forget(server)
             self.dead.pop(server, None)
@@ -158,16 +159,18 @@ class Observer:
                 self.events.report("dhcp", f"{event.mac} has {event.address}", server=event.server)
                 self.changed()
             case kind:
-                self._tell_seldom(kind, event)
+                self._tell_seldom(kind, event.why, server=event.server, node=event.node, mac=str(event.mac))
 
-    def _tell_seldom(self, kind: str, event: BootEvent) -> None:
+    def _tell_seldom(
+        self, kind: str, why: str, *, server: str | None, node: str | None, mac: str = "", peer: str | None = None
+    ) -> None:
         """Report the same thing about the same machine once a minute: whoever floods us does not flood the log."""
-        key = (kind, str(event.mac), event.why)
+        key = (kind, why, server, node, mac or (peer or "").partition(":")[0])
         now = time.monotonic()
         self._told = {known: at for known, at in self._told.items() if now - at < TELL_AGAIN_SECONDS}
         if key not in self._told and len(self._told) < MAX_TOLD:
             self._told[key] = now
-            self.events.report(kind, event.why or "", node=event.node, server=event.server, mac=str(event.mac))
+            self.events.report(kind, why, node=node, server=server, **({"mac": mac} if mac else {"peer": peer}))
 
     def _discover(self, mac: str, address: str) -> None:
         if mac not in self.discovered:
@@ -246,7 +249,7 @@ class Observer:
         node = next((name for name in world.all(Node) if str(initiator_of(name)) == event.initiator), None)
         record = world.server_records.get(server) if server else None
         if event.event == "refused":
-            self.events.report("login refused", event.why, server=server, node=node, peer=event.peer)
+            self._tell_seldom("login refused", event.why, server=server, node=node, peer=event.peer)
             return
         if server is None or node is None or record is None or record.node != node:
             return
