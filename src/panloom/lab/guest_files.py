@@ -78,7 +78,8 @@ def _initramfs_tree(packages: Path, modules: Path) -> Tree:
     tree = {
         "init": Node(_SCRIPT, files("panloom.lab").joinpath("guest/initramfs.sh").read_bytes()),
         "bin/sh": Node(_LINK, b"busybox"),
-        "var/lib/iscsi": Node(_DIRECTORY, b""),  # iscsistart insists on a place for its records
+        "etc/iscsi": Node(_DIRECTORY, b""),  # where iscsistart 2.1.8 insists on a place for its records …
+        "var/lib/iscsi": Node(_DIRECTORY, b""),  # … and 2.1.11
     }
     for index, module in enumerate(_modules_in_order(modules)):
         tree[f"modules/{index:02}-{module.name.partition('.')[0]}.ko"] = Node(_DATA, _module(module))
