@@ -196,7 +196,7 @@ def boot(disk: Path, auth: str, *, restart: bool) -> dict[str, object]:
         peers.start()
         machine = Powered()
         try:
-            until(lambda: "userland" in machine.stages(), f"userland; console: {machine.lines[-20:]}", within=120)
+            until(lambda: "userland" in machine.stages(), "userland", within=120)
             facts = until(page, "the page", within=30)
             result = {"auth": auth, "stages": machine.stages(), "page_seconds": round(machine.seconds, 2), "page": facts}
             if restart:

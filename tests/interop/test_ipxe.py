@@ -96,9 +96,9 @@ def test_firmware_without_ipxe_is_given_one_by_tftp_and_waits_too(tmp_path):
     """OVMF's own PXE, with no ROM on the card."""
     files = tmp_path / "files"
     files.mkdir()
-    shutil.copy(unpacked("ipxe", "usr/lib/ipxe/snponly.efi"), files)
+    shutil.copy(unpacked("usr/lib/ipxe/snponly.efi"), files)
     firmware = tmp_path / "OVMF.fd"
-    shutil.copy(unpacked("ovmf", "usr/share/ovmf/OVMF.fd"), firmware)
+    shutil.copy(unpacked("usr/share/ovmf/OVMF.fd"), firmware)
     console = tmp_path / "console"
     with boot_services(tmp_path, table(), files=files) as services:
         power_on(services, console, MACS["n1"], *("-bios", firmware), card=("romfile=",))

@@ -7,18 +7,14 @@ The serial line is standard input and output; ``graphics=off`` sends firmware an
 
 import fcntl
 import os
-import shutil
 import subprocess
 from functools import cache
-from pathlib import Path
 
 import msgspec
 
-from panloom.errors import UnavailableError
 from panloom.values import MacAddress
 
 _PROGRAM = "qemu-system-x86_64"
-_FIRMWARE = ("share/qemu", "share/seabios", "lib/ipxe/qemu")
 _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-M", "pc,graphics=off,usb=off")
 _ACCELERATORS = {
     True: ("-accel", "kvm", "-cpu", "host"),
@@ -56,24 +52,14 @@ def kvm_is_usable() -> bool:
     finally:
         os.close(device)
     # A processor is set up before the first instruction; hosts that cannot run firmware fail here (QEMU aborts).
-    trial = (*_program(), *_BARE, *_ACCELERATORS[True], "-S", "-monitor", "stdio")
+    trial = (_PROGRAM, *_BARE, *_ACCELERATORS[True], "-S", "-monitor", "stdio")
     return subprocess.run(trial, input=b"quit\n", capture_output=True, check=False, timeout=20).returncode == 0
-
-
-@cache
-def _program() -> tuple[str, ...]:
-    """Return the program, and where its firmware is: beside it, for a QEMU that was unpacked and not installed."""
-    program = shutil.which(_PROGRAM)
-    if program is None:
-        raise UnavailableError(f"{_PROGRAM} is not in PATH; run: make setup-demo, then: scripts/run panloom …")
-    places = (Path(program).parent.parent / place for place in _FIRMWARE)
-    return (program, *(word for place in places if place.is_dir() for word in ("-L", str(place))))
 
 
 def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
     """Return the program and arguments that power the machine on; it resets itself and ends when it powers itself off."""
     return (
-        *(*_program(), *_BARE, *_ACCELERATORS[kvm], "-name", f"{machine.name},process=panloom-{machine.name}"),
+        *(_PROGRAM, *_BARE, *_ACCELERATORS[kvm], "-name", f"{machine.name},process=panloom-{machine.name}"),
         *("-monitor", "none", "-serial", "stdio", "-smp", "1", "-m", f"{machine.memory_octets >> 20}M"),
         *("-netdev", f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=cable,mac={MacAddress.parse(machine.mac)},bootindex=1"),
