@@ -8,93 +8,23 @@ import threading
 import pytest
 
 from panloom.errors import UnavailableError
-from panloom.protocol.chap import Credentials, response
+from panloom.protocol.chap import Credentials
 from panloom.storage import remote_transport
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.wire import iscsi, scsi_cdb, scsi_sense
-from panloom.wire.iscsi import FINAL, DataIn, LoginRequest, NopIn, Reject, ScsiCommand, ScsiResponse
-from panloom.wire.iscsi_text import decode_binary, decode_text, encode_text
+from panloom.wire.iscsi import FINAL, DataIn, NopIn, Reject, ScsiResponse
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from support.file_target import INITIATOR, TARGET, FileDisk, FileManager, serving
-from support.iscsi_peer import split
+from support.initiator import LINUX_ISID, Initiator, connect
 from support.waiting import until
 
 NAMES = {"InitiatorName": str(INITIATOR), "TargetName": str(TARGET), "SessionType": "Normal"}
-LINUX_ISID = bytes.fromhex("00023d000001")
 WEB1 = Credentials("web1", "secret-of-web1")
 
 
-class Initiator:
-    """A plain initiator on a socket."""
-
-    def __init__(self, portal):
-        address, port = portal.rsplit(":", 1)
-        self.sock = socket.create_connection((address, int(port)), timeout=10)
-        self.cmd_sn = 1
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.sock.close()
-
-    def send(self, *pdus):
-        self.sock.sendall(b"".join(map(iscsi.encode, pdus)))
-
-    def _exactly(self, octets):
-        received = b""
-        while len(received) < octets:
-            piece = self.sock.recv(octets - len(received))
-            if not piece:
-                return None
-            received += piece
-        return received
-
-    def receive(self):
-        """Return the next PDU; None when the target has closed."""
-        try:
-            header = self._exactly(48)
-        except ConnectionResetError:
-            return None
-        if header is None:
-            return None
-        _, data = iscsi.header_lengths(header)
-        return split(header + self._exactly(data + -data % 4))[0]
-
-    def login(self, flags, keys, isid=LINUX_ISID):
-        self.send(
-            LoginRequest(flags=flags, isid=isid, initiator_task_tag=1, cmd_sn=1, data=encode_text(list(keys.items())))
-        )
-        answer = self.receive()
-        return (answer.status_class, answer.status_detail), decode_text(answer.data)
-
-    def log_in(self, **options):
-        status, _ = self.login(FINAL | 7, {**NAMES, "InitialR2T": "No", "ImmediateData": "Yes"}, **options)
-        assert status == (0, 0)
-        self.ready()
-        return self
-
-    def command(self, cdb, *, flags=FINAL, expected=0, data=b""):
-        pdu = ScsiCommand(
-            flags=flags, initiator_task_tag=self.cmd_sn, expected_data_transfer_length=expected, cmd_sn=self.cmd_sn,
-            cdb=scsi_cdb.encode(cdb), data=data,
-        )  # fmt: skip
-        self.cmd_sn += 1
-        self.send(pdu)
-
-    def ready(self):
-        self.command(scsi_cdb.Plain(Operation.TEST_UNIT_READY))
-        assert scsi_sense.decode(self.receive().data[2:]) == scsi_sense.POWER_ON
-
-    def read(self, lba, blocks):
-        cdb = BlockCommand(Operation.READ_10, 0, lba, blocks)
-        self.command(cdb, flags=FINAL | iscsi.READ, expected=blocks * 512)
-        return self.receive()
-
-    def write(self, lba, data, bits=0):
-        cdb = BlockCommand(Operation.WRITE_10, bits, lba, len(data) // 512)
-        self.command(cdb, flags=FINAL | iscsi.WRITE, expected=len(data), data=data)
-        return self.receive()
+def initiator_at(portal):
+    """Return an initiator connected to a portal."""
+    return Initiator(connect(portal), NAMES)
 
 
 @pytest.fixture
@@ -109,12 +39,12 @@ def portal(manager):
 
 
 def still_serves(portal):
-    with Initiator(portal).log_in() as initiator:
+    with initiator_at(portal).log_in() as initiator:
         assert isinstance(initiator.read(0, 1), DataIn)
 
 
 def test_a_session_from_login_to_its_end(manager, portal):
-    with Initiator(portal).log_in() as initiator:
+    with initiator_at(portal).log_in() as initiator:
         assert initiator.write(5, b"x" * 1024).status == 0
         assert initiator.read(5, 2).data == b"x" * 1024
         (connection,) = manager.connections.values()
@@ -128,7 +58,7 @@ def test_a_session_from_login_to_its_end(manager, portal):
 
 
 def test_fua_and_synchronize_cache_flush(manager, portal):
-    with Initiator(portal).log_in() as initiator:
+    with initiator_at(portal).log_in() as initiator:
         initiator.write(0, b"x" * 512, scsi_cdb.FUA)
         initiator.command(BlockCommand(Operation.SYNCHRONIZE_CACHE_10, 0, 0, 0))
         assert initiator.receive().status == 0
@@ -136,20 +66,19 @@ def test_fua_and_synchronize_cache_flush(manager, portal):
 
 
 def test_a_silent_kernel_is_pinged_and_not_dropped(manager, portal):
-    with Initiator(portal).log_in() as initiator:
+    with initiator_at(portal).log_in() as initiator:
         ping = initiator.receive()
         assert isinstance(ping, NopIn)
         (connection,) = manager.connections.values()
         assert not connection.facts.answers_nop
-        pong = {"initiator_task_tag": iscsi.NO_TAG, "target_transfer_tag": ping.target_transfer_tag}
-        initiator.send(iscsi.NopOut(cmd_sn=initiator.cmd_sn, immediate=True, **pong))
+        initiator.answer(ping)
         until(lambda: connection.facts.answers_nop, "the answer is noted")
         assert isinstance(initiator.receive(), NopIn)
         assert initiator.read(0, 1).data == bytes(512)
 
 
 def test_firmware_is_not_pinged(manager, portal):
-    with Initiator(portal) as initiator:
+    with initiator_at(portal) as initiator:
         initiator.login(FINAL | 1, {**NAMES, "AuthMethod": "None"}, isid=bytes.fromhex("400027230001"))
         initiator.login(FINAL | 7, {"InitialR2T": "Yes", "ImmediateData": "No"}, isid=bytes.fromhex("400027230001"))
         (connection,) = manager.connections.values()
@@ -162,14 +91,8 @@ def test_firmware_is_not_pinged(manager, portal):
 def test_chap(manager, portal):
     manager.wanted = WEB1
     for secret, status in (("secret-of-web1", (0, 0)), ("guessed", (2, 1))):
-        with Initiator(portal) as initiator:
-            initiator.login(FINAL | 1, {**NAMES, "AuthMethod": "CHAP,None"})
-            _, keys = initiator.login(FINAL | 1, {"CHAP_A": "5"})
-            challenge = decode_binary(keys["CHAP_C"], longest_octets=64)
-            answer = "0x" + response(int(keys["CHAP_I"]), secret.encode(), challenge).hex()
-            assert initiator.login(FINAL | 1, {"CHAP_N": "web1", "CHAP_R": answer})[0] == status
-            if status == (0, 0):
-                assert initiator.login(FINAL | 7, {})[0] == status
+        with initiator_at(portal) as initiator:
+            assert initiator.log_in_with("web1", secret) == status
     until(lambda: manager.refusals == ["the CHAP response is wrong"], "the refusal is told")
 
 
@@ -177,7 +100,7 @@ def test_no_challenge_comes_twice(manager, portal):
     manager.wanted = WEB1
     challenges = set()
     for _ in range(40):
-        with Initiator(portal) as initiator:
+        with initiator_at(portal) as initiator:
             initiator.login(FINAL | 1, {**NAMES, "AuthMethod": "CHAP"})
             challenges.add(initiator.login(FINAL | 1, {"CHAP_A": "5"})[1]["CHAP_C"])
     assert len(challenges) == 40
@@ -186,10 +109,10 @@ def test_no_challenge_comes_twice(manager, portal):
 
 def test_who_is_not_known_is_refused(manager, portal):
     manager.initiator = INITIATOR
-    with Initiator(portal) as initiator:
+    with initiator_at(portal) as initiator:
         assert initiator.login(FINAL | 7, {**NAMES, "InitiatorName": "iqn.2026-11.dev.panloom:node.n9"})[0] == (2, 2)
         assert initiator.receive() is None
-    with Initiator(portal) as initiator:
+    with initiator_at(portal) as initiator:
         assert initiator.login(FINAL | 7, {**NAMES, "TargetName": str(TARGET) + "x"})[0] == (2, 2)
     still_serves(portal)
     until(lambda: manager.refusals == ["not allowed here"] * 2, "both refusals are told")
@@ -205,7 +128,7 @@ def targets(initiator):
 def test_discovery_lists_what_one_could_log_in_to(manager, portal, known, wanted, listed):
     manager.initiator, manager.wanted = INITIATOR, wanted
     name = str(INITIATOR) if known else "iqn.2026-11.dev.panloom:node.n9"
-    with Initiator(portal) as initiator:
+    with initiator_at(portal) as initiator:
         status, _ = initiator.login(FINAL | 7, {"InitiatorName": name, "SessionType": "Discovery"})
         assert status == (0, 0)
         assert (str(TARGET).encode() in targets(initiator)) == listed
@@ -214,14 +137,17 @@ def test_discovery_lists_what_one_could_log_in_to(manager, portal, known, wanted
 
 def test_a_machine_that_boots_again_takes_over(manager, portal):
     manager.initiator = INITIATOR
-    with Initiator(portal).log_in() as stale, Initiator(portal).log_in(isid=bytes.fromhex("800000000001")) as fresh:
+    with (
+        initiator_at(portal).log_in() as stale,
+        initiator_at(portal).log_in(isid=bytes.fromhex("800000000001")) as fresh,
+    ):
         assert stale.receive() is None
         until(lambda: manager.ended == [("s1", "closed")], "the old session is gone")
         assert isinstance(fresh.read(0, 1), DataIn)
 
 
 def test_a_fenced_write_is_neither_written_nor_answered(manager, portal):
-    with Initiator(portal).log_in() as initiator:
+    with initiator_at(portal).log_in() as initiator:
         manager.disks[0].fenced = True
         assert initiator.write(0, b"x" * 512) is None
     until(lambda: manager.ended == [("s1", "epoch 1 is fenced off")], "the session ends")
@@ -232,7 +158,7 @@ def test_a_fenced_write_is_neither_written_nor_answered(manager, portal):
     ("error", "sense"), [(errno.ENOSPC, scsi_sense.NO_SPACE), (errno.EIO, scsi_sense.WRITE_FAILED)]
 )
 def test_a_disk_in_trouble_is_a_clean_error(manager, portal, error, sense):
-    with Initiator(portal).log_in() as initiator:
+    with initiator_at(portal).log_in() as initiator:
         assert initiator.write(0, b"a" * 512, scsi_cdb.FUA).status == 0
         manager.disks[0].error = error
         answer = initiator.write(0, b"b" * 512)
@@ -244,7 +170,7 @@ def test_a_disk_in_trouble_is_a_clean_error(manager, portal, error, sense):
 
 
 def test_a_fault_of_ours_ends_one_connection(manager, portal, caplog):
-    with Initiator(portal).log_in() as other, Initiator(portal).log_in() as initiator:
+    with initiator_at(portal).log_in() as other, initiator_at(portal).log_in() as initiator:
         initiator.command(BlockCommand(Operation.READ_10, 0, 0, 1), flags=FINAL | iscsi.READ, expected=512)
         initiator.receive()
         connection = manager.connections["s2"]
@@ -271,8 +197,8 @@ BAD_BEGINNINGS = {
 @pytest.mark.parametrize("octets", BAD_BEGINNINGS.values(), ids=BAD_BEGINNINGS.keys())
 def test_a_bad_beginning_is_one_log_line_and_a_close(manager, portal, octets, caplog):
     caplog.set_level(logging.INFO)
-    with Initiator(portal).log_in() as good:
-        with Initiator(portal) as bad:
+    with initiator_at(portal).log_in() as good:
+        with initiator_at(portal) as bad:
             bad.sock.sendall(octets)
             bad.sock.shutdown(socket.SHUT_WR)
             assert bad.receive() is None
@@ -286,7 +212,7 @@ def test_a_bad_beginning_is_one_log_line_and_a_close(manager, portal, octets, ca
 
 def test_half_open_logins_disturb_nobody(manager, portal, monkeypatch):
     monkeypatch.setattr(remote_transport, "MAX_LOGINS", 20)
-    idlers = [Initiator(portal) for _ in range(40)]
+    idlers = [initiator_at(portal) for _ in range(40)]
     ended = [idler.receive() for idler in idlers[20:]]
     assert ended == [None] * 20
     for idler in idlers:
@@ -297,14 +223,14 @@ def test_half_open_logins_disturb_nobody(manager, portal, monkeypatch):
 
 def test_a_login_that_dawdles_is_ended(manager, portal, monkeypatch):
     monkeypatch.setattr(remote_transport, "LOGIN_SECONDS", 0.2)
-    with Initiator(portal) as slow:
+    with initiator_at(portal) as slow:
         slow.sock.sendall(b"\x43")
         assert slow.receive() is None
     until(lambda: manager.refusals == ["the login took too long"], "the refusal is told")
 
 
 def test_a_bad_pdu_after_the_login_ends_that_session_alone(manager, portal):
-    with Initiator(portal).log_in() as good, Initiator(portal).log_in() as bad:
+    with initiator_at(portal).log_in() as good, initiator_at(portal).log_in() as bad:
         bad.sock.sendall(bytes([0x01, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF]).ljust(48, b"\0"))
         assert isinstance(bad.receive(), Reject)
         assert bad.receive() is None
@@ -313,7 +239,7 @@ def test_a_bad_pdu_after_the_login_ends_that_session_alone(manager, portal):
 
 def test_sessions_write_side_by_side(manager, portal):
     def fill(number):
-        with Initiator(portal).log_in() as initiator:
+        with initiator_at(portal).log_in() as initiator:
             for lba in range(number, 64, 4):
                 assert initiator.write(lba, bytes([number + 1]) * 512).status == 0
 
@@ -327,7 +253,7 @@ def test_sessions_write_side_by_side(manager, portal):
 
 def test_stopping_ends_every_thread(manager):
     with serving(manager) as portal:
-        initiators = [Initiator(portal).log_in() for _ in range(3)] + [Initiator(portal)]
+        initiators = [initiator_at(portal).log_in() for _ in range(3)] + [initiator_at(portal)]
     assert manager.connections == {}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("iscsi-")]
     for initiator in initiators:
