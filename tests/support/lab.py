@@ -125,7 +125,7 @@ class LabInTest:
         return self._until_or_tell(is_up, f"{server} is up", seconds)
 
     def until_adopted(self, node: str) -> None:
-        """Wait until the node's iscsid has taken over the session to its disk: from then on it outlives a lost target."""
+        """Wait until the node's iscsid has taken over the session to its disk: from then on it may lose its target."""
         until(
             lambda: self.disk_logins(node) >= 3, f"{node} has logged in by firmware, iscsistart and iscsid", seconds=30
         )
