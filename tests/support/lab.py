@@ -48,7 +48,7 @@ servers:
   {servers}:
     image: web
     nics:
-      - {{lan: front, address: {address}}}
+      - {{lan: front, address: "{address}"}}
     {more}
 """
 
