@@ -1,7 +1,7 @@
 """Act by act, whatever happens in between, a server comes up on one node and never on two.
 
-A plain model of the platform carries the acts out: a dictionary of what is granted to whom, which ports are open, what is powered.
-Disturbances (a death, a deleted document, a crash between the act and its record) come at any time.
+A plain model of the platform carries the acts out: a dictionary of what is granted to whom, which ports are open,
+what is powered. Disturbances (a death, a deleted document, a crash between the act and its record) come at any time.
 """
 
 import msgspec
