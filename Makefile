@@ -1,4 +1,4 @@
-# make demo    everything from an empty machine to a fail-over seen        (set-up: .cache/debian and .venv, nothing else)
+# make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
 # make lint    style, types, layers, spelling
 # make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)
@@ -39,5 +39,6 @@ lock:
 	    --output-file requirements/test.lock pyproject.toml requirements/build.in
 
 clean:
-	$(as_root) rm -rf .cache .venv build dist src/*.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	$(as_root) rm -rf .cache .venv build dist src/*.egg-info
+	$(as_root) rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find src tests bench -name __pycache__ -prune -exec $(as_root) rm -rf {} +

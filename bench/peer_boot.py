@@ -1,20 +1,22 @@
 """How long the peers take: tgtd and dnsmasq boot the lab's image on a QEMU machine, as Panloom does.
 
-    scripts/run python bench/peer_boot.py [--runs N] [--auth chap|none] [--restart]
+    scripts/run python bench/peer_boot.py [--runs N] [--auth chap none] [--restart]
 
-    enclosure ── bridge lab0 (10.77.0.1) ─┬─ tgtd: shop.web1 LUN 1 = the disk, shop.web1.personality LUN 1 = a page of text
+    enclosure ── bridge lab0 (10.77.0.1) ─┬─ tgtd: targets shop.web1 and shop.web1.personality, LUN 1 of each
                                           ├─ dnsmasq: DHCP, router advertisements
                                           ├─ the boot script over HTTP (CHAP only)
                                           └─ tap n1 ── QEMU
 
-Everything lives in an enclosure and vanishes with it.  The result is JSON on standard output: for each run the seconds from power-on
-to each stage, to the first page, and what the page says; with ``--restart``, how long a restart of tgtd stopped the machine's writes.
+Everything lives in an enclosure and vanishes with it.  The result is JSON on standard output: for each run the seconds
+from power-on to each stage and to the first page, what the page says, who has which address, and the beacons heard;
+with ``--restart``, how long a restart of tgtd stopped the machine's writes.  All runs boot the same disk.
 """
 
 import argparse
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -112,12 +114,26 @@ class Peers:
         (self._directory / "dnsmasq.conf").write_text(DNSMASQ + DNSMASQ_AUTH[self._auth])
         self.start_target()
         log = f"--log-facility={self._directory}/dnsmasq.log"
-        self._spawn("dnsmasq", "-k", "--user=root", "-C", f"{self._directory}/dnsmasq.conf", log, f"--pid-file={self._directory}/dnsmasq.pid")
+        self._spawn(
+            "dnsmasq",
+            "-k",
+            "--user=root",
+            "-C",
+            f"{self._directory}/dnsmasq.conf",
+            log,
+            f"--pid-file={self._directory}/dnsmasq.pid",
+        )
         self._serve_script()
 
     def start_target(self) -> None:
         self.tgtd = self._spawn("tgtd", "-f", "-C", "7", "--iscsi", f"portal={PORTAL}:3260")
-        until(lambda: subprocess.run([*TGTADM, "--op=show", "--mode=sys"], capture_output=True, check=False).returncode == 0, "tgtd", within=5)
+        until(
+            lambda: (
+                subprocess.run([*TGTADM, "--op=show", "--mode=sys"], capture_output=True, check=False).returncode == 0
+            ),
+            "tgtd",
+            within=5,
+        )
         if self._auth == "chap":
             tgtadm("--op=new", "--mode=account", f"--user={USER}", f"--password={SECRET}")
         disks = {TARGET: self._disk, f"{TARGET}.personality": self._directory / "personality"}
@@ -167,7 +183,9 @@ class Powered:
         self.lines: list[tuple[float, str]] = []
         self._started = time.monotonic()
         command = command_line(MACHINE, kvm=kvm_is_usable())
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
@@ -194,17 +212,38 @@ def boot(disk: Path, auth: str, *, restart: bool) -> dict[str, object]:
     with tempfile.TemporaryDirectory(dir="/run") as directory:
         peers = Peers(Path(directory), disk, auth)
         peers.start()
+        beacons = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        beacons.bind((PORTAL, 7077))
+        beacons.settimeout(10)
         machine = Powered()
         try:
             until(lambda: "userland" in machine.stages(), "userland", within=120)
             facts = until(page, "the page", within=30)
-            result = {"auth": auth, "stages": machine.stages(), "page_seconds": round(machine.seconds, 2), "page": facts}
+            result = {
+                "auth": auth,
+                "stages": machine.stages(),
+                "page_seconds": round(machine.seconds, 2),
+                "page": facts,
+            }
+            result["neighbours"] = neighbours()
             if restart:
                 result["restart_seconds"] = restart_target(peers, disk)
+            result["beacons"] = [beacons.recv(1024).decode() for _ in range(2)]
             return result
         finally:
             machine.off()
+            beacons.close()
             peers.stop()
+
+
+def neighbours() -> dict[str, str]:
+    """Return address → MAC of the machines that were heard of."""
+    shown = subprocess.run(
+        ["ip", "-4", "neighbour", "show", "dev", "lab0"], capture_output=True, text=True, check=True
+    ).stdout
+    return {
+        words[0]: words[words.index("lladdr") + 1] for words in map(str.split, shown.splitlines()) if "lladdr" in words
+    }
 
 
 def restart_target(peers: Peers, disk: Path) -> float:
@@ -227,7 +266,7 @@ def tags(disk: Path) -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--auth", choices=DNSMASQ_AUTH, default="chap")
+    parser.add_argument("--auth", choices=DNSMASQ_AUTH, default=["chap"], nargs="+")
     parser.add_argument("--restart", action="store_true")
     options = parser.parse_args()
     packages = Path(os.environ["PANLOOM_PACKAGES"])
@@ -236,7 +275,7 @@ def main() -> int:
         build_image(packages, disk, extra_files={"/panloom-writer": b""} if options.restart else {})
 
         def measure(_enclosure: Enclosure) -> int:
-            runs = [boot(disk, options.auth, restart=options.restart) for _ in range(options.runs)]
+            runs = [boot(disk, auth, restart=options.restart) for _ in range(options.runs) for auth in options.auth]
             print(json.dumps(runs, indent=2))
             return 0
 

@@ -1,13 +1,13 @@
 """Namespaces of our own, whose end removes everything: processes, interfaces, mounts and files.
 
-    outer process                 inner process: process 1 of its PID namespace, in mount and network namespaces of its own
+    outer process                    inner process: process 1 of a PID namespace, with its own mounts and network
       forks ───────────────────────▶ mounts /proc and /sys anew and a private tmpfs on /run, raises lo
       waits; passes Ctrl-C on ─────▶ KeyboardInterrupt
       dies, however it may ────────▶ SIGKILL (PR_SET_PDEATHSIG)
       returns the exit status ◀───── main() returns, and the kernel kills all that is left in the namespaces
 
-What ``unshare --pid --fork --kill-child --mount --net`` does, but a signal sent to the outer process alone is obeyed as well.  While
-it runs, its files are seen from outside as ``/proc/PID/root/run/…``, Unix sockets included.
+What ``unshare --pid --fork --kill-child --mount --net`` does, but a signal sent to the outer process alone is obeyed
+as well.  While it runs, its files are seen from outside as ``/proc/PID/root/run/…``, Unix sockets included.
 """
 
 import ctypes
@@ -20,6 +20,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -38,28 +39,41 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Enclosure:
     """What the inner process knows of its outer one."""
 
-    def __init__(self, to_outer: int) -> None:
+    def __init__(self, to_outer: int, pid: int) -> None:
         self._to_outer = to_outer
+        self.pid = pid
+        """This process's number as those outside of its PID namespace see it; inside it is 1."""
 
     def let_go(self) -> None:
-        """Go on alone: the outer process returns 0 at once, and only the end of this process ends the enclosure."""
+        """Go on alone: the outer process returns 0 at once, and only the end of this process ends the enclosure.
+
+        Standard input and output become ``/dev/null``, so that a reader of ours sees the end.
+        """
         _call("prctl", _PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.close(nothing)
         os.write(self._to_outer, b"\0")
 
 
 def run_enclosed(main: Callable[[Enclosure], int]) -> int:
     """Run ``main`` in a process and namespaces of its own; return its exit status, 130 when it was interrupted.
 
-    The process that calls this can start no other process afterwards, so call it first thing and then leave.  SIGINT, SIGTERM and
-    SIGHUP interrupt ``main``; a second one, or five more seconds, kill it.  Raises ``UnavailableError`` where namespaces are not
-    allowed.
+    The process that calls this can start no other process afterwards, so call it first thing and then leave.  SIGINT,
+    SIGTERM and SIGHUP interrupt ``main``; a second one, or five more seconds, kill it.  Raises ``UnavailableError``
+    where namespaces are not allowed.
     """
     outer_lives, outer_end = os.pipe()
     from_inner, to_outer = os.pipe()
     try:
         _call("unshare", _CLONE_NEWPID)
     except OSError as error:
-        raise UnavailableError(f"a PID namespace cannot be made ({error.strerror}): run as root, outside of containers") from error
+        raise UnavailableError(
+            f"a PID namespace cannot be made ({error.strerror}): run as root, outside of containers"
+        ) from error
     sys.stdout.flush()
     sys.stderr.flush()
     inner = os.fork()
@@ -107,11 +121,13 @@ def _be_inner(main: Callable[[Enclosure], int], outer_lives: int, to_outer: int)
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # process 1 is deaf to what it has no handler for
+        pid = int(Path("/proc/self").readlink().name)  # before /proc is mounted anew: the number that the outside knows
         _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if not select.select([outer_lives], [], [], 0)[0]:  # else it died before we asked to die with it
             os.setsid()  # a terminal's Ctrl-C comes once, through the outer process
             _enter_namespaces()
-            status = main(Enclosure(to_outer))
+            status = main(Enclosure(to_outer, pid))
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except SystemExit as leaving:

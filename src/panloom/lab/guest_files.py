@@ -1,7 +1,8 @@
 """What is in the image: the kernel, and the file trees of the initramfs and of the root file system, as values.
 
-A tree maps a path to a node, each directory before what it holds.  The scripts lie in ``lab/guest``; kernel, modules, busybox and
-open-iscsi come from Debian packages that were unpacked, their shared libraries from there or from this host.
+A tree maps a path to a node, each directory before what it holds.  The scripts lie in ``lab/guest``; kernel, modules,
+busybox and open-iscsi come from Debian packages that were unpacked, their shared libraries from there or from this
+host.
 """
 
 import hashlib
@@ -17,10 +18,48 @@ from panloom.errors import UnavailableError
 from panloom.lab.shared_objects import libraries_of
 
 _MODULES = ("virtio_pci", "virtio_net", "iscsi_ibft", "sd_mod", "iscsi_tcp", "macvlan")
-_APPLETS = ["cat", "cp", "dd", "dmesg", "hostname", "httpd", "ifconfig", "ip", "kill", "ln", "logger", "ls", "mkdir", "mkfifo", "mv", "ping", "poweroff", "printf", "ps", "reboot", "rm", "sh", "sha256sum", "sleep", "sync", "syslogd", "touch", "udhcpc", "unshare", "usleep"]
+_APPLETS = [
+    "cat",
+    "cp",
+    "dd",
+    "dmesg",
+    "hostname",
+    "httpd",
+    "ifconfig",
+    "ip",
+    "kill",
+    "ln",
+    "logger",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mv",
+    "ping",
+    "poweroff",
+    "printf",
+    "ps",
+    "reboot",
+    "rm",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sync",
+    "syslogd",
+    "touch",
+    "udhcpc",
+    "unshare",
+    "usleep",
+]
+_ISCSID = """node.session.timeo.replacement_timeout = 120
+node.conn[0].timeo.login_timeout = 5
+node.conn[0].timeo.noop_out_interval = 5
+node.conn[0].timeo.noop_out_timeout = 5
+"""
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 _SCRIPT, _DATA, _DIRECTORY, _LINK = S_IFREG | 0o755, S_IFREG | 0o644, S_IFDIR | 0o755, S_IFLNK | 0o777
-_NEWC = "070701" + "{:08X}" * 13  # the header of an archive member, Documentation/driver-api/early-userspace/buffer-format.rst
+_NEWC = (
+    "070701" + "{:08X}" * 13
+)  # the header of an archive member, Documentation/driver-api/early-userspace/buffer-format.rst
 
 
 class Node(NamedTuple):
@@ -83,29 +122,35 @@ def _initramfs_tree(packages: Path, modules: Path) -> Tree:
     }
     for index, module in enumerate(_modules_in_order(modules)):
         tree[f"modules/{index:02}-{module.name.partition('.')[0]}.ko"] = Node(_DATA, _module(module))
-    return _with_directories(tree | _programs(packages, "iscsistart"))
+    tree["etc/iscsi/iscsid.conf"] = Node(_DATA, _ISCSID.encode())
+    tree["etc/passwd"] = Node(_DATA, b"root:x:0:0:root:/:/bin/sh\n")  # iscsid asks for root by name
+    tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
+    tree["etc/nsswitch.conf"] = Node(_DATA, b"passwd: files\ngroup: files\n")
+    return _with_directories(tree | _busybox(packages) | _programs(packages, ("iscsistart", "iscsid")))
 
 
 def _root_tree(packages: Path, extra_files: Mapping[str, bytes]) -> Tree:
     scripts = {"sbin/init": "init.sh", "sbin/os": "os.sh", "sbin/lease": "lease.sh"}
-    tree = {path: Node(_SCRIPT, files("panloom.lab").joinpath("guest", name).read_bytes()) for path, name in scripts.items()}
+    tree = {
+        path: Node(_SCRIPT, files("panloom.lab").joinpath("guest", name).read_bytes()) for path, name in scripts.items()
+    }
     tree |= {f"bin/{applet}": Node(_LINK, b"busybox") for applet in _APPLETS}
-    tree |= {path: Node(_DIRECTORY, b"") for path in ("dev", "proc", "sys", "run", "tmp", "var/lib/iscsi")}
-    tree["var/lock"] = Node(_LINK, b"/run/lock")
-    tree["etc/passwd"] = Node(_DATA, b"root:x:0:0:root:/:/bin/sh\n")  # iscsid asks for root by name
-    tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
-    tree["etc/nsswitch.conf"] = Node(_DATA, b"passwd: files\ngroup: files\n")
+    tree |= {path: Node(_DIRECTORY, b"") for path in ("dev", "proc", "sys", "run", "tmp")}
     tree["etc/resolv.conf"] = Node(_LINK, b"/run/resolv.conf")
     tree |= {path.lstrip("/"): Node(_DATA, content) for path, content in extra_files.items()}
-    return _with_directories(tree | _programs(packages, "iscsid"))
+    return _with_directories(tree | _busybox(packages))
 
 
-def _programs(packages: Path, name: str) -> dict[str, Node]:
-    """Return busybox, a program of open-iscsi and the libraries that it needs."""
-    program = packages / "sbin" / name
-    tree = {"bin/busybox": Node(_SCRIPT, _read(packages / "bin/busybox")), f"sbin/{name}": Node(_SCRIPT, _read(program))}
+def _busybox(packages: Path) -> dict[str, Node]:
+    return {"bin/busybox": Node(_SCRIPT, _read(packages / "bin/busybox"))}
+
+
+def _programs(packages: Path, names: Iterable[str]) -> dict[str, Node]:
+    """Return programs from ``sbin`` with the libraries that they need."""
+    programs = {f"sbin/{name}": packages / "sbin" / name for name in names}
+    tree = {path: Node(_SCRIPT, _read(program)) for path, program in programs.items()}
     places = (packages / "lib/x86_64-linux-gnu", packages / "lib64", Path("/lib/x86_64-linux-gnu"), Path("/lib64"))
-    for guest_path, path in libraries_of([program], places).items():
+    for guest_path, path in libraries_of(programs.values(), places).items():
         tree[guest_path.lstrip("/")] = Node(_SCRIPT, path.read_bytes())
     return tree
 
@@ -120,7 +165,9 @@ def _with_directories(tree: Mapping[str, Node]) -> Tree:
 def _modules_in_order(modules: Path) -> Iterable[Path]:
     """Return the modules' files, each after those it depends on; what the kernel has built in is left out."""
     by_name = {path.name.partition(".")[0].replace("-", "_"): path for path in modules.rglob("*.ko*")}
-    built_in = {PurePosixPath(line).stem.replace("-", "_") for line in _read(modules / "modules.builtin").decode().split()}
+    built_in = {
+        PurePosixPath(line).stem.replace("-", "_") for line in _read(modules / "modules.builtin").decode().split()
+    }
     order: dict[str, Path] = {}
 
     def add(name: str) -> None:

@@ -2,8 +2,8 @@
 
     sector 0   1024 … 2047           2048 (1 MiB)                    67584 (33 MiB)             196608 (96 MiB)
     ┌─────┬───┬─────────────────────┬───────────────────────────────┬───────────────────────────────┐
-    │ MBR │   │ ring of the writer  │ FAT16: syslinux, its config,  │ ext4: busybox, iscsid,        │
-    │     │   │ (tests of fencing)  │ vmlinuz, initrd.img           │ /sbin/init, /sbin/os, /boots  │
+    │ MBR │   │ ring of the writer  │ FAT16: syslinux, its config,  │ ext4: busybox, /sbin/init,    │
+    │     │   │ (tests of fencing)  │ vmlinuz, initrd.img           │ /sbin/os, /boots              │
     └─────┴───┴─────────────────────┴───────────────────────────────┴───────────────────────────────┘
 
 The same inputs give the same octets: every time stamp, identifier and order is fixed.
@@ -26,12 +26,13 @@ from panloom.lab.guest_files import Guest, Tree, collect_guest
 
 SECTOR_OCTETS = 512
 WRITER_RING = range(1024, 2048)
-"""Sectors that a machine with ``/panloom-writer`` writes in turn, each a text ``PAN/SERVER:EPOCH:COUNTER`` padded with blanks."""
+"""Sectors that a machine with ``/panloom-writer`` writes in turn, each a padded text ``PAN/SERVER:EPOCH:COUNTER``."""
 
 _BOOT = range(2048, 67584)
 _ROOT = range(67584, 196608)
 _COMMAND_LINE = (  # measured: what makes the kernel quickest to userland under emulation
-    "console=ttyS0,115200 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr random.trust_cpu=on cryptomgr.notests"
+    "console=ttyS0,115200 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr"
+    " random.trust_cpu=on cryptomgr.notests"
 )
 _SYSLINUX = f"""SERIAL 0 115200
 DEFAULT linux
@@ -59,8 +60,9 @@ class ImageFacts(msgspec.Struct, frozen=True):
 def build_image(packages: Path, output: Path, *, extra_files: Mapping[str, bytes] | None = None) -> ImageFacts:
     """Make the disk image ``output`` from the packages unpacked below ``packages``, unless it is there already.
 
-    ``extra_files`` are put on the root disk, by absolute path; ``/panloom-writer`` makes the machine write without pause.  The
-    image appears whole or not at all.  Raises ``UnavailableError`` when a package is missing or a tool fails.
+    ``extra_files`` are put on the root disk, by absolute path; ``/panloom-writer`` makes the machine write without
+    pause.  The image appears whole or not at all.  Raises ``UnavailableError`` when a package is missing or a tool
+    fails.
     """
     guest = collect_guest(packages, extra_files or {})
     inputs = hashlib.sha256(_RECIPE + _SYSLINUX.encode() + guest.digest().encode()).hexdigest()
@@ -79,7 +81,9 @@ def build_image(packages: Path, output: Path, *, extra_files: Mapping[str, bytes
         _write_root_partition(disk, guest.root, work)
         _write_boot_record(disk, packages / "usr/lib/syslinux/mbr/mbr.bin")
         with disk.open("rb") as file:
-            facts = ImageFacts(inputs, hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size, guest.release)
+            facts = ImageFacts(
+                inputs, hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size, guest.release
+            )
             os.fsync(file.fileno())
         disk.replace(output)
     notes.write_bytes(msgspec.json.encode(facts))
@@ -87,11 +91,17 @@ def build_image(packages: Path, output: Path, *, extra_files: Mapping[str, bytes
 
 
 def _write_boot_record(disk: Path, boot_code: Path) -> None:
-    """Write sector 0: boot code, a disk identifier, and two partitions (the first active) by their logical block addresses."""
+    """Write sector 0: boot code, a disk identifier, and two partitions by their block addresses, the first active."""
 
     def partition(active: int, kind: int, sectors: range) -> bytes:
         outside_chs = b"\xfe\xff\xff"
-        return bytes([active]) + outside_chs + bytes([kind]) + outside_chs + struct.pack("<II", sectors.start, len(sectors))
+        return (
+            bytes([active])
+            + outside_chs
+            + bytes([kind])
+            + outside_chs
+            + struct.pack("<II", sectors.start, len(sectors))
+        )
 
     table = partition(0x80, 0xEF, _BOOT) + partition(0, 0x83, _ROOT) + bytes(32)
     with disk.open("r+b") as file:
@@ -99,11 +109,26 @@ def _write_boot_record(disk: Path, boot_code: Path) -> None:
 
 
 def _write_boot_partition(disk: Path, guest: Guest, work: Path) -> None:
-    contents = {"vmlinuz": guest.kernel, "initrd.img": gzip.compress(guest.initramfs, mtime=0), "syslinux.cfg": _SYSLINUX.encode()}
+    contents = {
+        "vmlinuz": guest.kernel,
+        "initrd.img": gzip.compress(guest.initramfs, mtime=0),
+        "syslinux.cfg": _SYSLINUX.encode(),
+    }
     for name, content in contents.items():
         (work / name).write_bytes(content)
     offset = _BOOT.start * SECTOR_OCTETS
-    _run("mkfs.vfat", "--invariant", "-F", "16", "-n", "BOOT", "--offset", str(_BOOT.start), str(disk), str(len(_BOOT) // 2))
+    _run(
+        "mkfs.vfat",
+        "--invariant",
+        "-F",
+        "16",
+        "-n",
+        "BOOT",
+        "--offset",
+        str(_BOOT.start),
+        str(disk),
+        str(len(_BOOT) // 2),
+    )
     _run("mcopy", "-i", f"{disk}@@{offset}", *(str(work / name) for name in contents), "::")
     _run("syslinux", "--offset", str(offset), "--install", str(disk))
 
@@ -112,7 +137,20 @@ def _write_root_partition(disk: Path, tree: Tree, work: Path) -> None:
     """Make an ext4 file system and fill it by debugfs, which takes no time stamps from this host's files."""
     offset = _ROOT.start * SECTOR_OCTETS
     _run(
-        *("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-m", "0", "-J", "size=4", "-O", "^metadata_csum,^64bit,^resize_inode"),
+        *(
+            "mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-b",
+            "4096",
+            "-m",
+            "0",
+            "-J",
+            "size=4",
+            "-O",
+            "^metadata_csum,^64bit,^resize_inode",
+        ),
         *("-L", "root", "-U", _UUID, "-E", f"offset={offset},hash_seed={_UUID},lazy_itable_init=0,root_owner=0:0"),
         *(str(disk), str(len(_ROOT) * SECTOR_OCTETS // 4096)),
     )
@@ -145,7 +183,9 @@ def _run(*command: str) -> str:
         "E2FSPROGS_FAKE_TIME": _TIME_STAMP,
     }
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError as error:
         raise UnavailableError(f"{command[0]} is not in PATH; run: make setup-demo") from error
     except subprocess.CalledProcessError as error:

@@ -14,6 +14,7 @@ import msgspec
 
 from panloom.values import MacAddress
 
+_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")  # no machine outlives the thread that switched it on
 _PROGRAM = "qemu-system-x86_64"
 _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-M", "pc,graphics=off,usb=off")
 _ACCELERATORS = {
@@ -57,9 +58,16 @@ def kvm_is_usable() -> bool:
 
 
 def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
-    """Return the program and arguments that power the machine on; it resets itself and ends when it powers itself off."""
+    """Return the command that switches the machine on; it ends when the machine switches itself off."""
     return (
-        *(_PROGRAM, *_BARE, *_ACCELERATORS[kvm], "-name", f"{machine.name},process=panloom-{machine.name}"),
+        *(
+            *_WITH_PARENT,
+            _PROGRAM,
+            *_BARE,
+            *_ACCELERATORS[kvm],
+            "-name",
+            f"{machine.name},process=panloom-{machine.name}",
+        ),
         *("-monitor", "none", "-serial", "stdio", "-smp", "1", "-m", f"{machine.memory_octets >> 20}M"),
         *("-netdev", f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=cable,mac={MacAddress.parse(machine.mac)},bootindex=1"),

@@ -1,21 +1,21 @@
 """Which shared libraries a program needs, read from its ELF file as the loader reads it.
 
     ELF header ── program headers ─┬─ PT_INTERP    path of the loader
-                                   ├─ PT_DYNAMIC   entries (tag, value): DT_NEEDED → name, DT_STRTAB → address of the names
+                                   ├─ PT_DYNAMIC   entries (tag, value): DT_NEEDED → name, DT_STRTAB → where names are
                                    └─ PT_LOAD      maps addresses to offsets in the file
 
 System V ABI, AMD64 supplement; gABI chapters 4 and 5.  Nothing is executed, unlike with ``ldd``.
 """
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
-from struct import Struct
 
 from panloom.errors import UnavailableError
 
-_HEADER = Struct("<16sHHIQQQIHHHHHH")
-_PROGRAM_HEADER = Struct("<IIQQQQQQ")
-_DYNAMIC = Struct("<qQ")
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_DYNAMIC = struct.Struct("<qQ")
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NEEDED, _DT_STRTAB = 1, 5
 
@@ -23,13 +23,21 @@ _DT_NEEDED, _DT_STRTAB = 1, 5
 def needed_by(program: bytes) -> tuple[str | None, tuple[str, ...]]:
     """Return the path of the loader, ``None`` for a library, and the names of the libraries that an ELF file asks for.
 
-    Raises ``ValueError`` when it is no 64-bit little-endian ELF file.
+    Raises ``ValueError`` when it is no whole 64-bit little-endian ELF file.
     """
+    try:
+        return _read(program)
+    except (struct.error, StopIteration) as error:
+        raise ValueError("not a whole ELF file") from error
+
+
+def _read(program: bytes) -> tuple[str | None, tuple[str, ...]]:
     identification, *_, header_offset, _, _, _, _, header_count, _, _, _ = _HEADER.unpack_from(program)
     if identification[:6] != b"\x7fELF\x02\x01":
         raise ValueError("not a 64-bit little-endian ELF file")
     headers = [
-        _PROGRAM_HEADER.unpack_from(program, header_offset + index * _PROGRAM_HEADER.size) for index in range(header_count)
+        _PROGRAM_HEADER.unpack_from(program, header_offset + index * _PROGRAM_HEADER.size)
+        for index in range(header_count)
     ]
 
     def text(offset: int) -> str:

@@ -13,17 +13,6 @@ echo "PANLOOM stage=userland t=$up"
 . /run/personality
 hostname "$SERVER"
 
-# iscsid adopts the sessions that iscsistart made and restores them when the target was away.  It comes first: until it is in memory,
-# a target that goes away takes with it the disk that iscsid would have to be read from.
-echo "InitiatorName=$initiator" > /run/initiatorname.iscsi
-echo "node.session.timeo.replacement_timeout = 120
-node.conn[0].timeo.login_timeout = 5
-node.conn[0].timeo.noop_out_interval = 5
-node.conn[0].timeo.noop_out_timeout = 5" > /run/iscsid.conf
-mkdir -p /run/lock/iscsi
-iscsid -f -c /run/iscsid.conf -i /run/initiatorname.iscsi > /run/iscsid.log 2>&1 &
-for session in /sys/class/iscsi_session/session*; do echo 120 > "$session/recovery_tmo"; done
-
 # The count of boots is on the disk before anybody can read it from the page.
 boots=0
 [ -e /boots ] && read -r boots < /boots

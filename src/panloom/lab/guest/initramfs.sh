@@ -3,7 +3,8 @@
 #
 #   kernel     modules are loaded
 #   network    the storage NIC gets the address that firmware had, and stays in this network namespace for ever
-#   login      two targets: the root disk (by the iBFT) and NAME.personality, with the same portal and CHAP secret
+#   login      two targets: the root disk (by the iBFT) and NAME.personality, with the same portal and CHAP secret;
+#              iscsid keeps both sessions from here on
 #   root       the root disk is mounted; the personality lies in /run; the disk's own /sbin/init takes over
 #
 # Forks are what costs under emulation, so loops are made of the shell's own words.
@@ -68,8 +69,8 @@ mark network
 # iscsistart takes a second to find its own other half, so both logins run at once; one that fails is tried again alone.
 login_to_root() { iscsistart -b > /run/login.root 2>&1; }
 login_to_personality() {
-    iscsistart -i "$initiator" -t "$target.personality" -g 1 -a "$portal" -p "$port" ${user:+-u "$user" -w "$secret"} \
-        > /run/login.personality 2>&1
+    iscsistart -i "$initiator" -t "$target.personality" -g 1 -a "$portal" -p "$port" \
+        ${user:+-u "$user" -w "$secret"} > /run/login.personality 2>&1
 }
 login_to_personality &
 other=$!
@@ -77,12 +78,21 @@ login_to_root || { cat /run/login.root; sleep 1; login_to_root; } || fail "login
 wait $other || { cat /run/login.personality; sleep 1; login_to_personality; } || fail "login to $target.personality"
 mark login
 
+# iscsid adopts the sessions and restores them after the target was away.  It runs from the initramfs's memory, never
+# from the disk that it restores; so the initramfs is not emptied but stays beneath the root disk.
+echo "InitiatorName=$initiator" > /etc/iscsi/initiatorname.iscsi
+mkdir -p /run/lock/iscsi
+iscsid -f > /run/iscsid.log 2>&1 &
+for session in /sys/class/iscsi_session/session*; do echo 120 > "$session/recovery_tmo"; done
+
 disk_of "$target.personality" ""
 dd "if=/dev/$disk" of=/run/personality bs=4096 count=1 2> /dev/null || fail "the personality cannot be read"
 disk_of "$target" 2
 mount -t ext4 -o noatime,noinit_itable "/dev/${disk}2" /root || fail "the root disk cannot be mounted"
-echo "initiator=$initiator storage_nic=$nic root_disk=/dev/$disk" > /run/boot
+echo "storage_nic=$nic root_disk=/dev/$disk" > /run/boot
 mark root
 
-for directory in dev proc sys run; do mount -o move /$directory /root/$directory; done
-exec switch_root /root /sbin/init
+for directory in dev proc sys run; do mount -o bind /$directory /root/$directory; done
+cd /root || fail "the root disk cannot be entered"
+mount -o move . /
+exec chroot . /sbin/init < /dev/console > /dev/console 2>&1

@@ -1,0 +1,24 @@
+"""The hardware of a machine: a NIC and nothing to boot from but its cable."""
+
+import pytest
+
+from panloom.lab.qemu import Machine, command_line, kvm_is_usable
+
+N1 = Machine(name="n1", mac="52-54-00-77-00-01", tap="n1", memory_octets=128 << 20)
+
+
+@pytest.mark.parametrize("kvm", [False, True])
+def test_machine_has_no_disk(kvm):
+    words = command_line(N1, kvm=kvm)
+    assert not {"-drive", "-hda", "-cdrom", "-blockdev", "-kernel", "-boot", "-fw_cfg", "-smbios"} & set(words)
+    assert "virtio-net-pci,netdev=cable,mac=52:54:00:77:00:01,bootindex=1" in words
+    assert words[words.index("-m") + 1] == "128M"
+    assert ("kvm" in words) == kvm
+
+
+def test_accelerator_is_chosen_by_hand(monkeypatch):
+    for chosen, usable in (("kvm", True), ("tcg", False)):
+        monkeypatch.setenv("PANLOOM_ACCELERATOR", chosen)
+        kvm_is_usable.cache_clear()
+        assert kvm_is_usable() is usable
+    kvm_is_usable.cache_clear()
