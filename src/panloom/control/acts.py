@@ -95,9 +95,7 @@ class Acts:
             )
 
     async def _admit(self, name: str, record: ServerRecord, world: World) -> None:
-        if record.node is None:
-            return
-        platform, server, node = _platform(world), world.all(Server)[name], world.all(Node)[record.node]
+        platform, server, node = _platform(world), world.all(Server)[name], _node(world, record)
         chap = (server.auth or platform.auth) == "chap"
         access = Access(
             initiator=str(initiator_of(node.name)),
@@ -111,7 +109,7 @@ class Acts:
         await self._storage.export(str(target_of(name)), [disk], record.epoch, access)
 
     async def _power_on(self, name: str, record: ServerRecord, world: World) -> None:
-        node = world.all(Node)[str(record.node)]
+        node = _node(world, record)
         driver = self._observer.driver(node)
         self._boot_table(world)
         if driver is not None:
@@ -121,7 +119,7 @@ class Acts:
         await world.edit(servers={name: msgspec.structs.replace(record, started=True, since=time.time())})
 
     async def _reset(self, name: str, record: ServerRecord, world: World, attempt: int, why: str) -> None:
-        node = world.all(Node)[str(record.node)]
+        node = _node(world, record)
         driver = self._observer.driver(node)
         self._boot_table(world)
         if driver is None:
@@ -138,7 +136,6 @@ class Acts:
         changed = msgspec.structs.replace(record, phase=Phase.UP, since=time.time(), boot_attempts=0)
         await world.edit(servers={name: changed})
         self._observer.use(world)
-        await self._observer.boots.keep(str(record.node))
         self._events.report("up", f"up on {record.node}", server=name, node=record.node, epoch=record.epoch)
 
     # ── fence ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,6 +216,7 @@ class Acts:
         await world.edit(servers={name: failover.finish(record, wall=time.time())}, nodes={fence.node: freed})
         self._observer.alive.pop(name, None)
         self._observer.dead.pop(name, None)
+        self._observer.waiting.pop(fence.node, None)  # only what it asks from now on shows that it began afresh
         self._events.report(
             "fence complete", f"{fence.node} is shut out", server=name, node=fence.node, epoch=record.epoch
         )
@@ -229,6 +227,13 @@ class Acts:
             await self._storage.unexport(str(target), record.epoch)
         await world.edit(servers={name: msgspec.structs.replace(record, phase=Phase.GONE, since=time.time())})
         self._events.report("removed", f"{name} is gone; its volume stays", server=name)
+
+
+def _node(world: World, record: ServerRecord) -> Node:
+    node = world.all(Node).get(record.node or "")
+    if node is None:
+        raise UnavailableError(f"node {record.node} has no document")
+    return node
 
 
 def _platform(world: World) -> Platform:

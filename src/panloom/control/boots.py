@@ -4,8 +4,7 @@
 
 A boot begins with a power-on, or with a DHCP request later than the stages known (a machine that restarts itself).
 ``kernel`` is the login of the operating system's own initiator, ``userland`` the first beacon.  The last boot of each
-machine is kept in the store when it reaches userland; one under way lives in memory, since a machine half-way says
-its next stage soon enough.
+machine is kept in the store, so that a new control process goes on where the last one saw it.
 """
 
 import time
@@ -13,7 +12,6 @@ import time
 import msgspec
 
 from panloom.decide.records import BootRecord
-from panloom.errors import UnavailableError
 from panloom.state.contract import Store
 
 STAGES = ("power", "dhcp", "script", "login", "first read", "kernel", "userland")
@@ -31,6 +29,16 @@ class Boot:
         self.server: str | None = None
         self.epoch = 0
 
+    @classmethod
+    def of_record(cls, record: BootRecord) -> "Boot":
+        """Return a boot as it was kept."""
+        boot = cls(time.monotonic() - (time.time() - record.at))
+        boot.began_wall = record.at
+        boot.stages = [(stage, boot.began + seconds) for stage, seconds in record.stages]
+        boot.progress_at = max((at for _, at in boot.stages), default=boot.began)
+        boot.server, boot.epoch = record.server, record.epoch
+        return boot
+
     def record(self) -> BootRecord:
         """Return it as it is kept."""
         stages = tuple((stage, round(at - self.began, 3)) for stage, at in self.stages)
@@ -43,6 +51,13 @@ class Boots:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._boots: dict[str, Boot] = {}
+        self._unwritten: set[str] = set()
+
+    async def load(self) -> None:
+        """Read what an earlier process wrote; call it once, before anything is reached."""
+        for entry in (await self._store.range(PREFIX)).entries:
+            record = msgspec.json.decode(entry.value, type=BootRecord)
+            self._boots[entry.key.removeprefix(PREFIX)] = Boot.of_record(record)
 
     def reached(self, node: str, stage: str, at: float, *, server: str | None = None, epoch: int = 0) -> bool:
         """Note that a machine reached a stage at ``at``; False if that was known already."""
@@ -58,6 +73,7 @@ class Boots:
         boot.progress_at = max(boot.progress_at, at)
         boot.server = server or boot.server
         boot.epoch = epoch or boot.epoch
+        self._unwritten.add(node)
         return True
 
     def passed(self, node: str, stage: str) -> bool:
@@ -70,17 +86,16 @@ class Boots:
         boot = self._boots.get(node)
         return now - max(since, boot.progress_at if boot else since)
 
-    async def of(self, node: str) -> BootRecord | None:
+    def of(self, node: str) -> BootRecord | None:
         """Return a machine's last boot, None if none was seen."""
-        if node in self._boots:
-            return self._boots[node].record()
-        entry = await self._store.get(PREFIX + node)
-        return msgspec.json.decode(entry.value, type=BootRecord) if entry else None
+        boot = self._boots.get(node)
+        return boot.record() if boot else None
 
-    async def keep(self, node: str) -> None:
-        """Write a machine's last boot down; a store that is not there loses nothing but history."""
-        if node in self._boots:
-            try:
-                await self._store.commit(put={PREFIX + node: msgspec.json.encode(self._boots[node].record())})
-            except UnavailableError:
-                return
+    async def write(self) -> None:
+        """Write down the boots that have come further; UnavailableError leaves them to the next call."""
+        nodes = tuple(self._unwritten)
+        if nodes:
+            await self._store.commit(
+                put={PREFIX + node: msgspec.json.encode(self._boots[node].record()) for node in nodes}
+            )
+            self._unwritten.difference_update(nodes)

@@ -65,6 +65,7 @@ async def serve(options: argparse.Namespace) -> None:
         await events.load()
         storage = StorageClient(options.storage)
         boots = Boots(store)
+        await boots.load()
         observer = Observer(storage, boots, events)
         edge = Edge(store, events, files=options.files, boot_event=observer.boot_event, beacon=observer.beacon)
         reconciler = Reconciler(store, storage, edge, observer, events)

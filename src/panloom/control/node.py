@@ -1,7 +1,7 @@
 """The control node as the API sees it: documents, what is observed of them, and the acts a person may ask for."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from panloom.control.personalities import personality_of
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
 from panloom.control.world import World
-from panloom.decide.plan import Plan
+from panloom.decide.plan import Change, Mark, Plan
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
 from panloom.errors import ConfigError, ConflictError
 from panloom.model import resources
@@ -53,6 +53,9 @@ class ControlNode:
 
     async def apply(self, files: Sequence[File], *, prune: bool, who: str) -> Outcome:
         """Make the files what is wanted, and begin to make it so."""
+        if prune:
+            plan = await self._documents.plan(files)
+            await self._nodes_are_free(change.resource.name for change in plan.changes if _removes_node(change))
         outcome = await self._documents.apply(files, prune=prune, who=who)
         if outcome.revision:
             names = ", ".join(file.name for file in files)
@@ -64,6 +67,8 @@ class ControlNode:
         """Take one resource out of what is wanted; a volume's data go with it, and only with ``yes``."""
         if kind == "volume" and yes:
             await self._volume_is_free(name)
+        if kind == "node":
+            await self._nodes_are_free([name])
         outcome = await self._documents.delete(kind, name, yes=yes, who=who)
         if kind == "volume":
             try:
@@ -73,6 +78,14 @@ class ControlNode:
         self._events.report("deleted", f"{kind} {name}", who=who)
         self._reconciler.wake()
         return outcome
+
+    async def _nodes_are_free(self, names: Iterable[str]) -> None:
+        """Refuse when one carries a server: without its document, which names its port, it could not be fenced."""
+        records = (await World.read(self._store)).node_records
+        for name in names:
+            server = records.get(name, NodeRecord()).server
+            if server is not None:
+                raise ConflictError(f"node {name} carries {server}; first: panloom failover {server}")
 
     async def _volume_is_free(self, name: str) -> None:
         status = await self._observer.status()
@@ -187,3 +200,7 @@ class ControlNode:
         if found is None:
             raise ConfigError(f"node {name}", "there is none of that name; see: panloom get nodes")
         return found
+
+
+def _removes_node(change: Change) -> bool:
+    return change.mark is Mark.REMOVE and isinstance(change.resource, resources.Node)

@@ -29,6 +29,7 @@ from panloom.wire.beacon import Beacon
 
 RECONNECT_SECONDS = 15.0  # what Linux's initiator needs at most to log in again once its target is back
 POWER_POLL_SECONDS = 2.0
+MAX_POWER_CALLS = 32  # a supervisor's queue of callers is not endless
 ADOPTION_SECONDS = 5.0  # a new system hands its sessions from iscsistart to iscsid, which logs in anew
 TELL_AGAIN_SECONDS = 60.0
 MAX_TOLD = 256
@@ -61,6 +62,9 @@ class Observer:
         """Called with a node's initiator name and its server's epoch when it has logged in."""
         self._dead_at: dict[str, float] = {}
         self._supervisors: dict[str, asyncio.Task[None]] = {}
+        self._power_at: dict[str, float] = {}
+        self._power_calls = asyncio.Semaphore(MAX_POWER_CALLS)
+        self._unasked = asyncio.Event()
         self._counters: dict[tuple[str, int], int] = {}
         self._world: World | None = None
         self._storage_lost = False
@@ -71,7 +75,9 @@ class Observer:
         return None if node.power is None else SocketDriver(node.power.path, node.power.name)
 
     def use(self, world: World) -> None:
-        """Look at this world from now on: its nodes' power, its servers' silence."""
+        """Look at this world from now on, at its nodes' power and its servers' silence, unless a newer one is known."""
+        if self._world is not None and world.revision < self._world.revision:
+            return
         self._world = world
         platform = world.platform
         if platform is not None:
@@ -86,9 +92,13 @@ class Observer:
             self.liveness.forget(server)
             self.dead.pop(server, None)
         for node in world.all(Node).values():
-            if node.power is not None and node.power.path not in self._supervisors:
-                path = node.power.path
+            if node.power is None:
+                continue
+            path = node.power.path
+            if path not in self._supervisors:
                 self._supervisors[path] = asyncio.create_task(self._watch_supervisor(path), name=f"power {path}")
+            if node.name not in self.power:
+                self._unasked.set()
 
     async def run(self) -> None:
         """Poll, watch and judge until cancelled."""
@@ -280,12 +290,15 @@ class Observer:
                 self.set_power(node.name, on, at)
 
     def set_power(self, node: str, on: bool | None, at: float) -> None:
-        """Note a node's power state; a node seen to go off takes its server's life with it."""
+        """Note a node's power state as of ``at``; a node seen to go off takes its server's life with it."""
+        if at < self._power_at.get(node, at):
+            return  # an answer that was overtaken
+        self._power_at[node] = at
         before = self.power.get(node)
         self.power[node] = on
         if on is None or before is on:
             return
-        if on:
+        if before is not None and on:
             self.stage(node, "power", at)
         elif before is not None:
             self.events.report("power", "off", node=node)
@@ -300,12 +313,14 @@ class Observer:
         driver = self.driver(node)
         if driver is None:
             return None
-        try:
-            on: bool | None = await driver.status()
-        except UnavailableError:
-            on = None
-        self.set_power(node.name, on, time.monotonic())
-        return on
+        async with self._power_calls:
+            asked = time.monotonic()
+            try:
+                on: bool | None = await driver.status()
+            except UnavailableError:
+                on = None
+        self.set_power(node.name, on, asked)
+        return self.power[node.name]
 
     async def _poll_power(self) -> None:
         while True:
@@ -316,7 +331,12 @@ class Observer:
                 server = record.server if record else None
                 if self.power.get(node.name) is False and server in self.liveness.watched:
                     self._judge_dead(str(server), f"{node.name} is off")
-            await asyncio.sleep(POWER_POLL_SECONDS)
+            try:
+                async with asyncio.timeout(POWER_POLL_SECONDS):
+                    await self._unasked.wait()
+            except TimeoutError:
+                pass
+            self._unasked.clear()
 
     # ── judgement ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -6,7 +6,7 @@ from pyroute2 import IPRoute
 
 from panloom.control.world import World
 from panloom.decide.port_filter import PortFilter, PortRule, changes
-from panloom.errors import KernelError
+from panloom.errors import ConflictError, KernelError
 from panloom.fabric.nftables import Nftables, PortFilterTable
 from panloom.model.resources import Node, Server
 from panloom.values import MacAddress
@@ -19,11 +19,18 @@ class Ports:
         self._table: PortFilterTable | None = None
         self._lock = asyncio.Lock()
         self._applied: PortFilter | None = None
+        self._revision = 0
 
     async def apply(self, world: World) -> None:
-        """Make the filter what the world wants and read it back; KernelError if it is not so then."""
+        """Make the filter what the world wants and read it back; KernelError if it is not so then.
+
+        ConflictError if the world was read before the one applied last: it may not know of a fence that holds since.
+        """
         wanted = wanted_filter(world)
         async with self._lock:
+            if world.revision < self._revision:
+                raise ConflictError(f"revision {world.revision} is older than the ports, which are at {self._revision}")
+            self._revision = world.revision
             self._applied = None
             if self._table is None:
                 self._table = PortFilterTable(await asyncio.to_thread(Nftables))

@@ -4,18 +4,20 @@
       └─ pass:  read World ─▶ images ─▶ new servers' records ─▶ boot table ─▶ port filter ─▶ placement
                   └─▶ one worker for each server:  view ─▶ next_act ─▶ act ─▶ view ─▶ …
 
-Workers of several servers run side by side, one server has never more than one, and a worker that fails leaves its
-server to the next pass.  Nothing is kept between passes but what the observer sees, so that a restart continues where
-the records stand.
+A part of a pass that fails does not keep the others from their work.  Workers of several servers run side by side, one
+server has never more than one, and a worker that fails leaves its server to the next pass.  Nothing is kept between
+passes but what the observer sees, so that a restart continues where the records stand.
 """
 
 import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,11 +41,12 @@ from panloom.decide.records import (
     initiator_of,
     personality_target_of,
     target_of,
+    volume_of,
 )
-from panloom.decide.server_plan import BeginFence, MakeVolume, ServerView, next_act
+from panloom.decide.server_plan import BeginFence, Finish, MakeVolume, ServerView, next_act
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
-from panloom.model.resources import Image, Node, Server
+from panloom.model.resources import Image, Node, Server, Volume
 from panloom.state.contract import Store
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
@@ -51,7 +54,15 @@ from panloom.values import MacAddress
 
 PASS_SECONDS = 1.0
 WAITING_SEEN_SECONDS = 60.0
+MAX_CONFLICTS = 5
 _log = logging.getLogger("panloom.reconcile")
+
+
+class _Have(NamedTuple):
+    """What the storage process says of itself."""
+
+    status: calls.Status
+    stored: calls.Volumes
 
 
 class Reconciler:
@@ -69,8 +80,9 @@ class Reconciler:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._said: dict[str, str] = {}
-        self._images: set[str] = set()
-        self._since: dict[tuple[str, int, int], float] = {}
+        self._table_revision = 0
+        self._since: dict[str, tuple[float, float]] = {}
+        """Server → its record's ``since``, and the monotonic seconds when that was first seen."""
 
     def why(self, subject: str) -> str | None:
         """Return what holds a server up just now, None if nothing does."""
@@ -84,11 +96,7 @@ class Reconciler:
         """Pass after pass until cancelled; one that fails is told of and followed by the next."""
         try:
             while True:
-                try:
-                    await self._pass()
-                    self._say("reconcile", None)
-                except PanloomError as error:
-                    self._say("reconcile", str(error))
+                await self._part("reading", self._pass())
                 try:
                     async with asyncio.timeout(PASS_SECONDS):
                         await self._wake.wait()
@@ -104,17 +112,46 @@ class Reconciler:
         self._observer.use(world)
         if world.platform is None:
             return
-        await self._import_images(world)
-        await self._meet_servers(world)
-        await self._clear_doubts(world)
-        await self._adopt_discovered(world)
+        await self._part("images", self._import_images(world))
+        await self._part("new servers", self._meet_servers(world))
+        await self._part("nodes", self._clear_doubts(world))
+        await self._part("discovered machines", self._adopt_discovered(world))
         self._replace_boot_table(world)
-        await self._ports.apply(world)
-        await self._place(world)
-        for name in world.server_records:
-            worker = self._workers.get(name)
-            if worker is None or worker.done():
-                self._workers[name] = asyncio.create_task(self._work(name), name=f"server {name}")
+        await self._part("ports", self._ports.apply(world))
+        await self._part("placement", self._place(world))
+        await self._part("servers", self._start_workers())
+        await self._part("boots", self._observer.boots.write())
+
+    async def _part(self, what: str, work: Awaitable[None]) -> None:
+        """Do a part of a pass; what keeps it from being done is said, and the other parts go on."""
+        try:
+            await work
+            self._say(what, None)
+        except ConflictError as error:
+            _log.info("pass=%r conflict=%r", what, str(error))
+        except PanloomError as error:
+            self._say(what, f"{what}: {error}")
+
+    async def _start_workers(self) -> None:
+        """Set a worker to each server for which there is something to do."""
+        world = await World.read(self._store)
+        have = await self._have()
+        for name, record in world.server_records.items():
+            try:
+                act = next_act(self._view(name, world, have))
+            except PanloomError as error:
+                self._say(name, str(error))
+                continue
+            if act is not None:
+                self._start(name, partial(self._work, name))
+            elif record.phase is not Phase.WAITING:  # placement says why it waits
+                self._say(name, None)
+
+    def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a worker unless the one of that name is still at work."""
+        worker = self._workers.get(name)
+        if worker is None or worker.done():
+            self._workers[name] = asyncio.create_task(work(), name=name)
 
     def _say(self, subject: str, why: str | None) -> None:
         """Report a trouble when it begins or changes, not each time it is met."""
@@ -145,6 +182,9 @@ class Reconciler:
     async def move(self, server: str, cause: str) -> None:
         """Fence a server's node now, so that the server moves; ConflictError while another act changes its record."""
         world = await World.read(self._store)
+        record = world.server_records[server]
+        if record.node is None or record.phase is Phase.FENCING:
+            raise ConflictError(f"{server} is {record.phase.value}: nothing is left to fence")
         await self._acts.perform(BeginFence(cause), server, world)
         self.wake()
 
@@ -165,12 +205,22 @@ class Reconciler:
     # ── the parts of a pass ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _import_images(self, world: World) -> None:
+        """Have each image copied in that the storage process does not have, beside all other work."""
+        stored = {image.name for image in (await self._storage.volumes()).images}
         for label, image in world.all(Image).items():
-            if label not in self._images:
-                began = time.monotonic()
-                await self._storage.import_image(label, Path(image.source))
-                self._images.add(label)
-                self._events.report("image", f"{label} is in the store", seconds=time.monotonic() - began)
+            if label not in stored:
+                self._start(label, partial(self._import, label, Path(image.source)))
+
+    async def _import(self, label: str, source: Path) -> None:
+        began = time.monotonic()
+        try:
+            await self._storage.import_image(label, source)
+        except PanloomError as error:
+            self._say(label, f"image {label}: {error}")
+            return
+        self._say(label, None)
+        self._events.report("image", f"{label} is in the store", seconds=time.monotonic() - began)
+        self._wake.set()
 
     async def _meet_servers(self, world: World) -> None:
         """Give each new server a record, and each new NIC its virtual MAC."""
@@ -184,7 +234,7 @@ class Reconciler:
             if record is None:
                 record = ServerRecord(
                     phase=Phase.WAITING,
-                    epoch=1,
+                    epoch=await self._first_epoch(name),
                     since=time.time(),
                     secret=secrets.token_hex(16),
                     beacon_key=secrets.token_hex(16),
@@ -192,6 +242,14 @@ class Reconciler:
             serial = platform.control.serial if platform else 0
             fresh = tuple([VirtualNic(lan=lan, mac=str(await self._macs.allocate(serial))) for lan in missing])
             await world.edit(servers={name: msgspec.structs.replace(record, nics=record.nics + fresh)})
+
+    async def _first_epoch(self, server: str) -> int:
+        """Return an epoch above all that the storage process knows of: it may be older than this store."""
+        targets = {str(target_of(server)), str(personality_target_of(server))}
+        status, stored = await self._observer.status(), await self._storage.volumes()
+        known = [export.epoch for export in status.exports if export.target in targets]
+        known += [volume.epoch for volume in stored.volumes if volume.name == volume_of(server)]
+        return max(known, default=0) + 1
 
     async def _clear_doubts(self, world: World) -> None:
         """A node fenced without a confirmed power-off is free again once it is seen off, or asks to boot afresh."""
@@ -205,18 +263,22 @@ class Reconciler:
         """Under ``approve: always`` a discovered machine becomes a node by itself."""
         if world.platform is not None and world.platform.approve == "always":
             for found in list(self._observer.discovered.values()):
-                await self.adopt(found, world)
+                await self.adopt(found, await World.read(self._store))
 
     def _replace_boot_table(self, world: World) -> None:
+        """Hand out what this world says, unless a newer one has been handed out."""
         table = boot_table(world)
-        if table is not None:
+        if table is not None and world.revision >= self._table_revision:
+            self._table_revision = world.revision
             self._edge.replace(table)
 
     async def _place(self, world: World) -> None:
+        """Give free machines to the servers that wait and have their disk."""
+        made = {volume.name for volume in (await self._storage.volumes()).volumes}
         waiting = {
             name: record
             for name, record in world.server_records.items()
-            if record.phase is Phase.WAITING and name in world.all(Server)
+            if record.phase is Phase.WAITING and name in world.all(Server) and volume_of(name) in made
         }
         wishes = [wish_of(world.all(Server)[name], record) for name, record in waiting.items()]
         machines = [self._machine(node, world) for node in world.all(Node).values()]
@@ -232,8 +294,10 @@ class Reconciler:
             await world.edit(servers={name: changed}, nodes={node: msgspec.structs.replace(known, server=name)})
             self._observer.waiting.pop(node, None)
             self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)
-        for wish in wishes:
-            self._say(wish.server, None if wish.server in placed else why_not(wish, machines))
+        powered = [node.name for node in world.all(Node).values() if node.power is not None]
+        if all(node in self._observer.power for node in powered):  # each was asked at least once
+            for wish in wishes:
+                self._say(wish.server, None if wish.server in placed else why_not(wish, machines))
 
     def _machine(self, node: Node, world: World) -> Machine:
         record = world.node_records.get(node.name, NodeRecord())
@@ -261,40 +325,51 @@ class Reconciler:
     # ── one server ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, name: str) -> None:
-        try:
-            while True:
+        """Do one act after the other for a server until there is none, or one fails."""
+        conflicts = 0
+        while True:
+            try:
                 world = await World.read(self._store)
                 self._observer.use(world)
-                act = next_act(await self._view(name, world))
+                act = next_act(self._view(name, world, await self._have()))
                 if act is None:
                     return
                 await self._acts.perform(act, name, world)
-                if isinstance(act, MakeVolume):
+                conflicts = 0
+                if isinstance(act, MakeVolume | Finish):
                     self._wake.set()
-        except ConflictError as error:
-            _log.info("server=%s conflict=%r", name, str(error))
-            self._wake.set()
-        except PanloomError as error:
-            self._say(name, str(error))
+            except ConflictError as error:
+                conflicts += 1
+                _log.info("server=%s conflict=%r", name, str(error))
+                if conflicts > MAX_CONFLICTS:
+                    self._say(name, str(error))
+                    return
+            except PanloomError as error:
+                self._say(name, str(error))
+                return
 
-    async def _view(self, name: str, world: World) -> ServerView:
+    async def _have(self) -> _Have:
+        return _Have(await self._observer.status(), await self._storage.volumes())
+
+    def _view(self, name: str, world: World, have: _Have) -> ServerView:
         record = world.server_records[name]
         server, platform = world.all(Server).get(name), world.platform
         if platform is None:
             raise UnavailableError("the platform document is gone")
-        status = await self._observer.status()
         node = world.all(Node).get(record.node or "")
-        if server is not None and server.nics and len(record.nics) < len(server.nics):
-            raise ConflictError(f"{name} has a NIC without a MAC yet")
+        if server is not None and {nic.lan for nic in server.nics} - {nic.lan for nic in record.nics}:
+            raise UnavailableError(f"{name} has a NIC without a MAC yet")
         now = time.monotonic()
-        since = self._since.setdefault((name, record.epoch, record.boot_attempts), now)
-        volumes = {volume.name for volume in (await self._storage.volumes()).volumes}
+        if name not in self._since or self._since[name][0] != record.since:
+            self._since[name] = record.since, now
+        volume = world.all(Volume).get(name)
         return ServerView(
             name=name,
             wanted=server is not None,
             record=record,
-            volume_ready=name.replace("/", ".") in volumes,
-            admitted=_is_admitted(name, record, status),
+            volume_ready=volume_of(name) in {volume.name for volume in have.stored.volumes},
+            image_ready=volume is not None and volume.image in {image.name for image in have.stored.images},
+            admitted=_is_admitted(name, record, have.status),
             port_open=self._ports.is_applied(world),
             has_power=node is not None and node.power is not None,
             power=self._observer.power.get(record.node or ""),
@@ -302,7 +377,7 @@ class Reconciler:
             dead=self._observer.dead.get(name),
             enabled=server.failover.enabled if server else True,
             personality=personality_of(name, record, world).digest() if server else record.personality,
-            stalled_seconds=self._observer.boots.stalled_seconds(record.node or "", since, now),
+            stalled_seconds=self._observer.boots.stalled_seconds(record.node or "", self._since[name][1], now),
             boot_timeout_seconds=platform.boot_timeout_seconds,
             max_boot_attempts=platform.max_boot_attempts,
         )

@@ -53,7 +53,7 @@ class Rows:
     async def details(self, kind: str, row: Row, world: World) -> Row:
         """Return a row with what only ``panloom show`` tells."""
         if kind == "node":
-            boot = await self._observer.boots.of(row["name"])
+            boot = self._observer.boots.of(row["name"])
             return row | ({"boot": msgspec.to_builtins(boot)} if boot else {})
         if kind == "server":
             server, record = world.all(resources.Server)[row["name"]], world.server_records.get(row["name"])

@@ -32,6 +32,7 @@ class World:
         self.leased: dict[MacAddress, IPv4Address] = {}
         """Addresses that DHCP lent to virtual MACs; read only where a NIC has no address of its own."""
         self.revision = revision
+        """The store's revision when the records of servers were read; of two worlds the higher one knows more."""
         self._revisions = {key: entry[0] for key, entry in entries.items()}
         self._wanted: dict[str, resources.Resource] = {}
         self.server_records: dict[str, ServerRecord] = {}
@@ -48,12 +49,10 @@ class World:
     async def read(cls, store: Store) -> "World":
         """Read documents and records as they are now."""
         entries: dict[str, tuple[int, bytes]] = {}
-        revision = 0
-        for prefix in (resources.WANT, SERVERS, NODES):
-            snapshot = await store.range(prefix)
-            revision = max(revision, snapshot.revision)
+        servers = await store.range(SERVERS)
+        for snapshot in (servers, await store.range(resources.WANT), await store.range(NODES)):
             entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
-        world = cls(store, revision, entries)
+        world = cls(store, servers.revision, entries)
         if any(nic.address is None for server in world.all(resources.Server).values() for nic in server.nics):
             world.leased = await leases(store)
         return world

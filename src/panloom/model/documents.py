@@ -26,7 +26,7 @@ API_VERSION = "panloom/v1"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _IMAGE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:@[1-9][0-9]{0,8})?\Z")
 _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
-_INTERFACE = re.compile(r"[^\s/:]{1,15}\Z")  # IFNAMSIZ - 1; the kernel refuses slashes, colons and blanks
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _MAX_OCTETS = 1 << 60
@@ -124,8 +124,8 @@ def _range(text: str) -> AddressRange:
 
 
 def _interface(text: str) -> str:
-    if not _INTERFACE.match(text) or text in (".", ".."):
-        raise ValueError(f"{text!r} is no interface's name; `ip link` shows them")
+    if not _INTERFACE.match(text):
+        raise ValueError(f"{text!r} is no interface's name of letters, digits, _ . and -; `ip link` shows them")
     return text
 
 
