@@ -106,9 +106,13 @@ class Initiator:
         return self.receive()
 
     def write(self, lba, data, bits=0):
+        self.send_write(lba, data, bits)
+        return self.receive()
+
+    def send_write(self, lba, data, bits=0):
+        """Send a write and leave its answer to the caller."""
         cdb = BlockCommand(Operation.WRITE_10, bits, lba, len(data) // 512)
         self.command(cdb, flags=FINAL | iscsi.WRITE, expected=len(data), data=data)
-        return self.receive()
 
     def answer(self, ping: NopIn):
         """Answer a ping of the target's."""

@@ -23,6 +23,19 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def run_calls(path: Path, calls: Callable[[StorageClient], Awaitable[Result]]) -> Result:
+    """Run calls of a new client of the control channel at ``path`` to their end."""
+
+    async def with_client() -> Result:
+        client = StorageClient(path)
+        try:
+            return await calls(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(with_client())
+
+
 class StorageProcess:
     """A storage process over ``path/store``; its log grows over restarts."""
 
@@ -56,15 +69,7 @@ class StorageProcess:
 
     def run(self, calls: Callable[[StorageClient], Awaitable[Result]]) -> Result:
         """Run calls of a client of its own to their end."""
-
-        async def with_client() -> Result:
-            client = StorageClient(self.socket)
-            try:
-                return await calls(client)
-            finally:
-                await client.close()
-
-        return asyncio.run(with_client())
+        return run_calls(self.socket, calls)
 
     def url(self, target: str, *, lun: int = 0, user: str | None = None, secret: str | None = None) -> str:
         """Return libiscsi's URL of a unit."""
