@@ -21,7 +21,7 @@ def test_known_octets():
     assert needed_by(Path("/lib/x86_64-linux-gnu/libc.so.6").read_bytes())[1] == ("ld-linux-x86-64.so.2",)
 
 
-@pytest.mark.parametrize("program", ["/bin/ls", "/sbin/mke2fs", "/bin/mount"])
+@pytest.mark.parametrize("program", ["/bin/ls", "/bin/mount", "/bin/tar"])
 def test_finds_what_the_loader_finds(program):
     loaded = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     by_loader = {line.split()[0].rpartition("/")[2] for line in loaded.splitlines() if "linux-vdso" not in line}
