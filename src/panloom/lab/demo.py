@@ -10,7 +10,6 @@ has a deadline; one that passes says the last stage that was reached and shows t
 import asyncio
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -22,6 +21,7 @@ from rich.console import Console
 from panloom.errors import PanloomError, UnavailableError
 from panloom.lab.enclosure import Enclosure, run_enclosed
 from panloom.lab.image import build_image
+from panloom.lab.qemu import kvm_is_usable
 from panloom.lab.running import RunningLab
 from panloom.lab.story import Story, table
 
@@ -77,36 +77,44 @@ async def _run(enclosure: Enclosure, console: Console, packages: Path, example: 
                 await lab.stop()
     demonstration.summary(console)
     if keep:
-        _say_how_to_go_on(console, lab)
+        _say_how_to_go_on(console, lab, enclosure.pid)
         await lab.let_go(enclosure)
+    else:
+        _say_what_next(console, example)
     return 0
 
 
-def _say_how_to_go_on(console: Console, lab: RunningLab) -> None:
-    pid = _outer_pid()
-    program = Path(sys.argv[0]).name if sys.argv[0].endswith("panloom") else "panloom"
+def _say_how_to_go_on(console: Console, lab: RunningLab, pid: int) -> None:
     console.print(
         f"\nThe lab goes on. In this terminal:\n"
         f"  export PANLOOM_SOCKET=/proc/{pid}/root{lab.control_socket}\n"
-        f"  {program} get servers --watch          what runs where\n"
-        f"  {program} show node n3                 the stages of its last boot\n"
-        f"  {program} failover shop/web2           move a server by hand\n"
-        f"  {program} events -f                    what happens, as it happens\n"
+        f"  {_program()} get servers --watch      what runs where\n"
+        f"  {_program()} show node n3             the stages of its last boot\n"
+        f"  {_program()} failover shop/web2       move a server by hand\n"
+        f"  {_program()} events -f                what happens, as it happens\n"
         f"  nsenter -t {pid} -n curl -s http://10.1.0.11/facts.txt\n"
         f"  tail -f /proc/{pid}/root{lab.directory}/console/n3.log\n"
         f"End it, and everything with it:\n"
-        f"  kill {pid}\n",
+        f"  kill {pid}",
         markup=False,
         soft_wrap=True,
     )
 
 
-def _outer_pid() -> int:
-    """Return this process's number as those outside its PID namespace see it."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[1])
-    return os.getpid()
+def _say_what_next(console: Console, example: Path) -> None:
+    again = f"{_program()} demo --keep"
+    console.print(
+        f"\nAll of it is gone again. Next:\n"
+        f"  {again:<30}  the same, and it stays: look around\n"
+        f"  {'less ' + os.path.relpath(example):<30}  the file that declared the servers",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _program() -> str:
+    """Return how this program is called from here."""
+    return "scripts/run panloom" if Path("scripts/run").exists() else "panloom"
 
 
 class Demonstration:
@@ -119,9 +127,10 @@ class Demonstration:
         self._killed_at = 0.0
         self._victim = ""
         self._spare = ""
-        self._answered: dict[str, float] = {}
+        self._answered: dict[tuple[str, int], float] = {}  # (server, epoch): when its page was first there
         self._pages: dict[str, Mapping[str, str]] = {}
         self._macs: dict[str, str] = {}
+        self._detail = ""
         self.finished = False
 
     async def play(self, packages: Path, example: Path) -> None:
@@ -129,13 +138,14 @@ class Demonstration:
         story, lab = self._story, self._lab
         story.begin("build the image")
         image = await asyncio.to_thread(build_image, packages, DIRECTORY / "web.img")
-        story.done(f"{image.octets >> 20} MiB, Linux {image.kernel}, busybox, iscsid")
+        story.done(f"{image.octets >> 20} MiB, Linux {image.kernel}, busybox")
 
         story.begin("start the chassis")
         await lab.start(DIRECTORY / "web.img", waiting=story.wait)
         following = asyncio.create_task(self._follow())
         try:
-            story.done(f"a control node, {len(lab.chassis.machines)} diskless machines, all off")
+            how = "under KVM" if kvm_is_usable() else "no KVM: emulated"
+            story.done(f"{len(lab.chassis.machines)} diskless machines, off ({how})")
             await self._boot(example)
             await self._kill()
             await self._come_back()
@@ -151,29 +161,31 @@ class Demonstration:
         story = self._story
         story.begin(f"apply {example.name}")
         outcome = await self._lab.apply(example)
-        story.done(f"{outcome['add']} added; servers boot: {', '.join(outcome['boots'])}")
+        applied = time.monotonic()
+        story.done(f"{outcome['add']} added; {' and '.join(outcome['boots'])} boot")
         for server in outcome["boots"]:
-            story.begin(f"{server} boots")
-            await self._until(f"{server} answers", BOOT_SECONDS, partial(self._answers, server))
+            story.begin(f"{server} boots", since=applied)
+            await self._until("its page", BOOT_SECONDS, partial(self._answers, server))
             page = self._pages[server]
-            story.done(f"on {page['node']}: {page['address']} is {page['mac']}, boot {page['boots']} of its disk")
+            detour = "" if page["epoch"] == "1" else f"; {self._why_it_moved(server)}"
+            story.done(f"on {page['node']}, {page['address']}, {page['mac']}, boot {page['boots']}{detour}")
 
     async def _kill(self) -> None:
         story, lab = self._story, self._lab
         server = min(self._pages)
         before = self._pages[server]
         self._victim = before["node"]
-        story.begin(f"kill {self._victim}, which is {server}")
+        story.begin(f"kill {self._victim} ({server})")
         self._killed_at = time.monotonic()
         await lab.power(self._victim, "kill")
         fence = await self._until("fenced", SOON_SECONDS, lambda: self._event("fence complete", server=server))
         story.done(f"fenced {fence['monotonic'] - self._killed_at:.2f} s after it died")
 
-        story.begin(f"{server} moves")
+        story.begin(f"{server} moves", since=self._killed_at)
         moved = await self._until("a spare takes it", SOON_SECONDS, lambda: self._event("placed", after=fence))
         self._spare = moved["node"]
         await self._until(
-            f"it answers from {self._spare}",
+            f"its page, from {self._spare}",
             MOVE_SECONDS,
             lambda: self._answers(server, epoch=int(before["epoch"]) + 1),
         )
@@ -181,7 +193,7 @@ class Demonstration:
         same = page["mac"] == before["mac"] and page["address"] == before["address"]
         if not same or int(page["boots"]) != int(before["boots"]) + 1 or page["node"] != self._spare:
             raise UnavailableError(f"{server} came back as another: it was {before}, it is {page}")
-        story.done(f"on {self._spare}: same MAC, same address, same disk, boot {page['boots']} of it")
+        story.done(f"on {self._spare}, same MAC, address and disk; boot {page['boots']}")
 
     async def _come_back(self) -> None:
         story, lab, victim = self._story, self._lab, self._victim
@@ -195,21 +207,21 @@ class Demonstration:
         late = [event for event in stolen if event["number"] > since["number"]]
         if row["server"] is not None or sessions or late:
             raise UnavailableError(f"{victim} got something of its old server: {row}, {sessions}, {late}")
-        story.done(f"{victim} has no disk and no address of a server; it is a {row['state']}")
+        story.done(f"it gets no disk and no address: {victim} is a {row['state']}")
 
     # ── facts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _answers(self, server: str, *, epoch: int = 1) -> bool:
         """Whether the server's page is there, under an epoch that is not over."""
         row = await self._lab.get("resources", "server", server)
-        self._story.wait(f"{row['state']}; last stage of {row['node']}: {self._last_stage(row['node'])}")
+        self._detail = f"; {row['node']}: {self._last_stage(row['node'])}" if row["node"] else f"; {row['state']}"
         if not row["address"]:
             return False
         page = await self._lab.page(row["address"][0])
         if page is None or page.get("server") != server or int(page["epoch"]) < epoch:
             return False
         self._pages[server] = page
-        self._answered.setdefault(f"{server} {page['epoch']}", time.monotonic())
+        self._answered.setdefault((server, int(page["epoch"])), time.monotonic())
         return True
 
     async def _follow(self) -> None:
@@ -233,12 +245,18 @@ class Demonstration:
 
     def _last_stage(self, node: str | None) -> str:
         stages = [event["text"] for event in self._events if event["kind"] == "boot" and event.get("node") == node]
-        return stages[-1] if stages else "none"
+        return stages[-1] if stages else "no sign yet"
+
+    def _why_it_moved(self, server: str) -> str:
+        """Return why a server that nobody touched did not stay where it was."""
+        fences = [event for event in self._events if event["kind"] == "fence" and event.get("server") == server]
+        return fences[-1]["text"] if fences else "it moved"
 
     async def _until(self, what: str, seconds: float, fact: Callable[[], Any]) -> Any:  # noqa: ANN401
         deadline = time.monotonic() + seconds
-        self._story.wait(what)
+        self._detail = ""
         while True:
+            self._story.wait(f"{what} within {seconds:g} s{self._detail}")
             found = fact()
             value: Any = await found if isinstance(found, Awaitable) else found
             if value:
@@ -256,7 +274,9 @@ class Demonstration:
             tail = self._lab.console_tail(machine.name, LAST_LINES)
             if tail:
                 lines += [f"--- {machine.name}: last stage {self._last_stage(machine.name)}; its console ends:", *tail]
-        lines += [f"--- {event['kind']}: {event['text']}" for event in self._events[-LAST_LINES:]]
+        lines.append("--- the last events:")
+        for event in self._events[-LAST_LINES:]:
+            lines.append(f"{event.get('server') or '-'} {event.get('node') or '-'} {event['kind']}: {event['text']}")
         return "\n".join(lines)
 
     def _stages(self, server: str, epoch: int) -> Stages:
@@ -273,35 +293,32 @@ class Demonstration:
     def summary(self, console: Console) -> None:
         """Print the seconds of each step."""
         servers = sorted(self._pages)
-        made = table("\n What it took", "what", *servers)
-        first = {server: self._stages(server, 1) for server in servers}
+        moved, page = servers[0], self._pages[servers[0]]
+        first = {server: min(epoch for name, epoch in self._answered if name == server) for server in servers}
+        stages = {server: self._stages(server, first[server]) for server in servers}
         clones = {event["server"]: event["data"]["seconds"] for event in self._events if event["kind"] == "volume"}
-        made.add_row("clone of the image", *(f"{clones[server] * 1000:.0f} ms" for server in servers))
-        made.add_row(
-            "power on → first login → userland",
-            *(_seconds(first[server], "powering", "login", "userland") for server in servers),
-        )
-        made.add_row(
-            "power on → answering",
-            *(f"{self._answered[f'{server} 1'] - first[server]['powering']:.1f} s" for server in servers),
-        )
-        moved = servers[0]
-        again = {**self._stages(moved, 2), "killed": self._killed_at}
-        answered = self._answered[f"{moved} 2"] - self._killed_at
-        made.add_row(
-            f"{self._victim} killed → detected → fenced", _seconds(again, "killed", "fence", "fence complete"), ""
-        )
-        made.add_row(
-            f"  → {self._spare}: first disk read → answering",
-            f"{again['first read'] - self._killed_at:.1f} s → {answered:.1f} s",
-            "",
-        )
-        page = self._pages[moved]
-        made.add_row("  what moved", f"{page['mac']}, {page['address']}, its disk (boot {page['boots']})", "stayed")
+
+        made = table("What it took", *servers)
+        made.add_row("clone of the image", *(f"{clones[server] * 1000:.1f} ms" for server in servers))
+        for label, stage in (("power on → first login", "login"), ("         → userland", "userland")):
+            made.add_row(label, *(_seconds(stages[server], "powering", stage) for server in servers))
+        answered = {server: self._answered[server, first[server]] - stages[server]["powering"] for server in servers}
+        made.add_row("         → answering", *(f"{answered[server]:.2f} s" for server in servers))
+
+        again = {**self._stages(moved, int(page["epoch"])), "killed": self._killed_at}
+        again["answering"] = self._answered[moved, int(page["epoch"])]
+        before = " " * len(f"{self._victim} killed")
+        made.add_row(f"{self._victim} killed → detected", _seconds(again, "killed", "fence"))
+        made.add_row(f"{before} → fenced", _seconds(again, "killed", "fence complete"))
+        made.add_row(f"{before} → {self._spare} reads the disk", _seconds(again, "killed", "first read"))
+        made.add_row(f"{before} → {self._spare} answers", _seconds(again, "killed", "answering"))
+        console.print()
         console.print(made)
+        console.print(
+            f" moved to {self._spare}: {page['mac']}, {page['address']}, the disk (boot {page['boots']})", markup=False
+        )
         console.print(f" all of it: {time.monotonic() - self._story.began:.0f} s", markup=False)
 
 
-def _seconds(at: Stages, start: str, *stages: str) -> str:
-    """Return the seconds from one stage to each of the others, as ``2.5 s → 9.1 s``."""
-    return " → ".join(f"{at[stage] - at[start]:.1f} s" if stage in at else "?" for stage in stages)
+def _seconds(at: Stages, start: str, stage: str) -> str:
+    return f"{at[stage] - at[start]:.2f} s" if stage in at else "?"
