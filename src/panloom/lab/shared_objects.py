@@ -27,7 +27,7 @@ def needed_by(program: bytes) -> tuple[str | None, tuple[str, ...]]:
     """
     try:
         return _read(program)
-    except (struct.error, StopIteration) as error:
+    except (struct.error, OverflowError, StopIteration) as error:
         raise ValueError("not a whole ELF file") from error
 
 
