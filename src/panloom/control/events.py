@@ -106,10 +106,15 @@ class EventLog:
         batch, self._unwritten = self._unwritten, []
         if not batch:
             return
-        put = {f"{PREFIX}{event.number:012d}": msgspec.json.encode(event) for event in batch}
-        forgotten = [f"{PREFIX}{event.number - KEEP:012d}" for event in batch if event.number > KEEP]
+        first, oldest = batch[0].number, batch[-1].number - KEEP + 1
+        put = {_key(event.number): msgspec.json.encode(event) for event in batch if event.number >= oldest}
+        forgotten = [_key(number) for number in range(max(1, first - KEEP), min(first, oldest))]
         try:
             await self._store.commit(put=put, delete=forgotten)
         except UnavailableError as error:
             self._unwritten = batch + self._unwritten
             _log.warning("events=%d unwritten=yes why=%r", len(self._unwritten), str(error))
+
+
+def _key(number: int) -> str:
+    return f"{PREFIX}{number:012d}"

@@ -1,0 +1,86 @@
+"""How far each machine's boot has come, and what a new process still knows of it."""
+
+import asyncio
+
+import pytest
+
+from panloom.control.boots import STAGES, Boots
+from panloom.errors import UnavailableError
+from support.dict_store import DictStore
+
+
+def names(boots, node="n1"):
+    return [stage for stage, _ in boots.of(node).stages]
+
+
+def test_each_stage_is_news_once_and_in_order():
+    boots = Boots(DictStore())
+    assert [boots.reached("n1", stage, 10.0 + at) for at, stage in enumerate(STAGES)] == [True] * len(STAGES)
+    assert boots.of("n1").stages == tuple((stage, float(at)) for at, stage in enumerate(STAGES))
+    assert not boots.reached("n1", "script", 99.0)
+    assert not boots.reached("n1", "userland", 99.0)
+    assert boots.of("n2") is None
+
+
+def test_a_power_on_begins_a_boot_and_so_does_a_request_after_the_script():
+    boots = Boots(DictStore())
+    for at, stage in enumerate(("power", "dhcp", "script", "dhcp", "login")):
+        boots.reached("n1", stage, float(at))
+    assert names(boots) == ["power", "dhcp", "script", "login"]
+    boots.reached("n1", "dhcp", 30.0)
+    assert names(boots) == ["dhcp"]
+    boots.reached("n1", "power", 40.0)
+    assert names(boots) == ["power"]
+
+
+def test_a_boot_that_asks_again_and_again_is_not_stalled():
+    boots = Boots(DictStore())
+    boots.reached("n1", "power", 100.0)
+    assert boots.stalled_seconds("n1", since=90.0, now=130.0) == 30.0
+    assert boots.stalled_seconds("n1", since=120.0, now=130.0) == 10.0
+    for at in (110.0, 125.0):
+        boots.reached("n1", "dhcp", at)
+    assert boots.stalled_seconds("n1", since=90.0, now=130.0) == 5.0
+    assert boots.stalled_seconds("n2", since=90.0, now=130.0) == 40.0
+
+
+def test_a_new_process_goes_on_where_the_last_one_saw_the_boot():
+    async def scenario():
+        store = DictStore()
+        boots = Boots(store)
+        for at, stage in enumerate(STAGES[:-1]):
+            boots.reached("n1", stage, 50.0 + at, server="shop/web1", epoch=2)
+        await boots.write()
+        again = Boots(store)
+        await again.load()
+        assert again.of("n1") == boots.of("n1")
+        assert again.passed("n1", "kernel")
+        assert not again.reached("n1", "kernel", 1e9)
+        assert again.reached("n1", "userland", 1e9)
+        assert (again.of("n1").server, again.of("n1").epoch) == ("shop/web1", 2)
+
+    asyncio.run(scenario())
+
+
+def test_what_the_store_refuses_is_written_later_and_nothing_twice():
+    class Refusing(DictStore):
+        refuses = True
+
+        async def commit(self, **arguments):
+            if self.refuses:
+                raise UnavailableError("full")
+            return await super().commit(**arguments)
+
+    async def scenario():
+        store = Refusing()
+        boots = Boots(store)
+        boots.reached("n1", "power", 1.0)
+        with pytest.raises(UnavailableError):
+            await boots.write()
+        store.refuses = False
+        await boots.write()
+        revision = store.revision
+        await boots.write()
+        assert store.revision == revision == 1
+
+    asyncio.run(scenario())
