@@ -21,11 +21,6 @@ def test_host_is_as_it_was():
     assert set(host_state().splitlines()) == set(before.splitlines())
 
 
-def test_nothing_is_installed_when_nothing_is_missing():
-    again = subprocess.run(["scripts/setup", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert again.stdout == again.stderr == ""
-
-
 def test_state_of_the_host_has_all_three_parts():
     kinds = {line.split()[0] for line in host_state().splitlines()}
     assert {"unit", "etc"} <= kinds <= {"socket", "unit", "etc"}
