@@ -1,0 +1,277 @@
+"""What is seen: beacons that prove nothing, silence that proves nothing, floods that are told seldom."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
+
+import msgspec
+
+from panloom.control import observer as module
+from panloom.control.boots import Boots
+from panloom.control.events import EventLog
+from panloom.control.observer import Observer
+from panloom.decide.boot_answer import BootEvent
+from panloom.decide.records import NodeRecord, Phase
+from panloom.errors import UnavailableError
+from panloom.storage import calls
+from panloom.values import MacAddress
+from panloom.wire.beacon import Beacon, digest_of
+from support.dict_store import DictStore
+from support.waiting_async import eventually
+from support.world import DOCUMENTS, PLATFORM, UP, put, world_of
+
+SERVER, TARGET = "shop/web1", "iqn.2026-11.dev.panloom:shop.web1"
+INITIATOR = "iqn.2026-11.dev.panloom:node.n1"
+
+
+class Storage:
+    """A storage process that says what it is told to, or does not answer."""
+
+    def __init__(self):
+        self.sessions = ()
+        self.is_there = True
+        self.events = asyncio.Queue()
+
+    async def status(self):
+        if not self.is_there:
+            raise UnavailableError("the storage process does not answer")
+        return calls.Status((), self.sessions)
+
+    async def watch(self):
+        while True:
+            yield await self.events.get()
+
+    def hear(self, at, *, epoch=3, target=TARGET, initiator=INITIATOR, answers_nop=True):
+        self.sessions = (
+            calls.Session(
+                id="1", target=target, initiator=initiator, peer="10.77.0.11:1", epoch=epoch, kind="kernel",
+                login_at=at, first_read_at=at, last_heard_at=at, answers_nop=answers_nop, reads=1, writes=0,
+                read_octets=512, written_octets=0,
+            ),
+        )  # fmt: skip
+
+
+class Seen:
+    """An observer of one world, with what it reported."""
+
+    def __init__(self, store):
+        self.store = store
+        self.storage = Storage()
+        self.events = EventLog(DictStore())
+        self.observer = Observer(self.storage, Boots(DictStore()), self.events)
+        self.wakes = 0
+        self.observer.changed = self._wake
+
+    def _wake(self):
+        self.wakes += 1
+
+    async def told(self, kind):
+        return [event for event in await self.events.after(0) if event.kind == kind]
+
+
+@asynccontextmanager
+async def watching(record=UP, *, run=False):
+    seen = Seen(DictStore())
+    seen.observer.use(await world_of(seen.store, record))
+    task = asyncio.create_task(seen.observer.run()) if run else None
+    try:
+        yield seen
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def beacon(counter=1, *, epoch=3, key=UP.beacon_key, server=SERVER):
+    return Beacon(server, epoch, counter, digest_of(key, server, epoch, counter)).encode()
+
+
+def test_a_beacon_under_the_epoch_s_key_is_a_sign_of_life():
+    async def scenario():
+        async with watching(msgspec.structs.replace(UP, phase=Phase.BOOTING)) as seen:
+            seen.observer.beacon(b"<13>Nov 21 11:00:00 panloom: " + beacon(), 100.0)
+            assert seen.observer.alive == {SERVER: 3}
+            assert [event.text for event in await seen.told("boot")] == ["userland"]
+            seen.observer.beacon(beacon(2), 101.0)
+            assert len(await seen.told("boot")) == seen.wakes == 1
+
+    asyncio.run(scenario())
+
+
+def test_no_other_datagram_is():
+    async def scenario():
+        fenced = msgspec.structs.replace(UP, epoch=4, beacon_key="ffee")
+        bad = (
+            beacon(key="0000"), beacon(epoch=2), beacon(epoch=4), beacon(server="shop/web2"), beacon()[:-1], b"",
+            b"panloom 1 shop/web1 3", b"\xff" * 1400, beacon().replace(b"panloom 1", b"panloom 2"),
+        )  # fmt: skip
+        async with watching(msgspec.structs.replace(UP, phase=Phase.BOOTING)) as seen:
+            for octets in bad:
+                seen.observer.beacon(octets, 100.0)
+            assert (seen.observer.alive, seen.wakes) == ({}, 0)
+        async with watching(fenced) as seen:  # what was true before the fence
+            seen.observer.beacon(beacon(), 100.0)
+            assert seen.observer.alive == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_recorded_beacon_proves_nothing_later():
+    async def scenario():
+        async with watching() as seen:
+            now = time.monotonic() + 100
+            seen.observer.beacon(beacon(7), now)
+            for counter in (7, 6, 0):
+                seen.observer.beacon(beacon(counter), now + 5)
+            assert seen.observer.liveness.silence(SERVER, now + 5) == 5.0
+            seen.observer.beacon(beacon(8), now + 5)
+            assert seen.observer.liveness.silence(SERVER, now + 5) == 0.0
+
+    asyncio.run(scenario())
+
+
+def test_a_session_is_a_sign_of_life_if_it_is_the_node_s_under_the_epoch_and_answers():
+    async def scenario():
+        others = (
+            {"epoch": 2},
+            {"initiator": INITIATOR.replace("n1", "n2")},
+            {"answers_nop": False},
+            {"target": TARGET + ".personality"},
+        )
+        async with watching(msgspec.structs.replace(UP, phase=Phase.BOOTING), run=True) as seen:
+            for other in others:
+                seen.storage.hear(time.monotonic(), **other)
+                await asyncio.sleep(2 * PLATFORM.liveness.interval_seconds)
+                assert seen.observer.alive == {}
+            seen.storage.hear(time.monotonic())
+            await eventually(lambda: seen.observer.alive == {SERVER: 3}, "it is alive")
+
+    asyncio.run(scenario())
+
+
+def test_silence_is_death_but_not_while_the_storage_process_is_away(monkeypatch):
+    monkeypatch.setattr(module, "ADOPTION_SECONDS", 0.0)
+    monkeypatch.setattr(module, "RECONNECT_SECONDS", 0.2)
+
+    async def scenario():
+        async with watching(run=True) as seen:
+            seen.storage.is_there = False
+            await eventually(lambda: seen.observer._storage_lost, "it is missed")
+            lost = time.monotonic()
+            await eventually(lambda: time.monotonic() - lost > 4 * PLATFORM.liveness.timeout_seconds, "time passes")
+            assert seen.observer.dead == {}
+            seen.storage.is_there = True
+            await eventually(lambda: seen.observer.dead, "with the storage process there, silence counts")
+            assert seen.observer.dead == {SERVER: "nothing heard for 0.3 s"}
+            assert len(await seen.told("storage lost")) == len(await seen.told("storage back")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_who_speaks_again_before_it_is_fenced_is_alive():
+    async def scenario():
+        async with watching() as seen:
+            seen.observer._judge_dead(SERVER, "silent")
+            seen.observer.sign(SERVER, 3, time.monotonic() - 1)
+            assert seen.observer.dead == {SERVER: "silent"}
+            seen.observer.sign(SERVER, 3, time.monotonic() + 1)
+            assert seen.observer.dead == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_node_seen_to_go_off_takes_its_server_s_life_and_one_found_off_as_well():
+    async def scenario():
+        async with watching() as seen:
+            for on, at in ((True, 1.0), (True, 2.0), (False, 3.0)):
+                seen.observer.set_power("n1", on, at)
+            assert seen.observer.dead == {SERVER: "n1 is off"}
+            assert [event.text for event in await seen.told("power")] == ["off"]
+            seen.observer.set_power("n1", True, 2.5)  # an answer that was overtaken
+            assert seen.observer.power == {"n1": False}
+        async with watching() as seen:
+            seen.observer.set_power("n1", False, 1.0)
+            assert seen.observer.dead == {SERVER: "n1 is off"}
+            assert await seen.told("power") == []
+            seen.observer.set_power("n1", None, 2.0)
+            seen.observer.set_power("n1", True, 3.0)
+            assert await seen.told("boot") == []
+
+    asyncio.run(scenario())
+
+
+def test_an_older_world_does_not_take_the_place_of_a_newer_one():
+    async def scenario():
+        async with watching() as seen:
+            old = await world_of(seen.store)
+            fresh = msgspec.structs.replace(UP, phase=Phase.FENCING, epoch=4)
+            seen.observer.use(await put(seen.store, servers={SERVER: fresh}))
+            seen.observer.use(old)
+            assert seen.observer.liveness.watched == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_flood_is_told_seldom_and_what_is_new_is_told():
+    async def scenario():
+        async with watching() as seen:
+            for number in range(500):
+                event = BootEvent("refused", 1.0, MacAddress(number % 3), IPv4Address("10.77.0.99"), why="no token")
+                seen.observer.boot_event(event)
+                refused = calls.Event(
+                    "refused", 1.0, TARGET, INITIATOR, None, f"10.77.0.11:{number}", "the epoch is over"
+                )
+                seen.observer._storage_event(refused)
+            assert len(await seen.told("refused")) == 3
+            (login,) = await seen.told("login refused")
+            assert (login.server, login.node, login.text) == (SERVER, "n1", "the epoch is over")
+            for number in range(1000):  # and no number of liars makes it endless
+                seen.observer.boot_event(BootEvent("refused", 1.0, MacAddress(number << 8), why="no token"))
+            assert len(await seen.told("refused")) < module.MAX_TOLD
+
+    asyncio.run(scenario())
+
+
+def test_a_spare_that_asks_is_noted_and_a_stranger_is_discovered_once():
+    async def scenario():
+        async with watching() as seen:
+            for at in (5.0, 9.0):
+                mac = MacAddress.parse("52:54:00:77:00:02")
+                seen.observer.boot_event(BootEvent("waiting", at, mac, IPv4Address("10.77.0.12"), node="n2"))
+                stranger = MacAddress.parse("52:54:00:77:00:99")
+                seen.observer.boot_event(BootEvent("discovered", at, stranger, IPv4Address("10.77.0.200")))
+            assert seen.observer.waiting == {"n2": 9.0}
+            assert list(seen.observer.discovered) == ["52:54:00:77:00:99"]
+            assert len(await seen.told("waiting")) == len(await seen.told("discovered")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_stages_of_a_boot_come_from_all_who_see_it():
+    async def scenario():
+        async with watching(msgspec.structs.replace(UP, phase=Phase.BOOTING)) as seen:
+            ended = []
+            seen.observer.logged_in = lambda *login: ended.append(login)
+            for kind in ("dhcp", "script"):
+                event = BootEvent(kind, 1.0, MacAddress(1), IPv4Address("10.77.0.11"), "n1", SERVER, 3)
+                seen.observer.boot_event(event)
+            for kind in ("login", "first_read", "login"):
+                seen.observer._storage_event(calls.Event(kind, 2.0, TARGET, INITIATOR, "1", "10.77.0.11:1", ""))
+            foreign = calls.Event("login", 2.0, TARGET, INITIATOR.replace("n1", "n2"), "1", "10.77.0.12:1", "")
+            seen.observer._storage_event(foreign)
+            stages = [stage for stage, _ in seen.observer.boots.of("n1").stages]
+            assert stages == ["dhcp", "script", "login", "first read", "kernel"]
+            assert ended == [(INITIATOR, 3)] * 2
+            assert seen.observer.boots.of("n2") is None
+
+    asyncio.run(scenario())
+
+
+def test_a_fence_of_other_servers_is_not_disturbed_by_one_without_a_platform():
+    async def scenario():
+        seen = Seen(DictStore())
+        seen.observer.use(await put(seen.store, *DOCUMENTS[1:], servers={SERVER: UP}, nodes={"n1": NodeRecord()}))
+        assert seen.observer.liveness.watched == (SERVER,)
+
+    asyncio.run(scenario())

@@ -1,0 +1,108 @@
+"""The fence at the ports: open until a fence has drained the writes, closed from then on; in a real kernel too."""
+
+import asyncio
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from panloom.control.ports import Ports, wanted_filter
+from panloom.control.world import World
+from panloom.decide.port_filter import TABLE, PortRule
+from panloom.decide.records import STEPS, Fence, Phase, Step
+from panloom.errors import ConflictError
+from panloom.fabric.nftables import Nftables
+from panloom.values import MacAddress
+from support.dhcp_wire import DhcpWire
+from support.dict_store import DictStore
+from support.namespaces import LoopInside, machines
+from support.world import DOCUMENTS, MAC, UP, WEB1, node, put, world_of
+
+VIRTUAL = MacAddress.parse(MAC)
+ADDRESS = WEB1.nics[0].address
+
+
+def fenced(done):
+    fence = Fence(node="n1", cause="silent", done=done, started_at=0.0)
+    return msgspec.structs.replace(UP, phase=Phase.FENCING, fence=fence)
+
+
+def filter_of(record, documents=DOCUMENTS):
+    return wanted_filter(asyncio.run(world_of(DictStore(), record, documents)))
+
+
+def is_open(record):
+    return PortRule("port-n1", VIRTUAL, ADDRESS) in filter_of(record).rules
+
+
+def test_a_node_s_own_mac_and_address_pass_whatever_it_carries():
+    for record in (UP, msgspec.structs.replace(UP, phase=Phase.WAITING, node=None)):
+        wanted = filter_of(record)
+        assert wanted.ports == ("port-n1", "port-n2")
+        own = [rule for rule in wanted.rules if rule.is_hardware]
+        assert own == [PortRule(f"port-n{n}", node(n).mac, node(n).address, is_hardware=True) for n in (1, 2)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_fence_closes_the_port_when_the_writes_are_drained_and_not_before(step):
+    assert is_open(fenced(step)) == (step in (Step.EPOCH, Step.REFUSE_LOGINS, Step.DROP_SESSIONS))
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.FENCING])
+def test_outside_of_a_fence_it_is_open_while_the_server_boots_or_runs(phase):
+    assert is_open(msgspec.structs.replace(UP, phase=phase)) == (phase in (Phase.BOOTING, Phase.UP))
+
+
+def test_a_server_passes_at_its_own_node_only_and_without_a_document_nowhere():
+    elsewhere = msgspec.structs.replace(UP, node="n2")
+    assert PortRule("port-n2", VIRTUAL, ADDRESS) in filter_of(elsewhere).rules
+    assert not is_open(elsewhere)
+    without = tuple(document for document in DOCUMENTS if document is not WEB1)
+    assert all(rule.is_hardware for rule in filter_of(UP, without).rules)
+
+
+def test_a_nic_without_an_address_of_its_own_has_the_one_that_was_lent_to_it():
+    server = WEB1.model_copy(update={"nics": (WEB1.nics[0].model_copy(update={"address": None}),)})
+    world = asyncio.run(
+        world_of(DictStore(), UP, tuple(server if document is WEB1 else document for document in DOCUMENTS))
+    )
+    assert PortRule("port-n1", VIRTUAL, None) in wanted_filter(world).rules
+    world.leased[VIRTUAL] = IPv4Address("10.1.0.99")
+    assert PortRule("port-n1", VIRTUAL, IPv4Address("10.1.0.99")) in wanted_filter(world).rules
+
+
+def test_in_a_kernel_what_was_applied_is_there_and_an_older_world_cannot_undo_it():
+    async def scenario(meddler):
+        store = DictStore()
+        before = await world_of(store)
+        ports = Ports()
+        assert not ports.is_applied(before)
+        await ports.apply(before)
+        assert ports.is_applied(before)
+        assert VIRTUAL in macs_let_in(ports)
+        closed = await put(store, servers={"shop/web1": fenced(Step.DRAIN_WRITES)})
+        assert not ports.is_applied(closed)
+        await ports.apply(closed)
+        assert VIRTUAL not in macs_let_in(ports)
+        with pytest.raises(ConflictError, match="older"):
+            await ports.apply(before)
+        assert ports._table.observe() == wanted_filter(closed)
+        # Whoever meddles with it is put right by the next pass.
+        meddler.run({"nftables": [{"delete": {"table": TABLE}}]})
+        await ports.apply(await World.read(store))
+        assert ports._table.observe() == wanted_filter(closed)
+
+    def macs_let_in(ports):
+        return {rule.mac for rule in ports._table.observe().rules}
+
+    with machines({"n1": str(node(1).mac)}) as chassis, LoopInside(chassis.control) as inside:
+        inside.call(scenario(Nftables(Path("/run/netns") / chassis.control.name)))
+
+
+def test_the_port_of_a_mac_is_where_its_frames_came_in():
+    with machines({"n1": str(node(1).mac)}) as chassis, LoopInside(chassis.control) as inside:
+        with DhcpWire(chassis["n1"]) as wire:
+            wire.send(b"hello", node(1).mac)
+        assert inside.call(Ports().port_of(str(node(1).mac))) == "port-n1"
+        assert inside.call(Ports().port_of("52:54:00:77:00:99")) is None

@@ -1,0 +1,159 @@
+"""What is shown of each resource: the document, its record, and what is seen of it."""
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from panloom.control.boots import Boots
+from panloom.control.events import EventLog
+from panloom.control.observer import Observer
+from panloom.control.rows import Rows, state_of
+from panloom.decide.records import STEPS, Discovered, Fence, NodeRecord, Phase, Step
+from panloom.errors import UnavailableError
+from panloom.model.resources import KINDS
+from panloom.storage import calls
+from support.dict_store import DictStore
+from support.world import DOCUMENTS, MAC, UP, node, put, world_of
+
+VOLUME = calls.VolumeFacts("shop.web1", "web@1", 1 << 20, 4096, 3)
+
+
+class Storage:
+    """A storage process with one volume, or none at all."""
+
+    is_there = True
+
+    async def volumes(self):
+        self._check()
+        return calls.Volumes((VOLUME,), (calls.ImageFacts("web@1", 1 << 20, "ab" * 32),))
+
+    async def status(self):
+        self._check()
+        return calls.Status((), ())
+
+    def _check(self):
+        if not self.is_there:
+            raise UnavailableError("the storage process does not answer")
+
+
+class Shown:
+    """Rows over one world."""
+
+    def __init__(self, world, store, why=None):
+        self.world = world
+        self.store = store
+        self.storage = Storage()
+        self.observer = Observer(self.storage, Boots(DictStore()), EventLog(DictStore()))
+        self.rows = Rows(self.storage, self.observer, lambda subject: why)
+
+    def __call__(self, kind):
+        return {row["name"]: row for row in asyncio.run(self.rows.of(kind, self.world))}
+
+    def status(self):
+        status = asyncio.run(self.rows.status(self.world, self.store))
+        return status["state"], {part["part"]: part for part in status["parts"]}
+
+
+def shown(record=UP, documents=DOCUMENTS, *, nodes=None, why=None):
+    async def make():
+        store = DictStore()
+        world = await world_of(store, record, documents)
+        return (await put(store, nodes=nodes) if nodes else world), store
+
+    world, store = asyncio.run(make())
+    return Shown(world, store, why)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_rows_with_and_without_records(kind):
+    assert all("name" in row for row in shown()(kind).values())
+    empty = shown(documents=())
+    assert list(empty(kind)) == []
+
+
+def test_a_server():
+    row = shown(why="no spare")("server")["shop/web1"]
+    expected = {
+        "node": "n1", "state": "up", "epoch": 3, "mac": [MAC], "address": ["10.1.0.11"], "image": "web@1", "moves": 0,
+        "disk_octets": 1 << 20, "allocated_octets": 4096, "why": "no spare",
+    }  # fmt: skip
+    assert {key: row[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.FENCING])
+def test_states_of_a_server(phase):
+    assert state_of(msgspec.structs.replace(UP, phase=phase), None) == phase.value
+
+
+def test_states_that_say_more():
+    assert state_of(None, None) == "new"
+    assert state_of(msgspec.structs.replace(UP, moves=2), None) == "up (moved)"
+    assert state_of(UP, "silent") == "dead: silent"
+    for step in STEPS:
+        fence = Fence("n1", "silent", step, 0.0)
+        assert state_of(msgspec.structs.replace(UP, fence=fence), None) == f"fencing ({step.value} done)"
+
+
+def test_the_states_of_a_node(tmp_path):
+    powered = tuple(node(1, tmp_path / "power.sock") if d.label == "n1" else d for d in DOCUMENTS)
+    idle = msgspec.structs.replace(UP, phase=Phase.WAITING, node=None)
+    assert shown()("node")["n1"]["state"] == "in use"
+    assert shown()("node")["n2"]["state"] == "spare"
+    quarantined = shown(nodes={"n2": NodeRecord(quarantined="smoke")})("node")["n2"]
+    assert quarantined["state"] == "quarantined"
+    assert quarantined["why"] == "smoke; mend it, then: panloom node release n2"
+    assert shown(nodes={"n2": NodeRecord(power_unknown=True)})("node")["n2"]["state"] == "fenced"
+    far = shown(idle, powered)
+    assert far("node")["n1"]["state"] == "unreachable"
+    far.observer.power["n1"] = False
+    assert (far("node")["n1"]["state"], far("node")["n1"]["power"]) == ("spare", "off")
+    far.observer.waiting["n1"] = time.monotonic()
+    assert far("node")["n1"]["why"] == "asks to boot and waits"
+    far.observer.discovered["52:54:00:77:00:99"] = Discovered("52:54:00:77:00:99", "10.77.0.200", 1.0)
+    found = far("node")["52:54:00:77:00:99"]
+    assert (found["state"], found["why"]) == (
+        "discovered", "asks to boot; take it in: panloom node approve 52:54:00:77:00:99"
+    )  # fmt: skip
+
+
+def test_the_last_boot_shows_with_its_node():
+    rows = shown()
+    row = rows("node")["n1"]
+    assert "boot" not in asyncio.run(rows.rows.details("node", row, rows.world))
+    rows.observer.boots.reached("n1", "power", 10.0)
+    rows.observer.boots.reached("n1", "dhcp", 12.5)
+    boot = asyncio.run(rows.rows.details("node", row, rows.world))["boot"]
+    assert boot["stages"] == (("power", 0.0), ("dhcp", 2.5))
+
+
+def test_without_the_storage_process_all_else_is_still_shown():
+    rows = shown()
+    rows.storage.is_there = False
+    assert rows("server")["shop/web1"]["disk_octets"] is None
+    assert rows("volume")["shop/web1"]["state"] == "unknown"
+    state, parts = rows.status()
+    assert (state, parts["storage"]["state"]) == ("failed", "failed")
+
+
+def test_cap_218_what_there_is_one_of_is_not_redundant_and_no_failure():
+    state, parts = shown().status()
+    assert state == "ok, not redundant"
+    assert parts["control nodes"] == {"part": "control nodes", "state": "not redundant", "why": "there is one"}
+    assert parts["fabrics"]["state"] == "not redundant"
+    assert {part["state"] for part in parts.values()} == {"ok", "not redundant"}
+
+
+def test_what_is_degraded_is_named():
+    waiting = msgspec.structs.replace(UP, phase=Phase.WAITING, node=None)
+    state, parts = shown(waiting, nodes={"n2": NodeRecord(quarantined="smoke")}).status()
+    assert state == "degraded"
+    assert parts["nodes"]["why"] == "1 spare; look at n2"
+    assert parts["servers"]["why"] == "waiting for a node: shop/web1"
+
+
+def test_a_fence_under_way_is_no_waiting():
+    fence = Fence("n1", "silent", Step.EPOCH, 0.0)
+    _, parts = shown(msgspec.structs.replace(UP, phase=Phase.FENCING, fence=fence)).status()
+    assert parts["servers"]["state"] == "ok"
