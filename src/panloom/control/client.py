@@ -1,5 +1,6 @@
 """The control process as its users see it: HTTP and JSON over its Unix socket, with the standard library alone."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -47,7 +48,8 @@ class Client:
         connection = _Connection(self.path)
         try:
             headers = {"content-type": "application/json"} if body is not None else {}
-            connection.request(method, target, json.dumps(body) if body is not None else None, headers)
+            with contextlib.suppress(BrokenPipeError):  # refused at the door, which says so before it has read
+                connection.request(method, target, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (FileNotFoundError, ConnectionRefusedError) as error:

@@ -274,6 +274,9 @@ class Reconciler:
 
     async def _place(self, world: World) -> None:
         """Give free machines to the servers that wait and have their disk."""
+        powered = [node.name for node in world.all(Node).values() if node.power is not None]
+        if not all(node in self._observer.power for node in powered):
+            return  # we have just begun: a better machine may be there than those that were asked already
         made = {volume.name for volume in (await self._storage.volumes()).volumes}
         waiting = {
             name: record
@@ -294,10 +297,8 @@ class Reconciler:
             await world.edit(servers={name: changed}, nodes={node: msgspec.structs.replace(known, server=name)})
             self._observer.waiting.pop(node, None)
             self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)
-        powered = [node.name for node in world.all(Node).values() if node.power is not None]
-        if all(node in self._observer.power for node in powered):  # each was asked at least once
-            for wish in wishes:
-                self._say(wish.server, None if wish.server in placed else why_not(wish, machines))
+        for wish in wishes:
+            self._say(wish.server, None if wish.server in placed else why_not(wish, machines))
 
     def _machine(self, node: Node, world: World) -> Machine:
         record = world.node_records.get(node.name, NodeRecord())
