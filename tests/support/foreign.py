@@ -1,4 +1,4 @@
-"""Foreign programs and firmware that tests drive; ``make setup-test`` unpacks them, never installed, below ``.cache/``."""
+"""Foreign programs and firmware for tests, below ``.cache/``: ``make setup-test`` unpacks them, never installed."""
 
 import os
 from pathlib import Path
