@@ -56,11 +56,20 @@ def processes_in(namespace):
     return found
 
 
+def mounts():
+    """Return what is mounted where an enclosure mounts."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if line.split()[1] in ("/proc", "/sys", "/run")]
+
+
+MOUNTS = mounts()
+
+
 def assert_gone(namespace):
     until(lambda: not processes_in(namespace), "the processes of the enclosure are gone")
     assert not Path("/run/panloom-left-behind").exists()
     assert not Path("/sys/class/net/lab0").exists()
-    assert "panloom" not in Path("/proc/mounts").read_text()
+    assert mounts() == MOUNTS
 
 
 def test_returns_what_main_returns():
