@@ -19,12 +19,13 @@ from panloom.errors import UnavailableError
 
 NOBODY = pwd.getpwnam("nobody")
 ASK = """
-import http.client, os, socket, sys
+import contextlib, http.client, os, socket, sys
 path, uid, gid, *groups = sys.argv[1:]
 os.setgroups([int(group) for group in groups]); os.setgid(int(gid)); os.setuid(int(uid))
 connection = http.client.HTTPConnection("x"); connection.sock = socket.socket(socket.AF_UNIX)
 connection.sock.connect(path)
-connection.request("GET", "/")
+with contextlib.suppress(BrokenPipeError):  # the refusal may be there before the request
+    connection.request("GET", "/")
 answer = connection.getresponse()
 print(answer.status, answer.read().decode())
 """
