@@ -63,7 +63,7 @@ def test_storage_and_control_killed_under_write_load_and_io_goes_on(tmp_path):
 
 
 def test_a_fail_over_cut_off_by_kill_9_at_any_step_completes(tmp_path):
-    """Real machines go to and fro; each time the control process dies between a step and its record."""
+    """The server goes from machine to machine; each time the control process dies between a step and its record."""
     with running_lab(tmp_path, nodes=2, writer=True) as lab:
         lab.apply(ONE)
         node = lab.until_up("shop/web1")["node"]

@@ -76,7 +76,7 @@ def test_a_secret_is_never_shown():
         {"luns": [{"lun": 0, "volume": "v"}, {"lun": 0, "volume": "w"}]},
         {"access": {"initiator": NODE, "user": "alone"}},
         {"access": {"initiator": NODE, "address": "10.0.0.256"}},
-        {"acess": None},
+        {"accesses": None},
     ],
 )
 def test_what_no_export_says(wrong):

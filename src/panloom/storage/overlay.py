@@ -189,18 +189,18 @@ class Volume:
 
         StaleEpochError if the grant is over; the disk's OSError, in which case any of the sectors may be old or new.
         """
-        self._check(offset, len(data))
         with self._changing:
             self._check_grant(grant)
+            self._check(offset, len(data))
             self._write(offset, data)
 
     def unmap(self, grant: WriteGrant, offset: int, length: int) -> None:
         """Make exactly this range read as zeros and give back the blocks of its whole clusters; errors as ``write``."""
-        self._check(offset, length)
         end = offset + length
         first, limit = -(-offset // CLUSTER_OCTETS), end // CLUSTER_OCTETS
         with self._changing:
             self._check_grant(grant)
+            self._check(offset, length)
             if first >= limit:  # no whole cluster
                 self._write_zeros(offset, end)
                 return
