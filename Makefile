@@ -1,5 +1,6 @@
 # make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
+# make bench   measure clone, boot and fail-over beside their peers         (JSON in bench/results; minutes, on a quiet machine)
 # make lint    style, types, layers, spelling
 # make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)
 # make clean   remove what the others made
@@ -9,7 +10,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: demo test lint setup-demo setup-test lock clean
+.PHONY: demo test lint bench setup-demo setup-test lock clean
 
 demo: setup-demo
 	@$(as_root) scripts/run panloom demo
@@ -26,6 +27,10 @@ lint: setup-test
 	@scripts/run lint-imports
 	@scripts/run codespell
 	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh; do bash -n $$script || exit 1; done
+
+bench: setup-test
+	@for question in clone boot failover; do \
+	    $(as_root) scripts/run python bench/$${question}_seconds.py --json bench/results/$${question}_seconds.json || exit 1; done
 
 setup-demo:
 	@scripts/setup demo

@@ -1,29 +1,28 @@
 """How long does a clone of an image take, and how much of the disk?
 
-    python bench/clone_seconds.py [--directory DIR] [--image-mib N] [--data-mib N] [--rounds N]
+    scripts/run python bench/clone_seconds.py [--rounds N] [--image-mib N] [--data-mib N] [--directory DIR]
+                                              [--json FILE]
 
 The image is sparse, with random data (10 GiB with 3 GiB by default), and lies in DIR beside the clones.  Alternating,
-in the same run: Panloom's volume store, ``qemu-img create -b`` (qcow2), and ``cp --reflink=auto``, which copies where
-the file system has no reflinks and is therefore done once.  Each peer is followed by ``fsync``, since ours is durable
-when it returns; each peer starts a process for every clone, as it does for who uses it.  The result is JSON on standard
-output: medians in seconds, octets that a clone takes, and the ratios to ours.
+in the same run: Panloom's volume store and ``qemu-img create -b`` (qcow2); and once ``cp --reflink=auto``, which copies
+where the file system has no reflinks.  Each peer is followed by ``fsync``, since ours is durable when it returns; each
+peer starts a process for every clone, as it does for who uses it.  Goals: less than 50 ms, less than 1 MiB.
 """
 
-import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from measuring import Round, arguments, medians, report
 from panloom.storage.volume_store import VolumeStore
 
+QUESTION = "How long does a clone of an image take, and how much of the disk?"
 MIB = 1 << 20
 PIECE = 16 * MIB
 
@@ -46,17 +45,17 @@ def fsync(path: Path) -> None:
         os.close(fd)
 
 
-def timed(clone: Callable[[], Path]) -> tuple[float, int]:
+def timed(clone: Callable[[], Path]) -> dict[str, Any]:
     """Return the seconds of a clone, and the octets it takes; it is removed afterwards."""
     start = time.perf_counter()
     path = clone()
     seconds = time.perf_counter() - start
     octets = path.stat().st_blocks * 512
     path.unlink()
-    return seconds, octets
+    return {"seconds": {"clone": seconds}, "octets": octets}
 
 
-def measure(directory: Path, rounds: int) -> dict[str, dict[str, float]]:
+def measure(directory: Path, number: int) -> list[Round]:
     source = directory / "golden"
     store = VolumeStore(directory / "store")
     store.import_image("golden@1", source)
@@ -79,43 +78,36 @@ def measure(directory: Path, rounds: int) -> dict[str, dict[str, float]]:
         fsync(path)
         return path
 
-    results: dict[str, list[tuple[float, int]]] = {"panloom": [], "qemu-img create -b": [], "cp --reflink=auto": []}
-    for _ in range(rounds):
-        results["panloom"].append(timed(ours))
-        results["qemu-img create -b"].append(timed(qcow2))
-    results["cp --reflink=auto"].append(timed(copied))
+    rounds: list[Round] = [{"panloom": timed(ours), "qemu-img create -b": timed(qcow2)} for _ in range(number)]
+    rounds[-1]["cp --reflink=auto"] = timed(copied)
     store.shut_down()
-    base = statistics.median(seconds for seconds, _ in results["panloom"])
-    return {
-        name: {
-            "seconds_median": statistics.median(seconds for seconds, _ in each),
-            "seconds_worst": max(seconds for seconds, _ in each),
-            "octets": max(octets for _, octets in each),
-            "ratio": statistics.median(seconds for seconds, _ in each) / base,
-        }
-        for name, each in results.items()
-    }
+    return rounds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+def main() -> int:
+    parser = arguments(QUESTION, rounds=20)
     parser.add_argument("--directory", type=Path, default=None)
     parser.add_argument("--image-mib", type=int, default=10 * 1024)
     parser.add_argument("--data-mib", type=int, default=3 * 1024)
-    parser.add_argument("--rounds", type=int, default=20)
-    chosen = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="clone-seconds-", dir=chosen.directory))
+    options = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="clone-seconds-", dir=options.directory))
     try:
-        make_image(directory / "golden", chosen.image_mib * MIB, chosen.data_mib * MIB)
-        clones = measure(directory, chosen.rounds)
+        make_image(directory / "golden", options.image_mib * MIB, options.data_mib * MIB)
+        rounds = measure(directory, options.rounds)
     finally:
         shutil.rmtree(directory)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    parameters = {"image_mib": chosen.image_mib, "data_mib": chosen.data_mib, "rounds": chosen.rounds}
-    machine = {"kernel": platform.release(), "processors": os.cpu_count(), "python": platform.python_version()}
-    json.dump({"machine": machine, "commit": commit, "parameters": parameters, "clones": clones}, sys.stdout, indent=2)
-    print()
+    found = medians(rounds)
+    octets = {name: max(each[name]["octets"] for each in rounds if name in each) for name in found}
+    ours = found["panloom"]["clone"]
+    result = {
+        "goals": {"seconds": "< 0.05", "octets": f"< {MIB}"},
+        "median_seconds": found,
+        "octets": octets,
+        "ratios": {name: round(ours / seconds["clone"], 6) for name, seconds in found.items() if name != "panloom"},
+    }
+    report(options, QUESTION, rounds, result)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -179,14 +179,18 @@ def page() -> dict[str, str]:
 class Powered:
     """A machine that is on, and the lines of its console with the seconds since power-on."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine = MACHINE) -> None:
         self.lines: list[tuple[float, str]] = []
         self._started = time.monotonic()
-        command = command_line(MACHINE, kvm=kvm_is_usable())
+        command = command_line(machine, kvm=kvm_is_usable())
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def seconds(self) -> float:
