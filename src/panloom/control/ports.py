@@ -31,12 +31,12 @@ class Ports:
             if world.revision < self._revision:
                 raise ConflictError(f"revision {world.revision} is older than the ports, which are at {self._revision}")
             self._revision = world.revision
-            self._applied = None
             if self._table is None:
                 self._table = PortFilterTable(await asyncio.to_thread(Nftables))
             observed = await asyncio.to_thread(self._table.observe)
             difference = changes(observed, wanted)
             if difference:
+                self._applied = None  # and only now: what is there all the same may be relied on while it is looked at
                 await asyncio.to_thread(self._table.apply, difference)
                 if changes(await asyncio.to_thread(self._table.observe), wanted):
                     raise KernelError("the port filter is not what was asked for")

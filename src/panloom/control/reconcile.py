@@ -59,10 +59,11 @@ _log = logging.getLogger("panloom.reconcile")
 
 
 class _Have(NamedTuple):
-    """What the storage process says of itself."""
+    """What is, as far as it is the same for all servers; ``ports_applied``: the port filter is what the world wants."""
 
     status: calls.Status
     stored: calls.Volumes
+    ports_applied: bool
 
 
 class Reconciler:
@@ -135,7 +136,7 @@ class Reconciler:
     async def _start_workers(self) -> None:
         """Set a worker to each server for which there is something to do."""
         world = await World.read(self._store)
-        have = await self._have()
+        have = await self._have(world)
         for name, record in world.server_records.items():
             try:
                 act = next_act(self._view(name, world, have))
@@ -332,7 +333,7 @@ class Reconciler:
             try:
                 world = await World.read(self._store)
                 self._observer.use(world)
-                act = next_act(self._view(name, world, await self._have()))
+                act = next_act(self._view(name, world, await self._have(world)))
                 if act is None:
                     return
                 await self._acts.perform(act, name, world)
@@ -349,8 +350,9 @@ class Reconciler:
                 self._say(name, str(error))
                 return
 
-    async def _have(self) -> _Have:
-        return _Have(await self._observer.status(), await self._storage.volumes())
+    async def _have(self, world: World) -> _Have:
+        status, stored = await self._observer.status(), await self._storage.volumes()
+        return _Have(status, stored, self._ports.is_applied(world))
 
     def _view(self, name: str, world: World, have: _Have) -> ServerView:
         record = world.server_records[name]
@@ -371,7 +373,7 @@ class Reconciler:
             volume_ready=volume_of(name) in {volume.name for volume in have.stored.volumes},
             image_ready=volume is not None and volume.image in {image.name for image in have.stored.images},
             admitted=_is_admitted(name, record, have.status),
-            port_open=self._ports.is_applied(world),
+            port_open=have.ports_applied,
             has_power=node is not None and node.power is not None,
             power=self._observer.power.get(record.node or ""),
             alive=self._observer.alive.get(name) == record.epoch,

@@ -6,9 +6,10 @@ that were read.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +22,7 @@ from panloom.values import MacAddress
 SERVERS = "/record/server/"
 NODES = "/record/node/"
 
+_decode = lru_cache(maxsize=10_000)(resources.decode)  # documents stay the same for many passes
 Resource = TypeVar("Resource", bound=resources.Resource)
 
 
@@ -34,12 +36,13 @@ class World:
         self.revision = revision
         """The store's revision when the records of servers were read; of two worlds the higher one knows more."""
         self._revisions = {key: entry[0] for key, entry in entries.items()}
-        self._wanted: dict[str, resources.Resource] = {}
+        self._wanted: dict[type[resources.Resource], dict[str, resources.Resource]] = {}
         self.server_records: dict[str, ServerRecord] = {}
         self.node_records: dict[str, NodeRecord] = {}
         for key, (_, value) in entries.items():
             if key.startswith(resources.WANT):
-                self._wanted[key] = resources.decode(key, value)
+                resource = _decode(key, value)
+                self._wanted.setdefault(type(resource), {})[resource.label] = resource
             elif key.startswith(SERVERS):
                 self.server_records[key.removeprefix(SERVERS)] = msgspec.json.decode(value, type=ServerRecord)
             elif key.startswith(NODES):
@@ -59,7 +62,8 @@ class World:
 
     def all(self, kind: type[Resource]) -> Mapping[str, Resource]:
         """Return the resources of a kind by their label."""
-        return MappingProxyType({r.label: r for r in self._wanted.values() if isinstance(r, kind)})
+        found: dict[str, Any] = self._wanted.get(kind, {})
+        return MappingProxyType(found)
 
     @property
     def platform(self) -> resources.Platform | None:
