@@ -298,6 +298,8 @@ class Reconciler:
             await world.edit(servers={name: changed}, nodes={node: msgspec.structs.replace(known, server=name)})
             self._observer.waiting.pop(node, None)
             self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)
+        if placed:
+            self._wake.set()  # a machine that is on already asks for its boot script any moment
         for wish in wishes:
             self._say(wish.server, None if wish.server in placed else why_not(wish, machines))
 
