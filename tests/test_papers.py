@@ -24,6 +24,16 @@ def test_every_rfc_that_the_code_names_is_in_the_table():
     assert {rfc for rfc in named if rfc not in table} == set()
 
 
+def test_every_line_of_capabilities_names_the_files_that_test_it_and_no_others():
+    tested: dict[int, set[str]] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for numbers in re.findall(r"^ *(?:async )?def test_cap((?:_[0-9]+)+)_", path.read_text(), re.MULTILINE):
+            for number in numbers.strip("_").split("_"):
+                tested.setdefault(int(number), set()).add(str(path.relative_to(ROOT / "tests")))
+    rows = re.findall(r"^\| ([0-9]+) \|.*\|(.*)\|$", (ROOT / "docs/capabilities.md").read_text(), re.MULTILINE)
+    assert {int(number): set(re.findall(r"`([^`]+)`", files)) for number, files in rows} == tested
+
+
 def test_the_licence_is_the_whole_text():
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text
@@ -31,7 +41,7 @@ def test_the_licence_is_the_whole_text():
 
 
 def test_links_between_papers_lead_somewhere():
-    for paper in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+    for paper in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", paper.read_text()):
             if "://" in target:
                 continue
