@@ -27,7 +27,7 @@ def test_every_rfc_that_the_code_names_is_in_the_table():
 def test_every_line_of_capabilities_names_the_files_that_test_it_and_no_others():
     tested: dict[int, set[str]] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
-        for numbers in re.findall(r"^ *(?:async )?def test_cap((?:_[0-9]+)+)_", path.read_text(), re.MULTILINE):
+        for numbers in re.findall(r"^ *(?:async )?def test_cap((?:_[0-9]{3})+)_", path.read_text(), re.MULTILINE):
             for number in numbers.strip("_").split("_"):
                 tested.setdefault(int(number), set()).add(str(path.relative_to(ROOT / "tests")))
     rows = re.findall(r"^\| ([0-9]+) \|.*\|(.*)\|$", (ROOT / "docs/capabilities.md").read_text(), re.MULTILINE)
