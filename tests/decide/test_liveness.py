@@ -73,6 +73,22 @@ def test_what_is_not_watched_is_never_judged():
     assert liveness.silence("a", 9.0) is None
 
 
+def test_a_server_that_said_when_it_will_be_back_is_not_silent_until_then():
+    liveness = watching("a", "b")
+    liveness.excuse("a", 15.0)
+    assert run(liveness, 0.0, 16.5, hears=["b"]) == []
+    assert [f.servers for f in run(liveness, 17.5, 17.5, hears=["b"])] == [("a",)]
+    liveness.excuse("never watched", 99.0)
+    assert set(liveness.watched) == {"a", "b"}
+
+
+def test_once_it_is_back_its_silence_counts_from_there():
+    liveness = watching("a")
+    liveness.excuse("a", 15.0)
+    liveness.excuse("a", 1.0)
+    assert [f.servers for f in run(liveness, 0.0, 3.5)] == [("a",)]
+
+
 @pytest.mark.parametrize("pause", [1.2, 5.0, 60.0, 86_400.0])
 def test_no_pause_of_ours_ever_condemns_anybody(pause):
     liveness = watching("a", "b")

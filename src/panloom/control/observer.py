@@ -48,7 +48,7 @@ class Observer:
         self.boots = boots
         self.events = events
         self.changed: Callable[[], None] = lambda: None
-        self.liveness = Liveness(interval_seconds=0.5, timeout_seconds=2.0, max_simultaneous=2)
+        self.liveness = Liveness(interval_seconds=0.5, timeout_seconds=3.0, max_simultaneous=2)
         self.power: dict[str, bool | None] = {}
         self.alive: dict[str, int] = {}
         """Server → epoch under which a sign of life was seen."""
@@ -269,6 +269,10 @@ class Observer:
             stage = "kernel" if self.boots.passed(node, "first read") else "login"
             self.stage(node, stage, at, server=server, epoch=record.epoch)
             self.logged_in(str(event.initiator), record.epoch)
+            self.liveness.excuse(server, at)
+        elif kind == "logout":
+            # Only a living kernel closes a connection: it is about to log in anew, as iscsid does when it takes over.
+            self.liveness.excuse(server, at + RECONNECT_SECONDS)
         elif kind == "first_read":
             self.stage(node, "first read", at, server=server, epoch=record.epoch)
 

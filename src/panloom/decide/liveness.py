@@ -4,7 +4,7 @@ Signs of life are a NOP-In that the node's kernel answered (or any other PDU), a
 power state.  A server is watched from its first sign of life under its epoch; before that its boot has a deadline of
 its own.
 
-    watch(server, now)  heard(server, at)  late(now)  forget(server)  ->  verdicts(now)
+    watch(server, now)  heard(server, at)  excuse(server, until)  hold(until)  forget(server)  ->  verdicts(now)
 
 Three things make silence worthless as evidence, and then everything is *held*: the silence of every server begins anew.
 
@@ -62,6 +62,12 @@ class Liveness:
         known = self._heard.get(server)
         if known is not None and at > known:
             self._heard[server] = at
+            self._held -= {server}
+
+    def excuse(self, server: str, until: float) -> None:
+        """Let a server's silence begin at ``until``, whatever was heard before: it said when to expect it again."""
+        if server in self._heard:
+            self._heard[server] = until
             self._held -= {server}
 
     def silence(self, server: str, now: float) -> float | None:

@@ -215,7 +215,7 @@ class LivenessSpec(Written):
     """When a silent server counts as dead."""
 
     interval: Duration = 0.5
-    timeout: Duration = 2.0
+    timeout: Duration = 3.0
     max_simultaneous: Count = 2
 
 

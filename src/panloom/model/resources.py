@@ -93,7 +93,7 @@ class Liveness(Part):
     """When a silent server counts as dead."""
 
     interval_seconds: float = 0.5
-    timeout_seconds: float = 2.0
+    timeout_seconds: float = 3.0
     max_simultaneous: int = 2
     """More servers than this silent at once: our own network is suspected, nothing is fenced."""
 
