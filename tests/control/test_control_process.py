@@ -238,6 +238,9 @@ def test_what_is_deleted_stops_keeps_its_disk_and_continues_its_epoch(control):
     control.until_up("shop/web1")
     with pytest.raises(ConflictError, match="carries shop/web"):
         control.client.delete("resources", "node", "n1")
+    moved = control.platform().replace("port: port-n1\n", "port: port-n9\n")
+    with pytest.raises(ConflictError, match="carries shop/web"):
+        control.apply(moved, "platform.yaml")
     control.apply(ONE, prune=True)
     removed = control.until_event("removed", server="shop/web2")
     assert control[row["node"]].stage == "off"

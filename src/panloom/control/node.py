@@ -53,9 +53,8 @@ class ControlNode:
 
     async def apply(self, files: Sequence[File], *, prune: bool, who: str) -> Outcome:
         """Make the files what is wanted, and begin to make it so."""
-        if prune:
-            plan = await self._documents.plan(files)
-            await self._nodes_are_free(change.resource.name for change in plan.changes if _removes_node(change))
+        plan = await self._documents.plan(files)
+        await self._nodes_are_free(change.resource.name for change in plan.changes if _unfixes(change, prune=prune))
         outcome = await self._documents.apply(files, prune=prune, who=who)
         if outcome.revision:
             names = ", ".join(file.name for file in files)
@@ -80,7 +79,7 @@ class ControlNode:
         return outcome
 
     async def _nodes_are_free(self, names: Iterable[str]) -> None:
-        """Refuse when one carries a server: without its document, which names its port, it could not be fenced."""
+        """Refuse when one carries a server: its document says at which port, and how, it is fenced."""
         records = (await World.read(self._store)).node_records
         for name in names:
             server = records.get(name, NodeRecord()).server
@@ -202,5 +201,11 @@ class ControlNode:
         return found
 
 
-def _removes_node(change: Change) -> bool:
-    return change.mark is Mark.REMOVE and isinstance(change.resource, resources.Node)
+def _unfixes(change: Change, *, prune: bool) -> bool:
+    """Whether a change takes from a node what a fence of it, or its disk, rests on."""
+    before, after = change.before, change.after
+    if not isinstance(before, resources.Node):
+        return False
+    if not isinstance(after, resources.Node):
+        return prune and change.mark is Mark.REMOVE
+    return (before.mac, before.address, before.port) != (after.mac, after.address, after.port)
