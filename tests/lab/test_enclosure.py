@@ -137,3 +137,14 @@ def test_let_go_stays_until_its_own_end():
         assert Path(f"/proc/{first}/root/run/panloom-left-behind").exists()
         os.kill(first, signal.SIGKILL)
         assert_gone(namespace)
+
+
+def test_it_names_itself_as_the_outside_knows_it_and_ends_on_sigterm_once_let_go():
+    then = "print(enclosure.pid, flush=True); enclosure.let_go(); time.sleep(1000)"
+    with enclosed(then) as outer:
+        namespace, _ = inside(outer)
+        named = int(outer.stdout.readline())
+        assert outer.wait(10) == 0
+        assert str(Path(f"/proc/{named}/ns/net").readlink()) == namespace
+        os.kill(named, signal.SIGTERM)
+        assert_gone(namespace)
