@@ -169,6 +169,18 @@ def test_silence_is_death_but_not_while_the_storage_process_is_away(monkeypatch)
     asyncio.run(scenario())
 
 
+def test_a_server_that_beacons_has_no_grace_left(monkeypatch):
+    monkeypatch.setattr(module, "ADOPTION_SECONDS", 1000.0)
+
+    async def scenario():
+        async with watching(run=True) as seen:
+            seen.storage.hear(time.monotonic())
+            seen.observer.beacon(beacon(), time.monotonic())
+            await eventually(lambda: seen.observer.dead, "silence counts from its last beacon")
+
+    asyncio.run(scenario())
+
+
 def test_who_speaks_again_before_it_is_fenced_is_alive():
     async def scenario():
         async with watching() as seen:

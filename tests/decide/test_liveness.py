@@ -89,6 +89,52 @@ def test_once_it_is_back_its_silence_counts_from_there():
     assert [f.servers for f in run(liveness, 0.0, 3.5)] == [("a",)]
 
 
+def young(*servers, now=0.0, max_simultaneous=2):
+    liveness = watching(max_simultaneous=max_simultaneous)
+    for server in servers:
+        liveness.watch(server, now, grace_seconds=5.0)
+    return liveness
+
+
+def test_in_its_grace_a_server_s_silence_proves_nothing():
+    liveness = young("a")
+    assert run(liveness, 0.0, 7.0) == []
+    assert [f.servers for f in run(liveness, 7.5, 7.5)] == [("a",)]
+
+
+def test_once_settled_its_silence_counts_from_its_last_sign():
+    liveness = young("a")
+    liveness.settled("a", 1.0)
+    assert run(liveness, 0.5, 3.0) == []
+    assert [f.servers for f in run(liveness, 3.5, 3.5)] == [("a",)]
+
+
+def test_settling_ends_the_grace_and_neither_a_hold_nor_an_excuse():
+    held, excused = young("a"), young("a")
+    held.hold(10.0)
+    excused.excuse("a", 10.0)
+    for liveness in (held, excused):
+        liveness.settled("a", 1.0)
+        assert run(liveness, 1.0, 12.0) == []
+        assert [f.verdict for f in run(liveness, 12.5, 12.5)] == [Verdict.DEAD]
+
+
+def test_the_young_that_are_not_heard_count_among_those_that_fall_at_once():
+    liveness = watching("old")
+    for server in "ab":
+        liveness.watch(server, 0.0, grace_seconds=5.0)
+    assert run(liveness, 0.0, 6.5) == []
+    findings = run(liveness, 7.0, 12.0)
+    assert {f.verdict for f in findings} == {Verdict.HELD}
+
+
+def test_the_young_that_are_heard_keep_nobody_from_judgement():
+    liveness = watching("old")
+    for server in "ab":
+        liveness.watch(server, 0.0, grace_seconds=5.0)
+    assert [(f.verdict, f.servers) for f in run(liveness, 0.0, 2.5, hears=["a", "b"])] == [(Verdict.DEAD, ("old",))]
+
+
 @pytest.mark.parametrize("pause", [1.2, 5.0, 60.0, 86_400.0])
 def test_no_pause_of_ours_ever_condemns_anybody(pause):
     liveness = watching("a", "b")

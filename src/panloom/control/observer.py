@@ -87,7 +87,7 @@ class Observer:
         now = time.monotonic()
         up = {name for name, record in world.server_records.items() if record.phase is Phase.UP}
         for server in up:
-            self.liveness.watch(server, now + ADOPTION_SECONDS)
+            self.liveness.watch(server, now, grace_seconds=ADOPTION_SECONDS)
         for server in set(self.liveness.watched) - up:
             self.liveness.forget(server)
             self.dead.pop(server, None)
@@ -145,6 +145,8 @@ class Observer:
         self._counters[key] = beacon.counter
         if record.node is not None:
             self.stage(record.node, "userland", at, server=beacon.server, epoch=beacon.epoch)
+        if record.fence is None:
+            self.liveness.settled(beacon.server, at)  # whoever runs the beacon has an initiator that stays
         self.sign(beacon.server, beacon.epoch, at)
 
     def _judge_dead(self, server: str, why: str) -> None:

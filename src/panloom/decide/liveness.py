@@ -5,6 +5,11 @@ power state.  A server is watched from its first sign of life under its epoch; b
 its own.
 
     watch(server, now)  heard(server, at)  excuse(server, until)  hold(until)  forget(server)  ->  verdicts(now)
+    settled(server, at)
+
+A server that has just come up may hand its sessions from one initiator to the next: its silence begins
+``grace_seconds`` after it is watched, or at its first sign of having settled.  Until then its silence proves nothing
+of itself, but it counts among those that fall at once.
 
 Three things make silence worthless as evidence, and then everything is *held*: the silence of every server begins anew.
 
@@ -40,17 +45,30 @@ class Liveness:
         self.interval_seconds = interval_seconds
         self.timeout_seconds = timeout_seconds
         self.max_simultaneous = max_simultaneous
-        self._heard: dict[str, float] = {}
+        self._heard: dict[str, float] = {}  # when a server's silence begins
+        self._young: dict[str, float] = {}  # not settled yet → when it was last heard
         self._last_tick: float | None = None
+        self._held_until = float("-inf")
         self._held: frozenset[str] = frozenset()  # told of as held, and not heard since
 
-    def watch(self, server: str, now: float) -> None:
+    def watch(self, server: str, now: float, *, grace_seconds: float = 0.0) -> None:
         """Begin to expect signs of life of a server; nothing changes if it is watched already."""
-        self._heard.setdefault(server, now)
+        if server not in self._heard:
+            self._heard[server] = now + grace_seconds
+            if grace_seconds:
+                self._young[server] = now
+
+    def settled(self, server: str, at: float) -> None:
+        """Note a sign of life of a server that owes us no hand-over any more: its grace is over."""
+        young = self._young.pop(server, None)
+        if young is not None and self._heard[server] > at:
+            self._heard[server] = max(at, self._held_until)
+        self.heard(server, at)
 
     def forget(self, server: str) -> None:
         """Expect nothing of a server any more."""
         self._heard.pop(server, None)
+        self._young.pop(server, None)
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -60,6 +78,8 @@ class Liveness:
     def heard(self, server: str, at: float) -> None:
         """Note a sign of life at ``at``; older ones than known and those of servers not watched change nothing."""
         known = self._heard.get(server)
+        if server in self._young:
+            self._young[server] = max(self._young[server], at)
         if known is not None and at > known:
             self._heard[server] = at
             self._held -= {server}
@@ -69,6 +89,7 @@ class Liveness:
         if server in self._heard:
             self._heard[server] = until
             self._held -= {server}
+            self._young.pop(server, None)
 
     def silence(self, server: str, now: float) -> float | None:
         """Return for how many seconds nothing was heard of a server, None if it is not watched."""
@@ -77,8 +98,11 @@ class Liveness:
 
     def hold(self, until: float) -> None:
         """Let every server's silence begin no earlier than ``until``: what went before proves nothing."""
+        self._held_until = max(self._held_until, until)
         for server, at in self._heard.items():
             self._heard[server] = max(at, until)
+        for server, at in self._young.items():
+            self._young[server] = max(at, until)
 
     def verdicts(self, now: float) -> tuple[Finding, ...]:
         """Judge the silence of all watched servers; call it about once an interval."""
@@ -98,7 +122,8 @@ class Liveness:
             why = f"{len(silent)} servers fell silent at once (max_simultaneous is {self.max_simultaneous})"
             return (Finding(Verdict.HELD, silent, why),) if news else ()
         # Neighbours that are half-way to silence may be falling with them: wait until it is clear how many they are.
-        falling = [s for s, at in self._heard.items() if self.timeout_seconds / 2 < now - at <= self.timeout_seconds]
+        heard = {**self._heard, **self._young}
+        falling = [s for s, at in heard.items() if s not in silent and now - at > self.timeout_seconds / 2]
         if falling and len(silent) + len(falling) > self.max_simultaneous:
             return ()
         return (Finding(Verdict.DEAD, silent, f"nothing heard for {self.timeout_seconds:g} s"),)
