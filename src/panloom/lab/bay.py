@@ -1,0 +1,134 @@
+"""A bay: one machine's place in the chassis, with its power switch, its faults and its serial line.
+
+                  ┌ ProcessBay    a process of its own: QEMU, or an emulated machine that tests kill
+act("off") ─▶ Bay ┤
+                  └ SharedBay     an emulated machine among others in the supervisor's own process
+
+on · off · reset · status      what any power driver asks; ``off`` answers when the machine is gone
+kill · stop · continue         faults: the power fails; the machine hangs; it goes on
+refuse · obey                  the power switch is broken, and is mended: ``off`` and ``reset`` fail in between
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from panloom.errors import UnavailableError
+from panloom.lab.console import ConsoleLog
+from panloom.lab.qemu import Machine
+
+_log = logging.getLogger("panloom.supervisor")
+
+
+class Bay(ABC):
+    """One machine's place in the chassis; ``changed(name, is_on)`` is called when its power changes."""
+
+    def __init__(self, machine: Machine, console: Path, changed: Callable[[str, bool], None]) -> None:
+        self.machine = machine
+        self.console = console
+        self._changed = changed
+        self._refuses = False
+        self._lock = asyncio.Lock()
+
+    @property
+    @abstractmethod
+    def is_on(self) -> bool:
+        """Whether the machine has power."""
+
+    async def act(self, action: str) -> bool:
+        """Do what is asked; return whether the machine is on then.  UnavailableError if it cannot be done."""
+        async with self._lock:
+            match action:
+                case "on":
+                    await self._on()
+                case "off" | "kill":
+                    self._check_switch(action)
+                    await self._off()
+                case "reset":
+                    self._check_switch(action)
+                    await self._off()
+                    await self._on()
+                case "stop" | "continue":
+                    if not self.is_on:
+                        raise UnavailableError(f"{self.machine.name} is off")
+                    self._hang(hangs=action == "stop")
+                case "refuse" | "obey":
+                    self._refuses = action == "refuse"
+                case "status":
+                    pass
+                case _:
+                    raise UnavailableError(f"a power socket does not know {action!r}")
+        return self.is_on
+
+    def _check_switch(self, action: str) -> None:
+        if self._refuses and action != "kill":
+            raise UnavailableError(f"the power switch of {self.machine.name} is broken")
+
+    @abstractmethod
+    async def _on(self) -> None: ...
+
+    @abstractmethod
+    async def _off(self) -> None: ...
+
+    @abstractmethod
+    def _hang(self, *, hangs: bool) -> None: ...
+
+
+class ProcessBay(Bay):
+    """A machine that is a process while it is on; its standard input and output are the serial line."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        console: Path,
+        changed: Callable[[str, bool], None],
+        command: Callable[[], Sequence[str]],
+    ) -> None:
+        super().__init__(machine, console, changed)
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None
+
+    def _hang(self, *, hangs: bool) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP if hangs else signal.SIGCONT)
+
+    async def _on(self) -> None:
+        if self._process is not None:
+            return
+        # A boot ROM gives up for good when its line is dead, so the line comes before the power.
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self._ending = asyncio.create_task(self._attend(self._process), name=f"machine {self.machine.name}")
+        _log.info("node=%s power=on pid=%d", self.machine.name, self._process.pid)
+        self._changed(self.machine.name, True)
+
+    async def _attend(self, process: asyncio.subprocess.Process) -> None:
+        with ConsoleLog(self.console) as console:
+            while process.stdout is not None and (octets := await process.stdout.read(4096)):
+                console.write(octets, time.time())
+        status = await process.wait()
+        self._process = None
+        _log.info("node=%s power=off status=%d", self.machine.name, status)
+        self._changed(self.machine.name, False)
+
+    async def _off(self) -> None:
+        if self._process is None or self._ending is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._ending
