@@ -1,5 +1,6 @@
 """Settings of every test."""
 
+import pytest
 from hypothesis import settings
 
 # Timings are never asserted in tests: the machine that runs them has other work too.
@@ -8,5 +9,7 @@ settings.load_profile("panloom")
 
 
 def pytest_collection_modifyitems(items):
-    """Look at what the host is like when all else has run."""
-    items.sort(key=lambda item: item.path.name == "test_harmless.py")
+    """Share the tests out by file; those that boot machines wait for one another, as each fills a processor."""
+    for item in items:
+        group = "machine" if item.get_closest_marker("machine") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -14,7 +14,8 @@ from support.waiting import until
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-c", "import sys; from panloom.command import main; sys.exit(main())", "demo")
-
+NAMED_NAMESPACES = " /run/netns"
+"""Where other tests, run beside this one, mount theirs; a demonstration's namespaces have no name."""
 
 MARK = f"PANLOOM_TEST={os.getpid()}"
 """Stands in the environment of a demonstration of ours, and so of every process it starts."""
@@ -36,10 +37,11 @@ def marked(entry: Path) -> bool:
 def traces() -> dict[str, set[str]]:
     """Return what a demonstration could leave on the host; a namespace lives by its processes, or by a mount."""
     processes = {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and marked(entry)}
+    mounts = Path("/proc/self/mountinfo").read_text()
     return {
         "processes": processes,
         "interfaces": {path.name for path in Path("/sys/class/net").iterdir()},
-        "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "mounts": {line for line in mounts.splitlines() if NAMED_NAMESPACES not in line},
         "files": {str(path) for place in ("/run", "/var/tmp") for path in Path(place).glob("*panloom*")},
     }
 
