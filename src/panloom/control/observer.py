@@ -17,12 +17,13 @@ from collections.abc import Callable
 from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.power import PowerDriver, SocketDriver, watch_power
+from panloom.control.power_program import IpmiDriver, ScriptDriver
 from panloom.control.world import World
 from panloom.decide.boot_answer import BootEvent
 from panloom.decide.liveness import Liveness, Verdict
 from panloom.decide.records import Discovered, Phase, initiator_of, target_of
 from panloom.errors import MalformedError, UnavailableError
-from panloom.model.resources import Node
+from panloom.model.resources import IpmiPower, Node, ScriptPower, SocketPower
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
 from panloom.wire.beacon import Beacon
@@ -72,7 +73,14 @@ class Observer:
 
     def driver(self, node: Node) -> PowerDriver | None:
         """Return how a node is switched, None when only a person can."""
-        return None if node.power is None else SocketDriver(node.power.path, node.power.name)
+        match node.power:
+            case SocketPower():
+                return SocketDriver(node.power.path, node.power.name)
+            case ScriptPower():
+                return ScriptDriver(node.power)
+            case IpmiPower():
+                return IpmiDriver(node.power)
+        return None
 
     def use(self, world: World) -> None:
         """Look at this world from now on, at its nodes' power and its servers' silence, unless a newer one is known."""
@@ -94,8 +102,8 @@ class Observer:
         for node in world.all(Node).values():
             if node.power is None:
                 continue
-            path = node.power.path
-            if path not in self._supervisors:
+            path = node.power.path if isinstance(node.power, SocketPower) else None
+            if path is not None and path not in self._supervisors:
                 self._supervisors[path] = asyncio.create_task(self._watch_supervisor(path), name=f"power {path}")
             if node.name not in self.power:
                 self._unasked.set()
@@ -292,7 +300,7 @@ class Observer:
         if self._world is None:
             return
         for node in self._world.all(Node).values():
-            if node.power is not None and (node.power.path, node.power.name) == (path, name):
+            if isinstance(node.power, SocketPower) and (node.power.path, node.power.name) == (path, name):
                 self.set_power(node.name, on, at)
 
     def set_power(self, node: str, on: bool | None, at: float) -> None:

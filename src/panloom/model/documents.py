@@ -13,7 +13,7 @@ servers have the same fields as documents of their own::
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -27,6 +27,7 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _IMAGE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:@[1-9][0-9]{0,8})?\Z")
 _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}\Z")  # an argument of a program: never an option
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _MAX_OCTETS = 1 << 60
@@ -129,6 +130,12 @@ def _interface(text: str) -> str:
     return text
 
 
+def _word(text: str) -> str:
+    if not _WORD.match(text):
+        raise ValueError(f"{text!r} is no name of letters, digits and . _ : @ + -, at most 64, a letter or digit first")
+    return text
+
+
 def _path(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError(f"{text!r} must begin with /, as the control node opens it, wherever it was started")
@@ -153,6 +160,7 @@ Subnet = Annotated[IPv4Network, _reader(_subnet)]
 Range = Annotated[AddressRange, _reader(_range)]
 Interface = Annotated[str, _reader(_interface)]
 Path = Annotated[str, _reader(_path)]
+Word = Annotated[str, _reader(_word)]
 Domain = Annotated[str, _reader(_domain)]
 Port = Annotated[int, _reader(_between(1, 65535))]
 Count = Annotated[int, _reader(_between(1, 1_000_000))]
@@ -249,12 +257,49 @@ class PlatformSpec(Spec):
 
 
 class PowerSpec(Written):
-    """How its power is switched."""
+    """How its power is switched; each driver has fields of its own."""
 
-    driver: Literal["socket"] = "socket"
-    path: Path = Field(examples=["/run/panloom/power.sock"])
-    name: str | None = None
-    """None: as the node is called."""
+    driver: Literal["socket", "script", "ipmi"] = "socket"
+    path: Path | None = Field(None, examples=["/run/panloom/power.sock"])
+    """``socket``: where a supervisor listens; ``script``: the program."""
+    name: Word | None = None
+    """``socket``, ``script``: what the machine is called there; None: as the node is called."""
+    address: Address | None = Field(None, examples=["10.9.0.11"])
+    """``ipmi``: the management controller."""
+    port: Port | None = None
+    """``ipmi``: its UDP port; None: 623."""
+    user: Word | None = Field(None, examples=["panloom"])
+    password_file: Path | None = Field(None, examples=["/etc/panloom/n1.password"])
+
+    @model_validator(mode="after")
+    def _fields_of_its_driver(self) -> Self:
+        needed, allowed = _POWER_FIELDS[self.driver]
+        given = {field for field, value in self if value is not None} - {"driver"}
+        if missing := [field for field in needed if field not in given]:
+            examples = type(self).model_fields[missing[0]].examples or ["…"]
+            raise ValueError(f"driver {self.driver} needs `{missing[0]}`; write it like `{missing[0]}: {examples[0]}`")
+        if strange := sorted(given - {*needed, *allowed}):
+            raise ValueError(f"driver {self.driver} has no `{strange[0]}`; it has: {', '.join((*needed, *allowed))}")
+        return self
+
+    def resource(self, node: str) -> resources.SocketPower | resources.ScriptPower | resources.IpmiPower:
+        """Return what it means for a node of this name."""
+        given = {field: value for field, value in self if value is not None}
+        match self.driver:
+            case "ipmi":
+                return resources.IpmiPower(**given)
+            case "script":
+                return resources.ScriptPower(**{"name": node, **given})
+            case "socket":
+                return resources.SocketPower(**{"name": node, **given})
+
+
+_POWER_FIELDS = {
+    "socket": (("path",), ("name",)),
+    "script": (("path",), ("name",)),
+    "ipmi": (("address", "user", "password_file"), ("port",)),
+}
+"""Driver → the fields it needs, the fields it may have."""
 
 
 class NodeSpec(Spec):
@@ -268,11 +313,13 @@ class NodeSpec(Spec):
 
     def resource(self, pan: str, name: str) -> resources.Node:  # noqa: ARG002
         """Return what it means."""
-        power = self.power and resources.SocketPower(
-            driver=self.power.driver, path=self.power.path, name=self.power.name or name
-        )
         return resources.Node(
-            name=name, mac=self.mac, address=self.address, port=self.port, memory_octets=self.memory, power=power
+            name=name,
+            mac=self.mac,
+            address=self.address,
+            port=self.port,
+            memory_octets=self.memory,
+            power=self.power and self.power.resource(name),
         )
 
 

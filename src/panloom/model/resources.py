@@ -16,7 +16,7 @@ Placement, epochs, leases, MAC counters and secrets are no resources: they are r
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from panloom.values import MacAddress
 
@@ -126,6 +126,29 @@ class SocketPower(Part):
     """The machine's name at the far end."""
 
 
+class ScriptPower(Part):
+    """Power through a program of the administrator's: ``PATH on|off|reset|status NAME``."""
+
+    driver: Literal["script"] = "script"
+    path: str
+    name: str
+    """The machine's name as the program knows it."""
+
+
+class IpmiPower(Part):
+    """Power through the machine's management controller, spoken to by ``ipmitool`` over LAN (IPMI 2.0, RMCP+)."""
+
+    driver: Literal["ipmi"] = "ipmi"
+    address: IPv4Address
+    port: int = 623
+    user: str
+    password_file: str
+    """A file on the control node with the password alone, readable by its owner only."""
+
+
+Power = Annotated[SocketPower | ScriptPower | IpmiPower, Field(discriminator="driver")]
+
+
 class Node(Resource):
     """A diskless machine; it keeps its hardware MAC and storage address for ever."""
 
@@ -135,7 +158,7 @@ class Node(Resource):
     port: str
     """The interface of the control node where its cable ends."""
     memory_octets: int
-    power: SocketPower | None = None
+    power: Power | None = None
     """None: nobody but a person can switch it."""
 
 
