@@ -65,7 +65,7 @@ class _Serving:
 
     def _flush(self) -> None:
         transfer, now = self.transfer, time.monotonic()
-        while (wanted := transfer.block_wanted()) is not None:
+        while (wanted := transfer.octets_wanted()) is not None:
             try:
                 octets = os.pread(self._file, wanted.octets, wanted.offset)
             except OSError as error:

@@ -1,37 +1,51 @@
-"""The TFTP server's side of one transfer: RFC 1350, RFC 2347–2349, without sockets, clock or files.
+"""The TFTP server's side of one transfer: RFC 1350, RFC 2347–2349, RFC 7440, without sockets, clock or files.
 
     open_transfer(octets, find, now=)   a request came to port 69: a Transfer, or the error to send
     receive(octets, now=)               a packet from the transfer's own client came in
-    block_wanted(), supply(…)           the octets of the file that the next packet needs
+    octets_wanted(), supply(…)          the octets of the file that the next packets need
     handle_timer(now=)                  nothing came for a while; wanted at ``deadline``
     packets_to_send(), events()         DATA, OACK, ERROR; how the transfer ended
 
                  options                ACK 0
     RRQ ─────────────────────▶ OFFERED ────────┐
-     │ none                                    ▼      ACK of the block sent: the next one
+     │ none                                    ▼      ACK of what is out: the next window
      └──────────────────────────────────▶ SENDING ◀──────────┐
                                                ├─────────────┘
                                                ├── ACK of the last block ──▶ DONE
                                                └── ERROR, silence ─────────▶ DONE
 
-Only the ACK of the very block that is out moves on, and only silence repeats a block: an ACK that comes twice never
-doubles the traffic (the sorcerer's apprentice, RFC 1123 section 4.2.3.1).  Block numbers go on from 65535 to 0, for
-files of any size.
+A window is ``windowsize`` blocks after the last one acknowledged, 1 where the client did not ask for more.  What
+sends a block again:
+
+    silence                             the window, after the time that RFC 6298 gives or the client asked for
+    ACK within the window               the client misses the block after it: a new window from there
+    ACK of the window before, again     it misses the first block
+
+An ACK that comes sooner after a repeat than any round trip took so far was said before it, and one of the window
+before says nothing about blocks that were repeated: neither repeats anything.  So an ACK or block that comes twice
+never doubles the traffic for longer than a window (the sorcerer's apprentice, RFC 1123 section 4.2.3.1), and where
+windowsize is 1 not even once: there only silence repeats a block.  Block numbers go on from 65535 to 0, for files of
+any size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 import msgspec
 
 from panloom.errors import MalformedError
+from panloom.protocol.round_trip import RoundTrip
 from panloom.wire import tftp
-from panloom.wire.tftp import Ack, Data, Error, ErrorCode, OptionAck, Request
+from panloom.wire.tftp import Ack, Error, ErrorCode, OptionAck, Request
 
 DEFAULT_BLKSIZE = 512
 LARGEST_BLKSIZE = 1468  # 1500 of Ethernet less the headers of IPv4, UDP and DATA: never a fragment
+LARGEST_WINDOWSIZE = 64  # below 100 kB: what receive buffers and switches take at once
+READ_AHEAD_OCTETS = 65536  # of the file held for a client
 _SMALLEST_BLKSIZE = 8  # RFC 2348
-_TIMEOUTS = (1.0, 1.0, 2.0, 4.0, 4.0)  # after each sending of a packet
+_SOONEST = 0.9  # of the shortest round trip seen: it may yet be a little shorter
+_SENDINGS = 5  # of a packet that is not answered, at least …
+_PATIENCE_SECONDS = 11.0  # … and for so long
 
 
 class File(msgspec.Struct, frozen=True):
@@ -56,6 +70,14 @@ class TransferEnd(msgspec.Struct, frozen=True):
     why: str = ""
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What client and server agreed on; ``timeout`` None: as long as the client's answers take."""
+
+    blksize: int = DEFAULT_BLKSIZE
+    windowsize: int = 1
+    timeout: float | None = None
+
+
 class _State(Enum):
     OFFERED = "options offered"
     SENDING = "sending"
@@ -65,20 +87,31 @@ class _State(Enum):
 class Transfer:
     """One file on its way to one client."""
 
-    def __init__(self, file: File, options: dict[str, str], *, blksize: int, timeout: float | None, now: float) -> None:
+    def __init__(self, file: File, options: dict[str, str], terms: Terms, *, now: float) -> None:
         self._file = file
-        self._blksize = blksize
-        self._timeouts = (timeout,) * len(_TIMEOUTS) if timeout is not None else _TIMEOUTS
+        self._terms = terms
         self._state = _State.OFFERED if options else _State.SENDING
-        self._number = 0 if options else 1  # of the packet that is out, counted without wrapping
-        self._packet = tftp.encode(OptionAck(options)) if options else b""  # what is out
-        self._sendings = 0
-        self._now = now
+        self._offer = tftp.encode(OptionAck(options)) if options else b""
+        self._blocks = file.octets // terms.blksize + 1  # the last one is short, or empty
+        self._acknowledged = 0  # blocks, counted without wrapping
+        self._sent = 0
+        self._next = 1  # the block to send next, up to the end of the window; beyond it nothing is due
+        self._repeated = -1  # the highest block that was out when something was sent again; 0 is the OACK
+        self._octets = memoryview(b"")  # of the file, from …
+        self._octets_at = 0
+        self._round_trip = RoundTrip()
+        self._sendings = 0  # of this window
+        self._backed_off = 0  # silences since the last answer that told the round trip, RFC 6298 section 5.7
+        self._sent_at = self._heard_at = self._now = now
+        self._repeated_at = float("-inf")
         self._deadline: float | None = None
         self._packets: list[bytes] = []
         self._events: list[TransferEnd] = []
         if options:
-            self._send()
+            self._packets.append(self._offer)
+            self._await_answer()
+        else:
+            self._send_window(from_block=1)
 
     @property
     def deadline(self) -> float | None:
@@ -90,26 +123,26 @@ class Transfer:
         """Return whether nothing will be sent any more."""
         return self._state is _State.DONE
 
-    def block_wanted(self) -> Wanted | None:
-        """Return the piece of the file that the next block carries, None while none is to be made."""
-        if self._state is not _State.SENDING or self._packet:
+    def octets_wanted(self) -> Wanted | None:
+        """Return the piece of the file that the next blocks are cut from, None while none is due."""
+        if self._state is not _State.SENDING or self._next > self._window_end():
             return None
-        offset = (self._number - 1) * self._blksize
-        return Wanted(offset, min(self._blksize, self._file.octets - offset))
+        offset = (self._next - 1) * self._terms.blksize
+        ahead = max(READ_AHEAD_OCTETS // self._terms.blksize, 1) * self._terms.blksize
+        return Wanted(offset, min(ahead, self._file.octets - offset))
 
     def supply(self, octets: bytes, *, now: float) -> None:
-        """Give the piece that ``block_wanted`` named; fewer octets end the transfer: the file has changed."""
+        """Give the piece that ``octets_wanted`` named; fewer octets end the transfer: the file has changed."""
         self._now = max(self._now, now)
-        wanted = self.block_wanted()
+        wanted = self.octets_wanted()
         if wanted is None:
             return
         if len(octets) != wanted.octets:
             self._packets.append(tftp.encode(Error(ErrorCode.NOT_DEFINED, "the file has changed")))
             self._end("the file has changed meanwhile")
             return
-        self._packet = tftp.encode(Data(self._number & 0xFFFF, octets))
-        self._sendings = 0
-        self._send()
+        self._octets, self._octets_at = memoryview(octets), wanted.offset
+        self._send_what_is_due()
 
     def receive(self, octets: bytes, *, now: float) -> None:
         """Take in one packet of the client, whatever it holds."""
@@ -123,17 +156,15 @@ class Transfer:
         match self._state, packet:
             case _State.DONE, _:
                 return
+            case _State.SENDING, Ack(block):
+                self._acknowledge(block)
+            case _State.OFFERED, Ack(block):
+                if block == 0:
+                    self._state = _State.SENDING
+                    self._hear()
+                    self._send_window(from_block=1)
             case _, Error(code, text):
                 self._end(f"the client ended it: {code} {text[:80]!r}")
-            case _State.OFFERED, Ack(0):
-                self._advance()
-            case _State.SENDING, Ack(block) if self._packet and block == self._number & 0xFFFF:
-                if self._number * self._blksize > self._file.octets:
-                    self._end("")
-                else:
-                    self._advance()
-            case _, Ack():
-                return
             case _:
                 self._packets.append(tftp.encode(Error(ErrorCode.ILLEGAL_OPERATION, "not in a read")))
                 self._end(f"the client sent {type(packet).__name__} in a read")
@@ -143,10 +174,16 @@ class Transfer:
         self._now = max(self._now, now)
         if self._deadline is None or self._now < self._deadline:
             return
-        if self._sendings >= len(self._timeouts):
+        if self._sendings >= _SENDINGS and self._now - self._heard_at >= _PATIENCE_SECONDS:
             self._end("the client fell silent")
+            return
+        self._backed_off += 1
+        if self._state is _State.OFFERED:
+            self._packets.append(self._offer)
+            self._repeated = 0
+            self._await_answer()
         else:
-            self._send()
+            self._repeat_window()
 
     def abandon(self, why: str) -> None:
         """End the transfer because the client's port is closed or the service stops."""
@@ -163,29 +200,86 @@ class Transfer:
         events, self._events = tuple(self._events), []
         return events
 
-    def _advance(self) -> None:
-        self._state = _State.SENDING
-        self._number += 1
-        self._packet = b""
-        self._deadline = None
+    def _acknowledge(self, block: int) -> None:
+        """Go on after what the client has, or repeat what it misses."""
+        ahead = (block - self._acknowledged) & 0xFFFF
+        if ahead == 0:
+            first_is_missed = self._terms.windowsize > 1 and self._acknowledged > self._repeated
+            if first_is_missed and self._may_answer(self._sent_at):
+                self._repeat_window()
+            return
+        if ahead > self._sent - self._acknowledged:
+            return  # older than the window, or of a block that was never sent
+        self._acknowledged += ahead
+        if self._acknowledged == self._blocks:
+            self._end("")
+        elif self._acknowledged == self._sent:
+            self._hear()
+            self._send_window(from_block=self._acknowledged + 1)
+        elif self._may_answer(self._repeated_at):
+            self._hear()
+            self._repeat_window()
+        else:  # said before the repeat came: nothing is known to be missed
+            self._hear()
+            self._send_window(from_block=self._sent + 1)
 
-    def _send(self) -> None:
-        self._packets.append(self._packet)
-        self._deadline = self._now + self._timeouts[self._sendings]
+    def _may_answer(self, sent_at: float) -> bool:
+        """Return whether what comes now can be an answer to what was sent then."""
+        return self._now - sent_at >= _SOONEST * self._round_trip.shortest
+
+    def _hear(self) -> None:
+        """Note that the client got on; Karn: what was sent twice says nothing of the way's length."""
+        if self._sendings == 1 and self._acknowledged == self._sent > self._repeated:
+            self._round_trip.sample(self._now - self._sent_at)
+            self._backed_off = 0
+        self._heard_at = self._now
+        self._sendings = 0
+
+    def _repeat_window(self) -> None:
+        self._repeated = self._sent
+        self._repeated_at = self._now
+        self._send_window(from_block=self._acknowledged + 1)
+
+    def _send_window(self, *, from_block: int) -> None:
+        self._next = from_block
+        self._deadline = None
+        self._send_what_is_due()
+
+    def _send_what_is_due(self) -> None:
+        """Cut blocks from the octets at hand, up to the end of the window; the clock runs from the last one."""
+        blksize, octets, end = self._terms.blksize, self._octets, self._window_end()
+        while self._next <= end:
+            start = (self._next - 1) * blksize - self._octets_at
+            stop = min(start + blksize, self._file.octets - self._octets_at)
+            if start < 0 or stop > len(octets):
+                return  # wanted
+            self._packets.append(tftp.encode_data(self._next & 0xFFFF, octets[start:stop]))
+            self._next += 1
+        self._sent = max(self._sent, end)
+        self._await_answer()
+
+    def _await_answer(self) -> None:
+        self._sent_at = self._now
+        asked = self._terms.timeout
+        self._deadline = self._now + (self._round_trip.timeout(self._backed_off) if asked is None else asked)
         self._sendings += 1
 
+    def _window_end(self) -> int:
+        return min(self._acknowledged + self._terms.windowsize, self._blocks)
+
     def _end(self, why: str) -> None:
-        acknowledged = max(self._number - (1 if why else 0), 0)
-        self._events.append(TransferEnd(self._file.name, min(acknowledged * self._blksize, self._file.octets), why))
+        self._events.append(
+            TransferEnd(self._file.name, min(self._acknowledged * self._terms.blksize, self._file.octets), why)
+        )
         self._state = _State.DONE
-        self._packet = b""
+        self._octets = memoryview(b"")
         self._deadline = None
 
 
 def open_transfer(octets: bytes, find: Callable[[str], int | None], *, now: float) -> tuple[Transfer, File] | Error:
     """Begin a transfer for what came to port 69; ``find`` returns a file's size, None if there is none to be had.
 
-    Options with values that RFC 2348 and 2349 do not allow are left out of the answer, which means "not accepted".
+    Options with values that RFC 2348, 2349 and 7440 do not allow are left out of the answer: "not accepted".
     Raises MalformedError or, for what is no request at all, returns the error of RFC 1350 section 5.
     """
     packet = tftp.decode(octets)
@@ -198,20 +292,26 @@ def open_transfer(octets: bytes, find: Callable[[str], int | None], *, now: floa
     size = find(packet.filename)
     if size is None:
         return Error(ErrorCode.FILE_NOT_FOUND, "no such file")
-    accepted: dict[str, str] = {}
-    blksize, timeout = DEFAULT_BLKSIZE, None
-    for name, value in packet.options.items():
+    terms, accepted = _agree(packet.options, size)
+    file = File(packet.filename, size)
+    return Transfer(file, accepted, terms, now=now), file
+
+
+def _agree(options: Mapping[str, str], size: int) -> tuple[Terms, dict[str, str]]:
+    """Return the terms of the transfer, and what the OACK says of them."""
+    accepted: dict[str, int] = {}
+    for name, value in options.items():
         number = int(value) if value.isascii() and value.isdigit() and len(value) <= 12 else -1
         match name:
             case "blksize" if _SMALLEST_BLKSIZE <= number <= 65464:
-                blksize = min(number, LARGEST_BLKSIZE)
-                accepted[name] = str(blksize)
+                accepted[name] = min(number, LARGEST_BLKSIZE)
+            case "windowsize" if 1 <= number <= 65535:
+                accepted[name] = min(number, LARGEST_WINDOWSIZE)
             case "timeout" if 1 <= number <= 255:
-                timeout = float(number)
-                accepted[name] = value
+                accepted[name] = number
             case "tsize" if number >= 0:
-                accepted[name] = str(size)
+                accepted[name] = size
             case _:
                 continue
-    file = File(packet.filename, size)
-    return Transfer(file, accepted, blksize=blksize, timeout=timeout, now=now), file
+    terms = Terms(accepted.get("blksize", DEFAULT_BLKSIZE), accepted.get("windowsize", 1), accepted.get("timeout"))
+    return terms, {name: str(number) for name, number in accepted.items()}

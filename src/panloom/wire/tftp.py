@@ -80,13 +80,18 @@ def encode(packet: Packet) -> bytes:
         case Request(filename, mode, options, write):
             return _OPCODE.pack(2 if write else 1) + _texts(filename, mode, *_flat(options))
         case Data(block, payload):
-            return _PAIR.pack(3, block) + payload
+            return encode_data(block, payload)
         case Ack(block):
             return _PAIR.pack(4, block)
         case Error(code, text):
             return _PAIR.pack(5, code) + _texts(text)
         case OptionAck(options):
             return _OPCODE.pack(6) + _texts(*_flat(options))
+
+
+def encode_data(block: int, payload: bytes | memoryview) -> bytes:
+    """Return a DATA packet's octets; what ``encode`` does for Data, without the value between."""
+    return _PAIR.pack(3, block) + payload
 
 
 def decode(octets: bytes) -> Packet:
