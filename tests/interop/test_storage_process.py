@@ -11,6 +11,10 @@ import pytest
 
 from panloom.errors import ConflictError
 from panloom.storage.exports import Access, ExportedLun
+from panloom.wire import iscsi, scsi_sense
+from panloom.wire.iscsi import FINAL, OVERFLOW, UNDERFLOW
+from panloom.wire.scsi_cdb import BlockCommand, Operation
+from support.initiator import Initiator, connect
 from support.storage_process import StorageProcess
 from support.waiting import until
 
@@ -106,6 +110,34 @@ def test_patterns_over_the_image_and_beyond(process):
         "read -P 0 1M 64k", "read -P 0 7M 1M", "discard 3M 1M", "read -P 0 3M 1M", "read -P 0xa3 4M 3M",
         "read -P 0xa4 40M 512",
     )  # fmt: skip
+
+
+RESIDUALS = [  # blocks of the command, octets that the initiator says it sends, flags, residual, blocks written
+    (1, 1024, UNDERFLOW, 512, 1),
+    (2, 512, OVERFLOW, 512, 1),
+    (1, 10000, UNDERFLOW, 9488, 1),
+    (1, 0, OVERFLOW, 512, 0),
+    (1, 200, OVERFLOW, 312, None),  # refused: a part of a block
+    (2, 700, OVERFLOW, 324, None),
+]
+
+
+@pytest.mark.parametrize("operation", [Operation.WRITE_10, Operation.WRITE_12, Operation.WRITE_16], ids=str)
+def test_writes_of_less_or_more_than_the_initiator_sends(process, operation):
+    with Initiator(connect(f"127.0.0.1:{process.port}"), {"InitiatorName": NODE, "TargetName": TARGET}) as node:
+        assert node.log_in_with("web1", SECRET) == (0, 0)
+        node.ready()
+        for blocks, octets, flag, residual, written in RESIDUALS:
+            assert node.write(0, b"a" * 8192).status == 0
+            cdb = BlockCommand(operation, 0, 0, blocks)
+            node.command(cdb, flags=FINAL | iscsi.WRITE, expected=octets, data=b"b" * octets)
+            answer = node.receive()
+            assert (answer.flags, answer.residual_count) == (FINAL | flag, residual), octets
+            if written is None:
+                assert scsi_sense.decode(answer.data[2:]) == scsi_sense.INVALID_FIELD_IN_COMMAND_IU
+            else:
+                assert answer.status == 0
+            assert node.read(0, 16).data == (b"b" * 512 * (written or 0)).ljust(8192, b"a"), octets
 
 
 def test_convert_both_ways_and_compare(process, tmp_path):

@@ -187,7 +187,7 @@ def test_residuals_of_reads(said, flags, residual, octets):
     ("said", "flags", "residual", "written"),
     [
         (write(2, b"x" * 512, expected=512), 0x84, 512, 512),
-        (write(1, b"x" * 200, expected=200), 0x84, 312, 0),
+        (write(1, expected=0), 0x84, 512, 0),
         (write(1, b"x" * 1024, expected=1024), 0x82, 512, 512),
         (command(Operation.WRITE_10, 0, 1, flags=FINAL), 0x84, 512, 0),
         (command(Operation.VERIFY_10, 0, 1, flags=FINAL | READ), 0x82, 512, 0),
@@ -199,6 +199,28 @@ def test_residuals_of_writes(said, flags, residual, written):
     assert (answer.status, answer.flags, answer.residual_count) == (0, flags, residual)
     assert talked.disks[0].octets[:written] == b"x" * written
     assert talked.disks[0].octets[written:] == MemoryDisk().octets[written:]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected", "residual"),
+    [(1, 200, 312), (2, 512 + 188, 324), (2, 1023, 1)],
+)
+@pytest.mark.parametrize("operation", [Operation.WRITE_10, Operation.WRITE_12, Operation.WRITE_16])
+@pytest.mark.parametrize("session", [LINUX, FIRMWARE], ids=["immediate", "R2T"])
+def test_a_write_that_ends_inside_a_block_is_refused_and_writes_nothing(operation, blocks, expected, residual, session):
+    data = b"x" * expected if session.immediate_data else b""
+    talked = talk(command(operation, 0, blocks, flags=FINAL | WRITE, data=data, expected=expected), parameters=session)
+    (answer,) = talked.answers
+    assert sense_of(answer) == scsi_sense.INVALID_FIELD_IN_COMMAND_IU
+    assert (answer.flags, answer.residual_count) == (0x84, residual)
+    assert talked.disks[0].octets == MemoryDisk().octets
+
+
+def test_data_that_comes_after_such_a_refusal_is_passed_over():
+    talked = talk(write(1, final=0, expected=200), data_out(b"x" * 200), read(1, tag=2, cmd_sn=2))
+    refused, answer = talked.answers
+    assert sense_of(refused) == scsi_sense.INVALID_FIELD_IN_COMMAND_IU
+    assert answer.data == MemoryDisk().octets[:512]
 
 
 # -- order ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_task import Action, Deed, Phase, Task
 from panloom.protocol.scsi_disk import Data, LogicalUnits, Read, Store, Verdict, Wants
+from panloom.protocol.send_targets import answers
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import (
     NO_TAG,
@@ -255,8 +256,8 @@ class IscsiSession:
                 return self._perform(task, Read(offset, task.transfers(octets, task.expected_in), flush))
             case Store() | Wants() if command is not None:
                 task.begin(verdict, command, first_burst=self.parameters.first_burst_length)
-                if isinstance(verdict, Wants) and task.wanted < verdict.octets:
-                    self._finish(task, scsi_sense.PARAMETER_LIST_LENGTH)
+                if (short := task.too_short(BLOCK_OCTETS)) is not None:
+                    self._finish(task, short)
                     return None
                 write = task.take(command.data, BLOCK_OCTETS)
                 return self._perform(task, write) if write else self._go_on(task)
@@ -359,19 +360,24 @@ class IscsiSession:
 
     def _finish(self, task: Task, sense: Sense) -> None:
         self._tasks.pop(task.initiator_task_tag, None)
-        self.fail(task.initiator_task_tag, sense, exp_data_sn=task.data_in_pdus or task.r2t_sn)
+        pdus, residual = task.data_in_pdus or task.r2t_sn, (task.residual_flags, task.residual_count)
+        self.fail(task.initiator_task_tag, sense, exp_data_sn=pdus, residual=residual)
 
-    def fail(self, initiator_task_tag: int, sense: Sense, *, exp_data_sn: int = 0) -> None:
+    def fail(
+        self, initiator_task_tag: int, sense: Sense, *, exp_data_sn: int = 0, residual: tuple[int, int] = (0, 0)
+    ) -> None:
         """Send CHECK CONDITION; data of the task that is still under way will be ignored.
 
-        ``exp_data_sn`` is how many Data-In or R2T PDUs the task has had.
+        ``exp_data_sn`` is how many Data-In or R2T PDUs the task has had, ``residual`` its flag and count.
         """
         data = scsi_sense.encode(sense)
         self._send(
             iscsi.ScsiResponse(
+                flags=iscsi.FINAL | residual[0],
                 status=CHECK_CONDITION,
                 initiator_task_tag=initiator_task_tag,
                 exp_data_sn=exp_data_sn,
+                residual_count=residual[1],
                 data=len(data).to_bytes(2, "big") + data,
                 **self._numbers(),
             )
@@ -428,7 +434,7 @@ class IscsiSession:
             return
         else:
             try:
-                self._text = encode_text(self._text_answers(decode_text(request.data)))
+                self._text = encode_text(answers(decode_text(request.data), self._targets, discovery=self._discovers))
             except MalformedError:
                 self.reject(PROTOCOL_ERROR, request)
                 return
@@ -444,23 +450,6 @@ class IscsiSession:
                 **self._numbers(),
             )
         )
-
-    def _text_answers(self, keys: dict[str, str]) -> list[tuple[str, str]]:
-        """Answer SendTargets (appendix C) and nothing else."""
-        answers = []
-        for key, value in keys.items():
-            if key != "SendTargets":
-                answers.append((key, "NotUnderstood"))
-            elif (value == "All") != self._discovers and value in ("All", ""):
-                answers.append((key, "Reject"))  # all of them in discovery, one's own in a normal session
-            else:
-                named = ""
-                for name, portal in self._targets:
-                    if value in ("All", "", name):
-                        answers += [("TargetName", name)] if name != named else []
-                        answers.append(("TargetAddress", portal))
-                        named = name
-        return answers
 
     def _logout(self, request: LogoutRequest) -> None:
         reason = request.flags & 0x7F

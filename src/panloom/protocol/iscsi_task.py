@@ -98,6 +98,16 @@ class Task:
         if command.flags & iscsi.FINAL:
             self.phase = Phase.COLLECTED
 
+    def too_short(self, block_octets: int) -> Sense | None:
+        """Return why the data that the initiator expects to send cannot serve the command, if so.
+
+        Fewer whole blocks than a WRITE names are written and the residual tells; a part of a block would have to be
+        acknowledged without being written, so nothing is, as FCP-4 allows for FCP_DL and Linux and libiscsi expect.
+        """
+        if isinstance(self.sink, Wants):
+            return scsi_sense.PARAMETER_LIST_LENGTH if self.wanted < self.sink.octets else None
+        return scsi_sense.INVALID_FIELD_IN_COMMAND_IU if self.wanted % block_octets else None
+
     def solicit(self, target_transfer_tag: int, *, max_burst: int) -> tuple[int, int]:
         """Begin a burst that an R2T asks for; return its offset and length."""
         self.phase = Phase.SOLICITED

@@ -35,6 +35,7 @@ class Sense(msgspec.Struct, frozen=True, gc=False):
 NOTHING = Sense(0x00, 0x0000)
 UNRECOVERED_READ = Sense(0x03, 0x1100)
 WRITE_FAILED = Sense(0x03, 0x0C00)
+INVALID_FIELD_IN_COMMAND_IU = Sense(0x05, 0x0E03)  # information unit: the PDU that brings a command
 INVALID_OPERATION = Sense(0x05, 0x2000)
 LBA_OUT_OF_RANGE = Sense(0x05, 0x2100)
 INVALID_FIELD_IN_CDB = Sense(0x05, 0x2400)
