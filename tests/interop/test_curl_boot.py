@@ -11,6 +11,7 @@ from panloom.wire.tftp import Ack, Data, Error, OptionAck, Request
 from support.boot_chassis import MACS, SECRET, boot_services, server, table
 from support.dhcp_client import IPXE, DhcpClient
 from support.dhcp_wire import DhcpWire
+from support.loss import losing
 
 CONTENT = hashlib.sha256(b"kernel").digest() * 40_000  # 1.28 MB, of no whole number of blocks
 CHUNKED = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
@@ -254,6 +255,25 @@ def test_tftp_hpa_fetches_and_is_refused(services, tmp_path):
     written = machine.run("tftp", "-m", "binary", "10.77.0.1", "-c", "put", out, "new", check=False)
     assert b"Error code 2" in written.stdout + written.stderr
     assert not (services.directory / "files" / "new").exists()
+
+
+@pytest.mark.parametrize("windowsize", [1, 4, 16])
+def test_atftp_fetches_in_windows(services, tmp_path, windowsize):
+    machine, out = services.chassis["n1"], tmp_path / "out"
+    options = ("--option", "blksize 1428", "--option", f"windowsize {windowsize}")
+    done = machine.run("atftp", "--trace", *options, "--get", "-r", "kernel", "-l", out, "10.77.0.1")
+    assert out.read_bytes() == CONTENT
+    said = (done.stdout + done.stderr).decode()
+    assert f"received OACK <windowsize: {windowsize}, blksize: 1428" in said
+    assert said.count("sent ACK") <= len(CONTENT) / 1428 / windowsize + 2
+
+
+def test_atftp_fetches_in_windows_over_a_link_that_loses_one_packet_in_twenty(services, tmp_path):
+    machine, out = services.chassis["n1"], tmp_path / "out"
+    with losing(machine, percent=5):
+        options = ("--option", "blksize 1428", "--option", "windowsize 8")
+        machine.run("atftp", *options, "--get", "-r", "kernel", "-l", out, "10.77.0.1")
+    assert out.read_bytes() == CONTENT
 
 
 class TftpSocket:
