@@ -4,7 +4,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from panloom.values import Iqn, Lun, MacAddress, format_size, parse_duration, parse_size
+from panloom.values import (
+    Iqn,
+    Lun,
+    MacAddress,
+    exact_duration,
+    exact_size,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 macs = st.integers(0, 2**48 - 1).map(MacAddress)
 
@@ -189,6 +198,11 @@ class TestSize:
     def test_every_spelling_is_read(self, text, octets):
         assert parse_size(text) == octets
 
+    @given(st.integers(0, 2**60), st.sampled_from([1, 1 << 10, 1 << 30]))
+    def test_parse_undoes_exact_size(self, number, unit):
+        octets = number // unit * unit
+        assert parse_size(exact_size(octets)) == octets
+
     @given(st.integers(0, 2**20), st.sampled_from(["", "K", "M", "G", "T"]))
     def test_whole_numbers_are_exact(self, number, unit):
         assert parse_size(f"{number}{unit}") == number << 10 * " KMGT".index(unit or " ")
@@ -236,3 +250,11 @@ class TestDuration:
     def test_what_is_no_duration_is_told(self, text):
         with pytest.raises(ValueError, match="is no duration; write one like 500ms"):
             parse_duration(text)
+
+    @given(st.floats(1e-9, 86400) | st.integers(1, 86_400_000).map(lambda milliseconds: milliseconds / 1000))
+    def test_parse_undoes_exact_duration(self, seconds):
+        assert parse_duration(exact_duration(seconds)) == seconds
+
+    @pytest.mark.parametrize(("seconds", "text"), [(10.0, "10s"), (0.5, "500ms"), (90.5, "90.5s"), (0.001, "1ms")])
+    def test_exact_durations_are_short(self, seconds, text):
+        assert exact_duration(seconds) == text

@@ -6,6 +6,8 @@ that ``parse`` reads back.  All are immutable and hashable.
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from functools import total_ordering
 from typing import Self
 
@@ -113,10 +115,18 @@ def parse_size(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is no size; write one like 10GiB or 512MiB")
     number, unit, _, _ = match.groups()
-    octets = float(number) * 1024 ** " kmgt".index(unit.lower() or " ")
-    if octets != int(octets):
+    octets = Fraction(number) * 1024 ** " kmgt".index(unit.lower() or " ")
+    if octets.denominator != 1:
         raise ValueError(f"{text!r} is no whole number of octets")
     return int(octets)
+
+
+def exact_size(octets: int) -> str:
+    """Return the shortest text that ``parse_size`` reads back: ``10GiB``, ``512MiB``, ``4097``."""
+    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if octets and octets % (1 << shift) == 0:
+            return f"{octets >> shift}{unit}"
+    return str(octets)
 
 
 def format_size(octets: int) -> str:
@@ -133,3 +143,10 @@ def parse_duration(text: str) -> float:
     if not match:
         raise ValueError(f"{text!r} is no duration; write one like 500ms, 10s or 2m")
     return float(match[1]) * {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+def exact_duration(seconds: float) -> str:
+    """Return the text that ``parse_duration`` reads back: ``500ms``, ``10s``, ``90.5s``."""
+    if seconds < 1 and parse_duration(text := f"{1000 * seconds:g}ms") == seconds:
+        return text
+    return f"{Decimal(repr(seconds)):f}".removesuffix(".0") + "s"

@@ -10,167 +10,40 @@ servers have the same fields as documents of their own::
 ``spec.resource(pan, name)`` is the flat resource it becomes.
 """
 
-import re
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, ClassVar, Literal, Self
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from panloom.model import resources
-from panloom.model.resources import AddressRange
-from panloom.values import MacAddress, parse_duration, parse_size
+from panloom.model.fields import (
+    Address,
+    Count,
+    Domain,
+    Duration,
+    ImageName,
+    Interface,
+    Mac,
+    MinimumSize,
+    Name,
+    Path,
+    Port,
+    Range,
+    Serial,
+    Size,
+    Subnet,
+    Switch,
+    Word,
+    is_switch,
+)
 
 API_VERSION = "panloom/v1"
-
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
-_IMAGE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:@[1-9][0-9]{0,8})?\Z")
-_WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}\Z")  # an argument of a program: never an option
-_DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
-_SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_MAX_OCTETS = 1 << 60
-
-
-def _reader(read: Callable[[str], Any]) -> BeforeValidator:
-    """Make a field read text; a value that is none is refused in words, and one already read passes."""
-
-    def validate(value: Any) -> Any:  # noqa: ANN401 -- what stood in the file, of any shape
-        if isinstance(value, dict | list) or value is None:
-            shape = "nothing" if value is None else "a list" if isinstance(value, list) else "a mapping"
-            raise ValueError(f"is {shape}; write one value")
-        return read(value.strip()) if isinstance(value, str) else value
-
-    return BeforeValidator(validate)
-
-
-def name(text: str) -> str:
-    """Read a name: a DNS label in lower case (RFC 1123 section 2.1), as it becomes host name, IQN and key."""
-    if not _NAME.match(text):
-        raise ValueError(f"{text!r} is no name; write a-z, 0-9 and - (not first or last), at most 63 of them")
-    return text
-
-
-def _image(text: str) -> str:
-    if not _IMAGE.match(text):
-        raise ValueError(f"{text!r} is no image; write its name, or name@version like web@3")
-    return text
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20 or not _WHOLE.match(text):
-        raise ValueError(f"{text[:40]!r} is no whole number")
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-
-
-def _between(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        number = _whole(text)
-        if not low <= number <= high:
-            raise ValueError(f"is {number}; write {low} to {high}")
-        return number
-
-    return read
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in _SWITCH:
-        raise ValueError(f"{text!r} is neither yes nor no")
-    return _SWITCH[text.lower()]
-
-
-def _size(text: str) -> int:
-    if len(text) > 30 or (octets := parse_size(text)) > _MAX_OCTETS:
-        raise ValueError(f"{text[:40]!r} is more than any disk or memory; write a size like 10GiB")
-    return octets
-
-
-def _at_least(text: str) -> int:
-    return _size(text.removeprefix(">=").strip())
-
-
-def _duration(text: str) -> float:
-    if len(text) > 30 or (seconds := parse_duration(text)) > 86400:
-        raise ValueError(f"{text[:40]!r} is more than a day; write a duration like 10s")
-    if seconds <= 0:
-        raise ValueError("must be more than nothing; write a duration like 10s")
-    return seconds
-
-
-def _address(text: str) -> IPv4Address:
-    try:
-        return IPv4Address(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no IPv4 address; write one like 10.1.0.11") from error
-
-
-def _subnet(text: str) -> IPv4Network:
-    try:
-        return IPv4Network(text)
-    except ValueError as error:
-        if "host bits" in str(error):
-            raise ValueError(f"{text!r} has host bits; write {IPv4Network(text, strict=False)}") from error
-        raise ValueError(f"{text!r} is no subnet; write one like 10.1.0.0/24") from error
-
-
-def _range(text: str) -> AddressRange:
-    first, dash, last = text.partition("-")
-    if not dash:
-        raise ValueError(f"{text!r} is no range; write first and last address like 10.1.0.100-10.1.0.199")
-    low, high = _address(first.strip()), _address(last.strip())
-    if low > high:
-        raise ValueError(f"runs backwards; write {high}-{low}")
-    return low, high
-
-
-def _interface(text: str) -> str:
-    if not _INTERFACE.match(text):
-        raise ValueError(f"{text!r} is no interface's name of letters, digits, _ . and -; `ip link` shows them")
-    return text
-
-
-def _word(text: str) -> str:
-    if not _WORD.match(text):
-        raise ValueError(f"{text!r} is no name of letters, digits and . _ : @ + -, at most 64, a letter or digit first")
-    return text
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError(f"{text!r} must begin with /, as the control node opens it, wherever it was started")
-    return text
-
-
-def _domain(text: str) -> str:
-    if len(text) > 253 or not _DOMAIN.match(text):
-        raise ValueError(f"{text!r} is no domain; write one like shop.example")
-    return text
-
-
-Name = Annotated[str, _reader(name)]
-ImageName = Annotated[str, _reader(_image)]
-Switch = Annotated[bool, _reader(_switch)]
-Size = Annotated[int, _reader(_size)]
-MinimumSize = Annotated[int, _reader(_at_least)]
-Duration = Annotated[float, _reader(_duration)]
-Mac = Annotated[MacAddress, _reader(MacAddress.parse)]
-Address = Annotated[IPv4Address, _reader(_address)]
-Subnet = Annotated[IPv4Network, _reader(_subnet)]
-Range = Annotated[AddressRange, _reader(_range)]
-Interface = Annotated[str, _reader(_interface)]
-Path = Annotated[str, _reader(_path)]
-Word = Annotated[str, _reader(_word)]
-Domain = Annotated[str, _reader(_domain)]
-Port = Annotated[int, _reader(_between(1, 65535))]
-Count = Annotated[int, _reader(_between(1, 1_000_000))]
-Serial = Annotated[int, _reader(_between(0, 0xFFFF))]
 
 
 class Written(BaseModel):
     """A mapping in a document: unknown keys are refused, a key with nothing behind it counts as left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -183,9 +56,9 @@ class Written(BaseModel):
 class Spec(Written):
     """The body of a document, below its header."""
 
+    @abstractmethod
     def resource(self, pan: str, name: str) -> resources.Resource:
         """Return what it means; ``pan`` is empty for what belongs to none."""
-        raise NotImplementedError
 
 
 class Header(Written):
@@ -377,7 +250,7 @@ class FailoverSpec(Written):
     @model_validator(mode="before")
     @classmethod
     def _read_switch(cls, value: Any) -> Any:  # noqa: ANN401 -- what stood in the file, of any shape
-        return {"enabled": value} if isinstance(value, str) and value.lower() in _SWITCH else value
+        return {"enabled": value} if is_switch(value) else value
 
 
 class ServerSpec(Spec):

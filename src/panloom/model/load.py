@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from panloom.model import nodeset
 from panloom.model.documents import API_VERSION, SPECS, MemberHeader, PanSpec, Spec, model_at
-from panloom.model.documents import name as read_name
+from panloom.model.fields import name as read_name
 from panloom.model.resources import WANT, Image, Member, Pan, Resource
 from panloom.model.sources import Findings, Place, Source, Step, did_you_mean, nearest
 from panloom.model.tree import Entry, Mapping, Position, Scalar, Sequence, Text, TextError, Tree

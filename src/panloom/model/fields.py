@@ -1,0 +1,243 @@
+"""The values of documents: how each is read, how it is written back, and what its text looks like.
+
+    text in the file ──reader──▶ value ──writer──▶ text that the reader reads back
+          │
+          └─ the pattern that the published schema has for it (``model.schema``)
+
+Every value arrives as the text that stands in the file (``tree.py``); a reader's ``ValueError`` says how to mend it.
+In a node set any text may hold brackets (``10.0.0.1[1-3]``), so each pattern lets those pass.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from panloom.model.resources import AddressRange
+from panloom.values import MacAddress, exact_duration, exact_size, parse_duration, parse_size
+
+_MAX_OCTETS: Final = 1 << 60
+_SWITCH: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_IPV4 = r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_NAME = re.compile(rf"{_LABEL}\Z")
+_IMAGE = re.compile(rf"{_LABEL}(?:@[1-9][0-9]{{0,8}})?\Z")
+_WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}\Z")  # an argument of a program: never an option
+_DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
+IN_STEP: Final = r".*\[[0-9a-fA-F,-]+\].*"
+"""A node set's brackets somewhere in a text."""
+
+
+def _reader(read: Callable[[str], Any]) -> BeforeValidator:
+    """Make a field read text; a value that is none is refused in words, and one already read passes."""
+
+    def validate(value: Any) -> Any:  # noqa: ANN401 -- what stood in the file, of any shape
+        if isinstance(value, dict | list) or value is None:
+            shape = "nothing" if value is None else "a list" if isinstance(value, list) else "a mapping"
+            raise ValueError(f"is {shape}; write one value")
+        return read(value.strip()) if isinstance(value, str) else value
+
+    return BeforeValidator(validate)
+
+
+def _looks(pattern: str, hint: str, *others: str) -> WithJsonSchema:
+    """Say what the text looks like; ``others`` are the types that an editor's YAML may take it for."""
+    return WithJsonSchema(text_schema(pattern, hint, *others))
+
+
+def text_schema(pattern: str, hint: str, *others: str, in_step: bool = True) -> dict[str, Any]:
+    """Return the JSON Schema of a text; ``patternErrorMessage`` is what editors show instead of the pattern."""
+    whole = rf"^\s*(?:{pattern})\s*$|^{IN_STEP}$" if in_step else rf"^\s*(?:{pattern})\s*$"
+    return {"type": ["string", *others], "pattern": whole, "patternErrorMessage": hint}
+
+
+def name(text: str) -> str:
+    """Read a name: a DNS label in lower case (RFC 1123 section 2.1), as it becomes host name, IQN and key."""
+    if not _NAME.match(text):
+        raise ValueError(f"{text!r} is no name; write a-z, 0-9 and - (not first or last), at most 63 of them")
+    return text
+
+
+def name_schema(*, in_step: bool) -> dict[str, Any]:
+    """Return the JSON Schema of a name; with ``in_step`` a node set is one as well."""
+    hint = "write a-z, 0-9 and - (not first or last), at most 63 of them"
+    return text_schema(_LABEL, hint, "number", "boolean", in_step=in_step)
+
+
+def read_switch(text: str) -> bool:
+    """Read yes or no, in one of the ways people write it."""
+    if text.lower() not in _SWITCH:
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return _SWITCH[text.lower()]
+
+
+def is_switch(value: object) -> bool:
+    """Whether it is a text that ``read_switch`` reads."""
+    return isinstance(value, str) and value.lower() in _SWITCH
+
+
+def _image(text: str) -> str:
+    if not _IMAGE.match(text):
+        raise ValueError(f"{text!r} is no image; write its name, or name@version like web@3")
+    return text
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or not _WHOLE.match(text):
+        raise ValueError(f"{text[:40]!r} is no whole number")
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        number = _whole(text)
+        if not low <= number <= high:
+            raise ValueError(f"is {number}; write {low} to {high}")
+        return number
+
+    return read
+
+
+def _looks_between(low: int, high: int) -> WithJsonSchema:
+    schema = text_schema(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", f"write {low} to {high}", "integer")
+    return WithJsonSchema({**schema, "minimum": low, "maximum": high})
+
+
+def _size(text: str) -> int:
+    if len(text) > 30 or (octets := parse_size(text)) > _MAX_OCTETS:
+        raise ValueError(f"{text[:40]!r} is more than any disk or memory; write a size like 10GiB")
+    return octets
+
+
+def _at_least(text: str) -> int:
+    return _size(text.removeprefix(">=").strip())
+
+
+def _duration(text: str) -> float:
+    if len(text) > 30 or (seconds := parse_duration(text)) > 86400:
+        raise ValueError(f"{text[:40]!r} is more than a day; write a duration like 10s")
+    if seconds <= 0:
+        raise ValueError("must be more than nothing; write a duration like 10s")
+    return seconds
+
+
+def _address(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no IPv4 address; write one like 10.1.0.11") from error
+
+
+def _subnet(text: str) -> IPv4Network:
+    try:
+        return IPv4Network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            raise ValueError(f"{text!r} has host bits; write {IPv4Network(text, strict=False)}") from error
+        raise ValueError(f"{text!r} is no subnet; write one like 10.1.0.0/24") from error
+
+
+def _range(text: str) -> AddressRange:
+    first, dash, last = text.partition("-")
+    if not dash:
+        raise ValueError(f"{text!r} is no range; write first and last address like 10.1.0.100-10.1.0.199")
+    low, high = _address(first.strip()), _address(last.strip())
+    if low > high:
+        raise ValueError(f"runs backwards; write {high}-{low}")
+    return low, high
+
+
+def _interface(text: str) -> str:
+    if not _INTERFACE.match(text):
+        raise ValueError(f"{text!r} is no interface's name of letters, digits, _ . and -; `ip link` shows them")
+    return text
+
+
+def _word(text: str) -> str:
+    if not _WORD.match(text):
+        raise ValueError(f"{text!r} is no name of letters, digits and . _ : @ + -, at most 64, a letter or digit first")
+    return text
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"{text!r} must begin with /, as the control node opens it, wherever it was started")
+    return text
+
+
+def _domain(text: str) -> str:
+    if len(text) > 253 or not _DOMAIN.match(text):
+        raise ValueError(f"{text!r} is no domain; write one like shop.example")
+    return text
+
+
+_SIZE_HINT = "write a size like 10GiB or 512MiB"
+_SIZE_TEXT = r"[0-9]+(?:\.[0-9]+)?\s*[kmgtKMGT]?i?[bB]?"
+
+Name = Annotated[str, _reader(name), WithJsonSchema(name_schema(in_step=True))]
+ImageName = Annotated[
+    str, _reader(_image), _looks(rf"{_LABEL}(?:@[1-9][0-9]{{0,8}})?", "write web or web@3", "number", "boolean")
+]
+Switch = Annotated[
+    bool,
+    _reader(read_switch),
+    PlainSerializer(lambda value: "yes" if value else "no"),
+    _looks("[tT][rR][uU][eE]|[yY][eE][sS]|[oO][nN]|[fF][aA][lL][sS][eE]|[nN][oO]|[oO][fF][fF]", "yes or no", "boolean"),
+]
+Size = Annotated[int, _reader(_size), PlainSerializer(exact_size), _looks(_SIZE_TEXT, _SIZE_HINT, "number")]
+MinimumSize = Annotated[
+    int,
+    _reader(_at_least),
+    PlainSerializer(lambda octets: f">= {exact_size(octets)}"),
+    _looks(rf"(?:>=)?\s*{_SIZE_TEXT}", 'write a size like ">= 512MiB"', "number"),
+]
+Duration = Annotated[
+    float,
+    _reader(_duration),
+    PlainSerializer(exact_duration),
+    _looks(r"[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h)?", "write a duration like 500ms, 10s or 2m", "number"),
+]
+Mac = Annotated[
+    MacAddress,
+    _reader(MacAddress.parse),
+    PlainSerializer(str),
+    _looks(
+        "[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}|[0-9a-fA-F]{2}(?:-[0-9a-fA-F]{2}){5}|[0-9a-fA-F.]{12,14}",
+        "write six pairs of hex digits like 52:54:00:12:34:56",
+        "number",
+    ),
+]
+Address = Annotated[IPv4Address, _reader(_address), _looks(_IPV4, "write an IPv4 address like 10.1.0.11")]
+Subnet = Annotated[
+    IPv4Network, _reader(_subnet), _looks(rf"{_IPV4}(?:/(?:\d{{1,2}}|{_IPV4}))?", "write a subnet like 10.1.0.0/24")
+]
+Range = Annotated[
+    AddressRange,
+    _reader(_range),
+    PlainSerializer(lambda ends: f"{ends[0]}-{ends[1]}"),
+    _looks(rf"{_IPV4}\s*-\s*{_IPV4}", "write first and last address like 10.1.0.100-10.1.0.199"),
+]
+Interface = Annotated[
+    str,
+    _reader(_interface),
+    _looks("[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", "write an interface's name", "number", "boolean"),
+]
+Path = Annotated[str, _reader(_path), _looks("/.*", "write a path that begins with /")]
+Word = Annotated[
+    str,
+    _reader(_word),
+    _looks("[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}", "write letters, digits and . _ : @ + -", "number", "boolean"),
+]
+Domain = Annotated[
+    str,
+    _reader(_domain),
+    _looks(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", "write a domain like shop.example", "number", "boolean"),
+]
+Port = Annotated[int, _reader(_between(1, 65535)), _looks_between(1, 65535)]
+Count = Annotated[int, _reader(_between(1, 1_000_000)), _looks_between(1, 1_000_000)]
+Serial = Annotated[int, _reader(_between(0, 0xFFFF)), _looks_between(0, 0xFFFF)]
