@@ -142,11 +142,12 @@ def parse_duration(text: str) -> float:
     match = _DURATION.match(text.strip())
     if not match:
         raise ValueError(f"{text!r} is no duration; write one like 500ms, 10s or 2m")
-    return float(match[1]) * {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+    number = float(match[1])
+    return number / 1000 if match[2] == "ms" else number * {"s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
 
 
 def exact_duration(seconds: float) -> str:
     """Return the text that ``parse_duration`` reads back: ``500ms``, ``10s``, ``90.5s``."""
-    if seconds < 1 and parse_duration(text := f"{1000 * seconds:g}ms") == seconds:
-        return text
+    if seconds < 1 and round(1000 * seconds) / 1000 == seconds:
+        return f"{round(1000 * seconds)}ms"
     return f"{Decimal(repr(seconds)):f}".removesuffix(".0") + "s"
