@@ -1,4 +1,4 @@
-"""The event log: numbered without a gap, kept over a restart, bounded, streamed."""
+"""The event log: no number told twice, none left out, kept over a restart, bounded, streamed."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ def test_events_are_numbered_without_a_gap_and_kept_over_a_restart():
             await log.load()
             for number in range(3):
                 log.report("boot", f"stage {number}", node="n1", reached=1.5)
-            await log.flush()
+            await log.close()
             again = EventLog(store)
             await again.load()
             again.report("up", "up on n1", server="shop/web1", epoch=2)
@@ -45,7 +45,7 @@ def test_only_the_newest_are_kept(monkeypatch):
         for batch in (7, 1, 20):
             for _ in range(batch):
                 log.report("boot", "dhcp")
-            await log.flush()
+            await log.close()
         kept = [entry.key for entry in (await store.range(PREFIX)).entries]
         assert kept == [f"{PREFIX}{number:012d}" for number in range(19, 29)]
         assert numbers(await log.after(0)) == list(range(19, 29))
@@ -74,24 +74,72 @@ def test_who_waits_is_told_of_the_first_event_and_all_who_wait_are():
     asyncio.run(scenario())
 
 
-def test_what_the_store_refuses_is_streamed_all_the_same_and_written_later():
-    class Refusing(DictStore):
-        refuses = True
+class Refusing(DictStore):
+    """A store that is full when it is told to be."""
 
-        async def commit(self, **arguments):
-            if self.refuses:
-                raise UnavailableError("full")
-            return await super().commit(**arguments)
+    refuses = False
 
+    async def commit(self, **arguments):
+        if self.refuses:
+            raise UnavailableError("full")
+        return await super().commit(**arguments)
+
+
+def test_what_the_store_refuses_is_told_all_the_same_and_written_later():
     async def scenario():
         store = Refusing()
         log = EventLog(store)
         log.report("boot", "power")
-        await log.flush()
         assert numbers(await log.after(0)) == [1]
-        store.refuses = False
+        store.refuses = True
         log.report("boot", "dhcp")
-        await log.flush()
-        assert len((await store.range(PREFIX)).entries) == 2
+        await log.close()
+        assert numbers(await log.after(0)) == [1, 2]
+        assert len((await store.range(PREFIX)).entries) == 1
+        store.refuses = False
+        log.report("boot", "script")
+        await log.close()
+        assert len((await store.range(PREFIX)).entries) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_number_that_was_told_is_never_used_again_though_its_event_was_not_written():
+    async def scenario():
+        store = Refusing()
+        told = []
+        for _ in range(5):  # each time it is killed with events told that the store did not take
+            store.refuses = False
+            log = EventLog(store)
+            await log.load()
+            log.report("boot", "power")
+            told += numbers(await log.after(max(told, default=0)))
+            store.refuses = True
+            for _ in range(2 * module.BLOCK):
+                log.report("boot", "dhcp")
+                told += numbers(await log.after(told[-1]))
+        assert len(told) > 5 * module.BLOCK // 2
+        assert told == sorted(set(told))
+
+    asyncio.run(scenario())
+
+
+def test_what_is_reported_while_another_commit_is_under_way_is_written_once_and_told_in_order():
+    class Slow(DictStore):
+        async def commit(self, **arguments):
+            await asyncio.sleep(0)
+            return await super().commit(**arguments)
+
+    async def scenario():
+        store = Slow()
+        log = EventLog(store)
+        log.report("boot", "power")
+        first = asyncio.create_task(log.after(0))
+        await asyncio.sleep(0)
+        log.report("boot", "dhcp")
+        assert numbers(await log.after(0)) == [1, 2]
+        assert numbers(await first)[0] == 1
+        await log.close()
+        assert [entry.key[-1] for entry in (await store.range(PREFIX)).entries] == ["1", "2"]
 
     asyncio.run(scenario())

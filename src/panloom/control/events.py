@@ -1,8 +1,12 @@
 """The event log: what happened, to whom, when; kept in the store, streamed to whoever asks.
 
-Events are numbered from 1 without a gap and kept under ``/record/event/NUMBER``; the oldest go when there are more than
-``KEEP``.  ``report`` never waits: a task writes what has gathered in one commit.  An event that was not yet written
-when the power went is lost; no decision is made from events.
+    report ──▶ number ──▶ write, in one commit with what else has gathered ──▶ /record/event/NUMBER, the last KEEP
+                  └──────▶ after: tells those up to the promise, written or not    /record/event-promise
+
+No number is ever told twice for different events.  A number is told only once the promise, the highest number that
+may have been told, is durable; it runs up to ``BLOCK`` ahead, so that events are told even while the store refuses
+writes.  ``report`` never waits.  An event that was not yet written when the power went is lost, and the numbers go on
+after the promise; after an orderly end they go on without a gap.  No decision is made from events.
 """
 
 import asyncio
@@ -17,7 +21,9 @@ from panloom.errors import UnavailableError
 from panloom.state.contract import Store
 
 KEEP = 10_000
+BLOCK = 100
 PREFIX = "/record/event/"
+PROMISE = "/record/event-promise"
 _log = logging.getLogger("panloom.event")
 
 
@@ -42,7 +48,10 @@ class EventLog:
         self._store = store
         self._events: deque[Event] = deque(maxlen=KEEP)
         self._next = 1
+        self._promise = 0
         self._unwritten: list[Event] = []
+        self._outdated: list[int] = []  # still in the store
+        self._writing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
 
@@ -50,9 +59,10 @@ class EventLog:
         """Read what an earlier process wrote; call it once, before anything is reported."""
         snapshot = await self._store.range(PREFIX)
         for entry in snapshot.entries:
-            self._events.append(msgspec.json.decode(entry.value, type=Event))
-        if self._events:
-            self._next = self._events[-1].number + 1
+            self._keep(msgspec.json.decode(entry.value, type=Event))
+        promise = await self._store.get(PROMISE)
+        self._promise = int(promise.value) if promise else 0
+        self._next = max(self._promise, self._events[-1].number if self._events else 0) + 1
 
     def report(
         self,
@@ -77,43 +87,68 @@ class EventLog:
             data=data,
         )
         self._next += 1
-        self._events.append(event)
+        self._keep(event)
         self._unwritten.append(event)
         self._wake.set()
         _log.info("event=%s server=%s node=%s epoch=%s text=%r", kind, server, node, epoch, text)
 
     async def after(self, number: int, *, wait_seconds: float = 0.0) -> tuple[Event, ...]:
         """Return the events after ``number``; wait up to ``wait_seconds`` for one if there are none yet."""
-        if self._next - 1 <= number and wait_seconds > 0:
+        if self._told < self._next - 1:
+            await self._write()
+        if self._told <= number and wait_seconds > 0:
             try:
                 async with asyncio.timeout(wait_seconds), self._changed:
-                    await self._changed.wait_for(lambda: self._next - 1 > number)
+                    await self._changed.wait_for(lambda: self._told > number)
             except TimeoutError:
                 return ()
-        return tuple(event for event in self._events if event.number > number)
+        told = self._told
+        return tuple(event for event in self._events if number < event.number <= told)
 
     async def write(self) -> None:
         """Write events as they are reported, for ever."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            async with self._changed:
-                self._changed.notify_all()
-            await self.flush()
+            await self._tell()
+            await self._write()
+            await self._tell()
 
-    async def flush(self) -> None:
+    async def close(self) -> None:
+        """Write what has gathered, and take back the numbers that were promised and not used."""
+        await self._write(ahead=0)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def _told(self) -> int:
+        """The highest number that may be told."""
+        return min(self._promise, self._next - 1)
+
+    def _keep(self, event: Event) -> None:
+        if len(self._events) == KEEP:
+            self._outdated.append(self._events[0].number)
+        self._events.append(event)
+
+    async def _write(self, *, ahead: int = BLOCK) -> None:
         """Write what has gathered; what the store refuses now is tried again with the next."""
-        batch, self._unwritten = self._unwritten, []
-        if not batch:
-            return
-        first, oldest = batch[0].number, batch[-1].number - KEEP + 1
-        put = {_key(event.number): msgspec.json.encode(event) for event in batch if event.number >= oldest}
-        forgotten = [_key(number) for number in range(max(1, first - KEEP), min(first, oldest))]
-        try:
-            await self._store.commit(put=put, delete=forgotten)
-        except UnavailableError as error:
-            self._unwritten = batch + self._unwritten
-            _log.warning("events=%d unwritten=yes why=%r", len(self._unwritten), str(error))
+        async with self._writing:
+            batch, outdated = tuple(self._unwritten), frozenset(self._outdated)
+            last = self._next - 1
+            promise = last + ahead if ahead == 0 or self._promise < last + ahead // 2 else self._promise
+            put = {_key(event.number): msgspec.json.encode(event) for event in batch if event.number not in outdated}
+            if promise != self._promise:
+                put[PROMISE] = str(promise).encode()
+            try:
+                await self._store.commit(put=put, delete=[_key(number) for number in outdated])
+            except UnavailableError as error:
+                _log.warning("events=%d unwritten=yes why=%r", len(batch), str(error))
+                return
+            self._promise = promise
+            del self._unwritten[: len(batch)]
+            del self._outdated[: len(outdated)]
 
 
 def _key(number: int) -> str:

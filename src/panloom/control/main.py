@@ -79,7 +79,7 @@ async def serve(options: argparse.Namespace) -> None:
             await _run(events.write(), edge.run(), observer.run(), reconciler.run())
         finally:
             await door.close()
-            await events.flush()
+            await events.close()
             await storage.close()
     finally:
         await store.close()
