@@ -1,13 +1,18 @@
-"""CHAP with MD5, the target's side, one way (RFC 1994; RFC 7143 section 12.1.3).
+"""CHAP, both sides (RFC 1994; RFC 7143 section 12.1.3).
 
     initiator                                  target
-    CHAP_A=5,7              ───────────▶
+    CHAP_A=7,5              ───────────▶
                             ◀───────────       CHAP_A=5  CHAP_I=<identifier>  CHAP_C=<challenge>
-    CHAP_N=<user>  CHAP_R=MD5(identifier, secret, challenge)
+    CHAP_N=<user>  CHAP_R=H(identifier, secret, challenge)
                             ───────────▶       verified, or the login ends
+    mutual: CHAP_I  CHAP_C with it
+                            ◀───────────       CHAP_N=<user>  CHAP_R=H(…), verified or the login ends
+
+Our target asks with MD5 and answers no challenge, so its own cannot be reflected to it for an answer.  Our initiator
+proves itself with SHA-256 or MD5, as the target chooses, and can ask for the target's own proof.
 
 The challenge is an argument: who calls takes it from the operating system's generator, once for each login, and never
-again.  The target never answers a challenge, so its own cannot be reflected to it for an answer.
+again.
 """
 
 import hashlib
@@ -15,12 +20,15 @@ import hmac
 
 import msgspec
 
-from panloom.errors import MalformedError
-from panloom.wire.iscsi_text import decode_binary, encode_binary
+from panloom.errors import MalformedError, RefusedError
+from panloom.wire.iscsi_text import decode_binary, decode_number, encode_binary
 
 MD5 = "5"  # CHAP_A, RFC 7143 section 12.1.3
+SHA256 = "7"  # CHAP_A, IANA's registry of PPP authentication algorithms
 CHALLENGE_OCTETS = 16  # at least, and what we take
 RESPONSE_OCTETS = 16
+LONGEST_CHALLENGE_OCTETS = 1024  # RFC 7143 section 12.1.3
+_LONGEST_RESPONSE_OCTETS = 32
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False):
@@ -36,10 +44,13 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
         return f"Credentials(user={self.user!r})"  # a secret never reaches a log
 
 
-def response(identifier: int, secret: bytes, challenge: bytes) -> bytes:
-    """Return the 16 octets that prove the secret (RFC 1994 section 4.1)."""
+def response(identifier: int, secret: bytes, challenge: bytes, algorithm: str = MD5) -> bytes:
+    """Return the octets that prove the secret: 16 with MD5, 32 with SHA-256 (RFC 1994 section 4.1)."""
+    text = bytes((identifier,)) + secret + challenge
+    if algorithm == SHA256:
+        return hashlib.sha256(text).digest()
     # The protocol names MD5; it is no choice of ours, and hosts that forbid it elsewhere must still log in.
-    return hashlib.md5(bytes((identifier,)) + secret + challenge, usedforsecurity=False).digest()
+    return hashlib.md5(text, usedforsecurity=False).digest()
 
 
 class ChapTarget:
@@ -80,3 +91,87 @@ class ChapTarget:
             if known and matches and candidate.user and candidate.secret:
                 proved = candidate
         return proved
+
+
+class Secrets(msgspec.Struct, frozen=True, gc=False):
+    """What an initiator proves with, and what a target has to prove to it.
+
+    ``user`` None: the initiator has nothing to prove.  ``target_user`` and ``target_secret`` not None: the target must
+    prove that secret as well, under that name; ``target_user`` None and a ``target_secret``: under any name.
+    """
+
+    user: str | None = None
+    secret: str | None = None
+    target_user: str | None = None
+    target_secret: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.user is None) != (self.secret is None):
+            raise ValueError("CHAP needs a user and a secret, or neither")
+        if self.target_secret is None:
+            if self.target_user is not None:
+                raise ValueError("the target's user needs the target's secret")
+        elif self.secret is None:
+            raise ValueError("a target proves itself only to an initiator that does: give a user and a secret, too")
+        elif self.target_secret == self.secret:
+            # RFC 7143 section 9.2.1: else the peer could have us answer the challenge that is put to it.
+            raise ValueError("initiator and target must not have the same secret")
+
+    def __repr__(self) -> str:
+        return f"Secrets(user={self.user!r}, target_user={self.target_user!r})"  # a secret never reaches a log
+
+
+class ChapInitiator:
+    """One authentication to a target, and of it where ``secrets`` want that.
+
+    ``identifier`` (0 … 255) and ``challenge`` are put to the target.
+    """
+
+    def __init__(self, secrets: Secrets, *, identifier: int, challenge: bytes) -> None:
+        if len(challenge) < CHALLENGE_OCTETS:
+            raise ValueError(f"a challenge of {len(challenge)} octets; take {CHALLENGE_OCTETS} or more")
+        self._secrets = secrets
+        self._identifier = identifier
+        self._challenge = challenge
+        self._algorithm = MD5
+        self._answer = b""
+
+    def propose(self) -> list[tuple[str, str]]:
+        """Return the algorithms that we can do, the wanted one first."""
+        return [("CHAP_A", f"{SHA256},{MD5}")]
+
+    def answer(self, keys: dict[str, str]) -> list[tuple[str, str]]:
+        """Return the proof that the target's challenge asks for, and our own challenge where it must prove itself.
+
+        RefusedError: no algorithm in common, or our own challenge comes back.  MalformedError: no proper challenge.
+        """
+        if not keys.keys() >= {"CHAP_A", "CHAP_I", "CHAP_C"}:
+            raise MalformedError("the target asks for CHAP without CHAP_A, CHAP_I and CHAP_C")
+        if keys["CHAP_A"] not in (SHA256, MD5):
+            raise RefusedError(f"the target wants CHAP with algorithm {keys['CHAP_A'][:20]!r}; we can do 5 and 7")
+        identifier = decode_number(keys["CHAP_I"])
+        challenge = decode_binary(keys["CHAP_C"], longest_octets=LONGEST_CHALLENGE_OCTETS)
+        if identifier > 255 or not challenge:
+            raise MalformedError("a CHAP challenge without content, or with an identifier over 255")
+        if challenge == self._challenge:
+            raise RefusedError("the target sends our own CHAP challenge back to us")
+        self._algorithm = keys["CHAP_A"]
+        self._answer = response(identifier, (self._secrets.secret or "").encode(), challenge, self._algorithm)
+        keys_out = [("CHAP_N", self._secrets.user or ""), ("CHAP_R", encode_binary(self._answer))]
+        if self._secrets.target_secret is not None:
+            keys_out += [("CHAP_I", str(self._identifier)), ("CHAP_C", encode_binary(self._challenge))]
+        return keys_out
+
+    def verify(self, keys: dict[str, str]) -> None:
+        """Check the target's proof, where there must be one; RefusedError when it is missing or wrong."""
+        secrets = self._secrets
+        if secrets.target_secret is None:
+            return
+        if not keys.keys() >= {"CHAP_N", "CHAP_R"}:
+            raise RefusedError("the target has not proved itself (no CHAP_N and CHAP_R)")
+        proof = decode_binary(keys["CHAP_R"], longest_octets=_LONGEST_RESPONSE_OCTETS)
+        expected = response(self._identifier, secrets.target_secret.encode(), self._challenge, self._algorithm)
+        known = secrets.target_user in (None, keys["CHAP_N"])
+        reflected = hmac.compare_digest(proof, self._answer)
+        if not hmac.compare_digest(proof, expected) or not known or reflected:
+            raise RefusedError("the target's CHAP response is wrong: it does not know its secret, or is another target")

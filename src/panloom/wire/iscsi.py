@@ -13,7 +13,7 @@ Every PDU begins with the same eight octets and most go on with a LUN and a tag:
 
 A value's fields stand in the order of the wire, so that one ``struct`` format for each class is its whole codec;
 ``immediate``, ``ahs`` and ``data`` come last.  Field names are those of the RFC.  Reserved bits are ignored when read
-and zero when written.  The digests are not part of these functions.
+and zero when written.  The digests are not part of these functions: see ``wire.iscsi_stream``.
 """
 
 import struct
@@ -389,6 +389,12 @@ def header_lengths(header: Octets) -> tuple[int, int]:
 
 def encode(pdu: Pdu) -> bytes:
     """Return the PDU's octets, padded to a word."""
+    data: Octets = getattr(pdu, "data", b"")
+    return b"".join((encode_header(pdu), data, bytes(-len(data) % 4)))
+
+
+def encode_header(pdu: Pdu) -> bytes:
+    """Return the octets before the data segment: the header, and the additional header."""
     codec = _CODECS[pdu.OPCODE]
     ahs: bytes = pdu.ahs if isinstance(pdu, ScsiCommand) else b""
     data: Octets = getattr(pdu, "data", b"")
@@ -399,7 +405,7 @@ def encode(pdu: Pdu) -> bytes:
     header = bytearray(codec.layout.pack(opcode, *fields))
     if codec.fixed_flags:
         header[1] = FINAL
-    return b"".join((header, ahs, data, bytes(-len(data) % 4)))
+    return bytes(header) + ahs
 
 
 def decode(header: Octets, ahs: Octets = b"", data: Octets = b"") -> Pdu:
