@@ -8,14 +8,12 @@ Removal has a scope: a file speaks for what it brought last time, and a PAN docu
 what other files brought is left alone.  A volume is never removed here: a pruned server leaves its disk behind.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 import msgspec
 
 from panloom.model.resources import (
-    KINDS,
     Image,
     Member,
     Node,
@@ -24,6 +22,7 @@ from panloom.model.resources import (
     Server,
     VirtualLan,
     Volume,
+    order,
 )
 from panloom.values import format_size
 
@@ -276,7 +275,7 @@ def _with_lan_reboots(found: Iterable[Change], after: Mapping[str, Resource]) ->
             yield msgspec.structs.replace(change, effect=Effect.REBOOTS)
         else:
             yield change
-    for server in sorted((r for r in after.values() if isinstance(r, Server)), key=_name_order):
+    for server in sorted((r for r in after.values() if isinstance(r, Server)), key=order):
         if server.key not in seen and (lan_name := _on(server, touched)):
             yield Change(
                 mark=Mark.CHANGE,
@@ -331,10 +330,4 @@ def _shown(value: object, unit: str = "") -> str:
 
 
 def _order(change: Change) -> tuple[object, ...]:
-    return (list(KINDS).index(change.resource.kind), *_name_order(change.resource))
-
-
-def _name_order(resource: Resource) -> tuple[tuple[str, int], ...]:
-    """Return what sorts web2 before web10."""
-    parts = re.split(r"([0-9]+)", resource.label)
-    return tuple(("", int(part)) if part.isdigit() else (part, 0) for part in parts)
+    return order(change.resource)

@@ -320,17 +320,18 @@ def model_at(model: type[BaseModel], steps: tuple[str | int, ...]) -> type[BaseM
         if isinstance(step, int):
             continue
         found = model.model_fields.get(step)
-        inner = found and _model_in(found.annotation)
+        inner = found and inner_model(found.annotation)
         if not inner:
             return None
         model = inner
     return model
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 -- a type expression
+def inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 -- a type expression
+    """Return the model that a field holds, alone, in a list or beside None; None if it holds no mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        if found := _model_in(argument):
+        if found := inner_model(argument):
             return found
     return None

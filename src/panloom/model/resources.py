@@ -271,3 +271,10 @@ def decode(key: str, value: bytes) -> Resource:
     if not key.startswith(WANT) or kind not in KINDS:
         raise ValueError(f"{key} is no resource this version knows")
     return KINDS[kind].model_validate_json(value)
+def order(resource: Resource) -> tuple[object, ...]:
+    """Return what sorts resources as they are made, and web2 before web10."""
+    parts = re.split(r"([0-9]+)", resource.label)
+    name = (("", int(part)) if part.isdigit() else (part, 0) for part in parts)
+    return (list(KINDS).index(resource.kind), *name)
+
+

@@ -1,0 +1,110 @@
+"""Resources of any shape that documents can describe, for hypothesis; they need not fit together."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+from hypothesis import strategies as st
+
+from panloom.model import resources
+from panloom.values import MacAddress
+
+names = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
+subnets = st.builds(lambda address, bits: IPv4Network((address, bits), strict=False), addresses, st.integers(0, 32))
+ranges = st.tuples(addresses, addresses).map(lambda ends: (min(ends), max(ends)))
+sizes = st.integers(0, 1 << 60) | st.integers(0, 1 << 20).map(lambda number: number << 30)
+durations = st.integers(1, 86_400_000).map(lambda milliseconds: milliseconds / 1000) | st.floats(1e-6, 86400)
+counts = st.integers(1, 1_000_000)
+ports = st.integers(1, 65535)
+interfaces = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", fullmatch=True)
+paths = st.from_regex(r"/[ -Z^-~]{0,20}[!-Z^-~]", fullmatch=True)  # no brackets: they stand for several
+words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,10}", fullmatch=True)
+image_names = names | st.builds(lambda name, version: f"{name}@{version}", names, counts)
+auths = st.sampled_from(["chap", "none"])
+
+platforms = st.builds(
+    resources.Platform,
+    name=names,
+    control=st.builds(resources.ControlNode, serial=st.integers(0, 0xFFFF)),
+    storage=st.builds(
+        resources.StorageNetwork,
+        interface=interfaces,
+        address=addresses,
+        subnet=subnets,
+        discovery=st.none() | ranges,
+        http_port=ports,
+        iscsi_port=ports,
+    ),
+    auth=auths,
+    approve=st.sampled_from(["manual", "always"]),
+    liveness=st.builds(
+        resources.Liveness, interval_seconds=durations, timeout_seconds=durations, max_simultaneous=counts
+    ),
+    boot_timeout_seconds=durations,
+    max_boot_attempts=counts,
+)
+powers = st.one_of(
+    st.builds(resources.SocketPower, path=paths, name=words),
+    st.builds(resources.ScriptPower, path=paths, name=words),
+    st.builds(resources.IpmiPower, address=addresses, user=words, password_file=paths),
+)
+nodes = st.builds(
+    resources.Node,
+    name=names,
+    mac=st.integers(0, 2**48 - 1).map(MacAddress),
+    address=addresses,
+    port=interfaces,
+    memory_octets=sizes,
+    power=st.none() | powers,
+)
+images = st.builds(resources.Image, name=names, version=counts, source=paths)
+domains = st.from_regex(r"[a-z0-9-]{1,9}(?:\.[a-z0-9-]{1,9}){0,2}", fullmatch=True)
+
+
+def members(pans):
+    """Return LANs, servers and volumes of those PANs."""
+    lans = st.builds(
+        resources.VirtualLan,
+        pan=pans,
+        name=names,
+        subnet=subnets,
+        range=st.none() | ranges,
+        router=st.none() | addresses,
+        dns=st.lists(addresses, max_size=3).map(tuple),
+        domain=st.none() | domains,
+    )
+    nics = st.builds(resources.Nic, lan=names, address=st.none() | addresses)
+    servers = st.builds(
+        resources.Server,
+        pan=pans,
+        name=names,
+        image=image_names,
+        disk=st.builds(resources.Disk, size_octets=sizes),
+        nics=st.lists(nics, max_size=3).map(tuple),
+        node=st.none() | names,
+        needs=st.builds(resources.Needs, memory_octets=sizes),
+        failover=st.builds(
+            resources.Failover,
+            enabled=st.booleans(),
+            within_seconds=durations,
+            fence=st.sampled_from(["storage+port", "power"]),
+        ),
+        auth=st.none() | auths,
+    )
+    volumes = st.builds(resources.Volume, pan=pans, name=names, image=image_names, size_octets=sizes)
+    return lans | servers | volumes
+
+
+@st.composite
+def sets(draw):
+    """Return resources by key: at most one platform, members only of PANs there are, no volume of a server's name."""
+    pans = draw(st.lists(names, max_size=3, unique=True))
+    one = nodes | images | (members(st.sampled_from(pans)) if pans else st.nothing())
+    found = [resources.Pan(name=name) for name in pans]
+    found += draw(st.lists(platforms, max_size=1)) + draw(st.lists(one, max_size=8))
+    by_key = {resource.key: resource for resource in found}
+    servers = {resource.label for resource in by_key.values() if isinstance(resource, resources.Server)}
+    return {
+        key: resource
+        for key, resource in by_key.items()
+        if not (isinstance(resource, resources.Volume) and resource.label in servers)
+    }
