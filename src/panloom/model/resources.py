@@ -13,6 +13,7 @@ Each is one entry of the store, as JSON, under its own key; everything below ``c
 Placement, epochs, leases, MAC counters and secrets are no resources: they are records beside them.
 """
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, ClassVar, Literal
 
