@@ -31,9 +31,12 @@ class Storage:
     def __init__(self):
         self.sessions = ()
         self.is_there = True
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
         self.events = asyncio.Queue()
 
     async def status(self):
+        await self.goes_on.wait()
         if not self.is_there:
             raise UnavailableError("the storage process does not answer")
         return calls.Status((), self.sessions)
@@ -177,6 +180,21 @@ def test_a_server_that_beacons_has_no_grace_left(monkeypatch):
             seen.storage.hear(time.monotonic())
             seen.observer.beacon(beacon(), time.monotonic())
             await eventually(lambda: seen.observer.dead, "silence counts from its last beacon")
+
+    asyncio.run(scenario())
+
+
+def test_a_storage_process_that_hangs_makes_nobody_s_silence_a_death(monkeypatch):
+    monkeypatch.setattr(module, "ADOPTION_SECONDS", 0.0)
+
+    async def scenario():
+        async with watching(run=True) as seen:
+            seen.storage.goes_on.clear()  # stopped, or its disk is: it neither answers nor goes away
+            stopped = time.monotonic()
+            await eventually(lambda: time.monotonic() - stopped > 4 * PLATFORM.liveness.timeout_seconds, "time passes")
+            assert (seen.observer.dead, seen.observer._storage_lost) == ({}, False)
+            seen.storage.goes_on.set()
+            await eventually(lambda: seen.observer.dead, "once it answers, silence counts")
 
     asyncio.run(scenario())
 

@@ -69,6 +69,8 @@ class Observer:
         self._counters: dict[tuple[str, int], int] = {}
         self._world: World | None = None
         self._storage_lost = False
+        self._asked_storage_at: float | None = None
+        """When the storage process was asked for what it has not answered yet."""
         self._told: dict[tuple[str | None, ...], float] = {}
 
     def driver(self, node: Node) -> PowerDriver | None:
@@ -215,12 +217,13 @@ class Observer:
 
     async def _poll_storage(self) -> None:
         while True:
-            began = time.monotonic()
+            began = self._asked_storage_at = time.monotonic()
             try:
                 status = await self.status()
             except UnavailableError as error:
                 self._lose_storage(str(error))
             else:
+                self._asked_storage_at = None
                 took = time.monotonic() - began
                 if self._storage_lost or took > 2 * self.liveness.interval_seconds:
                     # Nobody was there to hear: silence counts from when an initiator has had time to come back.
@@ -356,7 +359,10 @@ class Observer:
 
     async def _judge(self) -> None:
         while True:
-            for finding in self.liveness.verdicts(time.monotonic()):
+            now, asked = time.monotonic(), self._asked_storage_at
+            if asked is not None and now - asked > 2 * self.liveness.interval_seconds:
+                self.liveness.hold(now)  # it hangs: nobody may be there to hear
+            for finding in self.liveness.verdicts(now):
                 if finding.verdict is Verdict.HELD:
                     if finding.servers:
                         names = ", ".join(finding.servers)
