@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from panloom.disk_io import Directory
 from panloom.errors import ConfigError, ConflictError
 from panloom.storage import overlay
 from panloom.storage.descriptor import StaleEpochError
@@ -45,7 +46,7 @@ def image(tmp_path):
 
 @pytest.fixture
 def path(tmp_path, image):
-    create_volume(tmp_path / "v.volume", octets=OCTETS, image=image, identity=IDENTITY)
+    create_volume(Directory(tmp_path), "v.volume", octets=OCTETS, image=image, identity=IDENTITY)
     return tmp_path / "v.volume"
 
 
@@ -100,7 +101,7 @@ class Twin(RuleBasedStateMachine):
     @initialize(with_image=st.booleans())
     def begin(self, with_image):
         self.image = self.image if with_image else None
-        create_volume(self.path, octets=OCTETS, image=self.image, identity=IDENTITY)
+        create_volume(Directory(self.directory), self.path.name, octets=OCTETS, image=self.image, identity=IDENTITY)
         self.twin = bytearray((IMAGE if with_image else b"").ljust(OCTETS, b"\0"))
         self.on_disk = self.path.read_bytes()
         self.open()

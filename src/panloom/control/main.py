@@ -28,7 +28,8 @@ from panloom.control.events import EventLog
 from panloom.control.node import ControlNode
 from panloom.control.observer import Observer
 from panloom.control.reconcile import Reconciler
-from panloom.errors import PanloomError
+from panloom.disk_io import make_directory
+from panloom.errors import PanloomError, UnavailableError
 from panloom.notify import sd_notify
 from panloom.state.sqlite import SqliteStore
 from panloom.storage.client import StorageClient
@@ -58,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(options: argparse.Namespace) -> None:
     """Join the parts and run them until the process is told to end."""
-    options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        make_directory(options.directory)
+    except OSError as error:
+        raise UnavailableError(f"{options.directory} cannot be used: {error.strerror}") from error
     store = await SqliteStore.open(options.directory / "state.sqlite")
     try:
         events = EventLog(store)

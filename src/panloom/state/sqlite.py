@@ -65,6 +65,7 @@ class SqliteStore:
         with ExitStack() as undo:
             undo.callback(os.close, lock)
             try:
+                sqlite_file.make_durable(path)
                 writer = sqlite_file.connect(path)
                 undo.callback(writer.close)
                 sqlite_file.prepare(writer, path)

@@ -11,7 +11,6 @@ counter(name, value)                     'revision': the last one given
                                          'dropped': the last one no longer in change          format 2
 """
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from panloom import disk_io
+from panloom.disk_io import Directory, PartialFile
 from panloom.errors import UnavailableError
 
 APPLICATION_ID: Final = 0x50414E4C
@@ -44,20 +45,29 @@ _FORWARD: Final[Mapping[int, tuple[str, ...]]] = {  # from this format to the ne
 def take_lock(path: Path) -> int:
     """Return a descriptor that holds the store's lock until it is closed; ``UnavailableError`` if another has it."""
     try:
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return disk_io.take_lock(path.with_name(f"{path.name}.lock"))
+    except BlockingIOError as error:
+        raise UnavailableError(f"{path} is open in another process; stop that one first") from error
     except OSError as error:
         raise UnavailableError(f"{path} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise UnavailableError(f"{path} is open in another process; stop that one first") from error
-    return lock
+
+
+def make_durable(path: Path) -> None:
+    """Make the file if absent, and durable what can be read in it; the caller holds the lock and no connection.
+
+    A process that was killed may have left a commit in the kernel's cache that nobody was told of; whoever reads it now
+    relies on it.
+    """
+    directory = Directory(path.parent)
+    disk_io.close_file(disk_io.open_file(path, os.O_RDWR | os.O_CREAT))  # mode 0600; the log inherits it
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-journal"):
+        if directory.holds(name):
+            disk_io.sync_file(path.with_name(name))
+    directory.sync()
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a connection with the durability the contract asks for; the caller holds the lock."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # it holds secrets; the log inherits the mode
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA synchronous = FULL")
@@ -95,22 +105,11 @@ def _write(connection: sqlite3.Connection, statements: tuple[str, ...]) -> None:
 
 def _keep_copy(connection: sqlite3.Connection, copy: Path) -> None:
     """Have the whole store in ``copy``, on stable storage; an unfinished copy never bears that name."""
-    unfinished = copy.with_name(f"{copy.name}.new")
-    unfinished.unlink(missing_ok=True)
-    with closing(connect(unfinished)) as target:
-        connection.backup(target)
-        target.execute("PRAGMA journal_mode = DELETE")  # a copy is one file
-    _sync(unfinished)
-    unfinished.replace(copy)
-    _sync(copy.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with PartialFile(Directory(copy.parent), copy.name, 0o600) as file:
+        with closing(connect(file.path)) as target:
+            connection.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")  # a copy is one file
+        file.appear(copy.name)
 
 
 def _number(connection: sqlite3.Connection, question: str) -> int:

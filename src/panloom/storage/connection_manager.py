@@ -227,6 +227,7 @@ class ConnectionManager:
         with self._changing:
             known = self._exports.get(target)
             if known is None:
+                self._file.save(self._exports.values())  # an earlier call may have failed to
                 return
             _check_epoch(known, epoch)
             with self._lock:

@@ -18,9 +18,8 @@ from typing import Annotated
 
 import msgspec
 
-from panloom.errors import ConfigError
-from panloom.storage.durable_file import PartialFile
-from panloom.storage.sparse_file import write_fully
+from panloom.disk_io import Directory, PartialFile, close_file, open_file, read_file, reserve, write_fully
+from panloom.errors import ConfigError, UnavailableError
 from panloom.values import Iqn, Lun
 
 FORMAT = 1
@@ -107,12 +106,17 @@ class ExportsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._saved: tuple[Export, ...] | None = None  # what is in the file for certain
         self._reserve_path = path.with_name(path.name + ".reserve")
+        try:
+            self._directory = Directory(path.parent)
+        except OSError as error:
+            raise UnavailableError(f"{path.parent} cannot be used: {error.strerror}") from error
 
     def load(self) -> dict[str, Export]:
         """Return the exports by target, none if there is no file; ConfigError if it is damaged or newer."""
         try:
-            octets = self._path.read_bytes()
+            octets = read_file(self._path)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -128,34 +132,41 @@ class ExportsFile:
             raise ConfigError(
                 str(self._path), f"is damaged: {error}; restore it, or remove it to start empty"
             ) from error
+        self._saved = document.exports
         return {export.target: export for export in document.exports}
 
     def save(self, exports: Iterable[Export]) -> None:
         """Replace the file, durable on return; a disk filled by volumes does not keep a fence from being remembered."""
-        octets = msgspec.json.encode(_Document(FORMAT, tuple(exports)))
+        wanted = tuple(exports)
+        if wanted == self._saved:
+            return
+        self._saved = None
+        octets = msgspec.json.encode(_Document(FORMAT, wanted))
         try:
             self._replace(octets)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            self._reserve_path.unlink(missing_ok=True)
+            self._directory.remove(self._reserve_path.name)
             self._replace(octets)
+        self._saved = wanted
         self._reserve()
 
     def _replace(self, octets: bytes) -> None:
-        with PartialFile(self._path.parent, self._path.name, 0o600) as file:
+        with PartialFile(self._directory, self._path.name, 0o600) as file:
             write_fully(file.fd, [octets], 0)
             file.appear(self._path.name)
 
     def _reserve(self) -> None:
         """Keep some space of the disk for the day when there is none."""
-        fd = os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, RESERVE_OCTETS)
+            fd = open_file(self._reserve_path, os.O_RDWR | os.O_CREAT)
+            try:
+                reserve(fd, 0, RESERVE_OCTETS)
+            finally:
+                close_file(fd)
         except OSError as error:
             log.warning("reserve=none why=%s", error.strerror)
-        finally:
-            os.close(fd)
 
 
 def _check_name(name: str) -> None:

@@ -5,7 +5,6 @@
 One rename makes content and digest appear together, so an import that was torn has no name and is never used.
 """
 
-import hashlib
 import os
 import re
 import stat
@@ -15,9 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from panloom.disk_io import Directory, PartialFile, close_file, copy_file, open_file, sha256, status
 from panloom.errors import ConfigError, ConflictError, UnavailableError
-from panloom.storage.durable_file import PartialFile, remove_partials
-from panloom.storage.sparse_file import copy_file
 
 IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}@[1-9][0-9]{0,9}")
 _FILE_NAME = re.compile(rf"({IMAGE_NAME.pattern})\.([0-9a-f]{{64}})")
@@ -30,9 +28,9 @@ class Image:
         self.path = path
         self.name = name
         self.sha256 = sha256
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self.fd)  # volumes that are still being read hold the image
-        self.octets = os.fstat(self.fd).st_size
+        self.fd = open_file(path, os.O_RDONLY)
+        weakref.finalize(self, close_file, self.fd)  # volumes that are still being read hold the image
+        self.octets = status(self.fd).st_size
 
     @classmethod
     def from_file(cls, path: Path) -> Self | None:
@@ -45,10 +43,8 @@ class ImageStore:
     """The directory of images.  Not for several threads at once: the volume store holds its lock."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        remove_partials(directory)
-        self._directory = directory
-        found = (Image.from_file(path) for path in sorted(directory.iterdir()))
+        self._directory = Directory(directory)
+        found = (Image.from_file(directory / name) for name in self._directory.names())
         self._images = {image.name: image for image in found if image}
 
     def all(self) -> tuple[Image, ...]:
@@ -73,7 +69,7 @@ class ImageStore:
         with _opened(source) as file:
             known = self._images.get(name)
             if known:
-                if os.fstat(file).st_size != known.octets or _digest(file) != known.sha256:
+                if status(file).st_size != known.octets or sha256(file) != known.sha256:
                     raise ConflictError(f"image {name} exists with other content; give the new one a new version")
                 return known
             path = self._copy(name, file)
@@ -86,25 +82,19 @@ class ImageStore:
     def _copy(self, name: str, source: int) -> Path:
         with PartialFile(self._directory, name, 0o400) as file:
             copy_file(source, file.fd)
-            return file.appear(f"{name}.{_digest(file.fd).hex()}")
+            return file.appear(f"{name}.{sha256(file.fd).hex()}")
 
 
 @contextmanager
 def _opened(source: Path) -> Iterator[int]:
     try:
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_file(source, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(str(source), f"cannot be read as an image: {error.strerror}") from error
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+        known = status(fd)
+        if not stat.S_ISREG(known.st_mode) or known.st_size == 0:
             raise ConfigError(str(source), "an image is a regular file that is not empty")
         yield fd
     finally:
-        os.close(fd)
-
-
-def _digest(fd: int) -> bytes:
-    with os.fdopen(os.dup(fd), "rb") as file:
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").digest()
+        close_file(fd)

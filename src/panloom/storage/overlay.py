@@ -35,12 +35,26 @@ from typing import Self
 
 import msgspec
 
+from panloom.disk_io import (
+    Directory,
+    PartialFile,
+    close_file,
+    data_extents,
+    open_file,
+    read_fully,
+    read_octets,
+    reserve,
+    set_size,
+    status,
+    sync_data,
+    write_fully,
+    write_through,
+    zero_range,
+)
 from panloom.errors import ConfigError, ConflictError
 from panloom.storage.allocation_map import PAGE_OCTETS, AllocationMap, map_octets
 from panloom.storage.descriptor import StaleEpochError
-from panloom.storage.durable_file import PartialFile
 from panloom.storage.image import Image
-from panloom.storage.sparse_file import data_extents, read_fully, write_fully, zero_range
 from panloom.storage.volume_header import (
     CLUSTER_OCTETS,
     HEADER_OCTETS,
@@ -70,7 +84,7 @@ class WriteGrant:
         self.ended = False
 
 
-def create_volume(path: Path, *, octets: int, image: Image | None, identity: bytes) -> None:
+def create_volume(directory: Directory, name: str, *, octets: int, image: Image | None, identity: bytes) -> None:
     """Make an empty volume of ``octets`` (a multiple of 512) over an image, in constant time; durable on return."""
     header = VolumeHeader(
         sequence=0,
@@ -82,16 +96,19 @@ def create_volume(path: Path, *, octets: int, image: Image | None, identity: byt
         identity=identity,
         boot_id=bytes(16),
     )
-    with PartialFile(path.parent, path.name, 0o600) as file:
+    with PartialFile(directory, name, 0o600) as file:
         write_fully(file.fd, [encode_header(header)], 0)
-        os.ftruncate(file.fd, _data_start(octets) + octets)
-        file.appear(path.name)
+        set_size(file.fd, _data_start(octets) + octets)
+        file.appear(name)
 
 
-def read_header(path: Path) -> VolumeHeader:
-    """Return the header that counts; ConfigError if there is none or it is of a newer version."""
-    with path.open("rb") as file:
-        return _newest_header(path, file.fileno())
+def read_header(path: Path) -> tuple[VolumeHeader, int]:
+    """Return the header that counts, and the octets taken on the disk; ConfigError if it is damaged or newer."""
+    fd = open_file(path, os.O_RDONLY)
+    try:
+        return _newest_header(path, fd), status(fd).st_blocks * 512
+    finally:
+        close_file(fd)
 
 
 class Volume:
@@ -111,17 +128,17 @@ class Volume:
         self._changing = threading.Lock()  # writes, and whatever must not be in the middle of one
         self._flushing = threading.Lock()  # taken before _changing
         # A reader takes no lock, so the file is closed only when the last call that uses it has returned.
-        weakref.finalize(self, os.close, fd)
+        weakref.finalize(self, close_file, fd)
 
     @classmethod
     def open(cls, path: Path, image: Image | None, *, boot_id: bytes | None = None) -> Self:
         """Open a volume over the image that its header names; ConfigError if torn, newer or of another image."""
         boot_id = boot_id or this_boot()
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_file(path, os.O_RDWR)
         try:
             header = _newest_header(path, fd)
             _check_image(path, header, image)
-            if os.fstat(fd).st_size < _data_start(header.octets) + header.octets:
+            if status(fd).st_size < _data_start(header.octets) + header.octets:
                 raise ConfigError(str(path), "the file is shorter than its header says; restore it from a copy")
             own = AllocationMap(-(-header.octets // CLUSTER_OCTETS))
             if header.boot_id == boot_id:
@@ -131,7 +148,7 @@ class Volume:
                 header = msgspec.structs.replace(header, boot_id=boot_id, sequence=header.sequence + 1)
                 _write_header(fd, header)
         except BaseException:
-            os.close(fd)
+            close_file(fd)
             raise
         return cls(fd, header, image, own)
 
@@ -143,7 +160,7 @@ class Volume:
     @property
     def allocated_octets(self) -> int:
         """What the volume takes on the disk, its maps included."""
-        return os.fstat(self._fd).st_blocks * 512
+        return status(self._fd).st_blocks * 512
 
     def grant(self, epoch: int) -> WriteGrant:
         """Give the right to write under an epoch; StaleEpochError if the volume's is higher."""
@@ -249,7 +266,7 @@ class Volume:
 
     def _sync(self) -> None:
         try:
-            os.fdatasync(self._fd)
+            sync_data(self._fd)
         except OSError:
             self._online = False
             raise
@@ -288,8 +305,8 @@ class Volume:
         per_page = 8 * PAGE_OCTETS
         for page in range(first // per_page, (limit - 1) // per_page + 1):
             if page not in self._reserved_pages:
-                os.posix_fallocate(self._fd, MAP_START + page * PAGE_OCTETS, PAGE_OCTETS)
-                os.posix_fallocate(self._fd, MAP_START + self._map.octets + page * PAGE_OCTETS, PAGE_OCTETS)
+                reserve(self._fd, MAP_START + page * PAGE_OCTETS, PAGE_OCTETS)
+                reserve(self._fd, MAP_START + self._map.octets + page * PAGE_OCTETS, PAGE_OCTETS)
                 self._reserved_pages.add(page)
 
     def _image_part(self, start: int, end: int) -> bytes:
@@ -311,7 +328,7 @@ def _data_start(octets: int) -> int:
 
 def _newest_header(path: Path, fd: int) -> VolumeHeader:
     try:
-        copies = [decode_header(os.pread(fd, HEADER_OCTETS, slot * HEADER_OCTETS)) for slot in (0, 1)]
+        copies = [decode_header(read_octets(fd, HEADER_OCTETS, slot * HEADER_OCTETS)) for slot in (0, 1)]
     except NewerFormatError as error:
         raise ConfigError(str(path), f"{error}: written by a newer Panloom; use that one") from error
     whole = [header for header in copies if header]
@@ -322,9 +339,7 @@ def _newest_header(path: Path, fd: int) -> VolumeHeader:
 
 def _write_header(fd: int, header: VolumeHeader) -> None:
     """Write the copy that is not the newest, and wait for the disk."""
-    page = encode_header(header)
-    if os.pwritev(fd, [page], header.sequence % 2 * HEADER_OCTETS, os.RWF_DSYNC) != len(page):
-        raise OSError(errno.EIO, "a header page was written in part")
+    write_through(fd, encode_header(header), header.sequence % 2 * HEADER_OCTETS)
 
 
 def _check_image(path: Path, header: VolumeHeader, image: Image | None) -> None:
@@ -339,7 +354,7 @@ def _map_pages(fd: int, octets: int) -> Iterator[tuple[int, bytes, bytes]]:
         for data, hole in data_extents(fd, map_start, map_start + octets):
             starts.update(range((data - map_start) // PAGE_OCTETS * PAGE_OCTETS, hole - map_start, PAGE_OCTETS))
     for start in sorted(starts):
-        durable, volatile = (os.pread(fd, PAGE_OCTETS, MAP_START + part + start) for part in (0, octets))
+        durable, volatile = (read_octets(fd, PAGE_OCTETS, MAP_START + part + start) for part in (0, octets))
         yield start, durable, volatile
 
 

@@ -7,17 +7,15 @@
 A volume is open once at most, and all who use it share it.
 """
 
-import fcntl
 import logging
-import os
 import re
 import secrets
 import threading
 from pathlib import Path
 
+from panloom.disk_io import Directory, close_file, make_directory, take_lock
 from panloom.errors import ConfigError, ConflictError, PanloomError, UnavailableError
 from panloom.storage.calls import ImageFacts, VolumeFacts, Volumes
-from panloom.storage.durable_file import remove_partials, sync_directory
 from panloom.storage.image import Image, ImageStore
 from panloom.storage.overlay import Volume, create_volume, read_header
 
@@ -36,15 +34,14 @@ class VolumeStore:
     def __init__(self, directory: Path) -> None:
         """Take the directory; UnavailableError if another process has it."""
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock_fd = _take(directory)
+            make_directory(directory)
+            self._lock_fd = take_lock(directory / "lock")
+            self._images = ImageStore(directory / "images")
+            self._directory = Directory(directory / "volumes")
+        except BlockingIOError:
+            raise UnavailableError(f"another storage process serves {directory}; end that one first") from None
         except OSError as error:
             raise UnavailableError(f"{directory} cannot be used: {error.strerror}") from error
-        self._images = ImageStore(directory / "images")
-        self._directory = directory / "volumes"
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        remove_partials(self._directory)
-        sync_directory(directory)
         self._importing = threading.Lock()  # an import takes long and must delay nothing else
         self._opening = threading.Lock()
         self._open: dict[str, Volume] = {}
@@ -65,16 +62,17 @@ class VolumeStore:
         image = self._images.get(image_name) if image_name else None
         octets = _octets(size_octets, image)
         with self._opening:
-            if path.exists():
-                header = read_header(path)
+            if self._directory.holds(path.name):
+                header, _ = read_header(path)
                 wanted = (octets, image.name, image.sha256) if image else (octets, "", bytes(32))
                 if (header.octets, header.image_name, header.image_sha256) != wanted:
                     raise ConflictError(
                         f"volume {name} exists with {header.octets} octets over {header.image_name or 'no image'}"
                     )
+                self._directory.sync()  # it can be seen, which does not mean that its name is durable
                 return octets, False
             identity = bytes([0x30 | secrets.randbits(4)]) + secrets.token_bytes(7)  # NAA 3, locally assigned
-            create_volume(path, octets=octets, image=image, identity=identity)
+            create_volume(self._directory, path.name, octets=octets, image=image, identity=identity)
         return octets, True
 
     def open(self, name: str) -> Volume:
@@ -83,9 +81,9 @@ class VolumeStore:
         with self._opening:
             volume = self._open.get(name)
             if volume is None:
-                if not path.exists():
+                if not self._directory.holds(path.name):
                     raise UnavailableError(f"there is no volume {name}; create it first")
-                image_name = read_header(path).image_name
+                image_name = read_header(path)[0].image_name
                 volume = Volume.open(path, self._images.get(image_name) if image_name else None)
                 self._open[name] = volume
             return volume
@@ -100,17 +98,17 @@ class VolumeStore:
         path = self._path(name)
         with self._opening:
             self._close(name)
-            path.unlink(missing_ok=True)
-            sync_directory(self._directory)
+            self._directory.remove(path.name)
 
     def facts(self) -> Volumes:
         """Return what there is; a damaged volume is left out, with a line in the log."""
         volumes = []
-        for path in sorted(self._directory.glob("*" + _SUFFIX)):
-            name = path.name.removesuffix(_SUFFIX)
+        for file_name in self._directory.names():
+            if not file_name.endswith(_SUFFIX):
+                continue
+            name = file_name.removesuffix(_SUFFIX)
             try:
-                header = read_header(path)
-                allocated = path.stat().st_blocks * 512
+                header, allocated = read_header(self._directory.path / file_name)
             except FileNotFoundError:  # deleted meanwhile
                 continue
             except PanloomError as error:
@@ -124,7 +122,7 @@ class VolumeStore:
         with self._opening:
             for name in tuple(self._open):
                 self._close(name)
-        os.close(self._lock_fd)
+        close_file(self._lock_fd)
 
     def _close(self, name: str) -> None:
         volume = self._open.pop(name, None)
@@ -137,17 +135,7 @@ class VolumeStore:
     def _path(self, name: str) -> Path:
         if not _VOLUME_NAME.fullmatch(name):
             raise ConfigError("volume", f"{name!r} is no volume name; write one like shop.web1")
-        return self._directory / (name + _SUFFIX)
-
-
-def _take(directory: Path) -> int:
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise UnavailableError(f"another storage process serves {directory}; end that one first") from None
-    return fd
+        return self._directory.path / (name + _SUFFIX)
 
 
 def _octets(size_octets: int, image: Image | None) -> int:

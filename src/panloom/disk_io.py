@@ -1,0 +1,348 @@
+"""All that Panloom does to the files in which it keeps volumes, images, exports and state: one module, so that it can
+be recorded, made to fail, and proved.
+
+    volumes, images, exports.json ─┐                      ┌─ the kernel
+    copies of the state store     ─┼─▶ disk_io ─▶ _system ┼─ a recorder: what may a power cut leave?
+    locks                         ─┘                      └─ a fault injector: EIO, ENOSPC, short writes
+
+What must be there whole or not at all is a ``PartialFile``:
+
+    write NAME.partial → fsync it → rename → fsync the directory
+
+Whoever finds a ``.partial`` file knows that nobody was told of it, and removes it.
+
+Errors are the kernel's own ``OSError``; a file that is shorter than it must be is ``EIO``.  When a sync fails, the
+kernel forgets what it could not write: no later sync of that file or directory proves anything.  A ``Directory`` sees
+to that itself; who owns a file never syncs it again.
+"""
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PARTIAL = ".partial"
+PIECE_OCTETS = 1 << 26
+_FICLONE = 0x40049409  # linux/fs.h: share all blocks of another file
+_PUNCH_HOLE = 0x01 | 0x02  # linux/falloc.h: FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def _punch_hole(fd: int, offset: int, length: int) -> None:
+    if _libc.fallocate(fd, _PUNCH_HOLE, offset, length):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _reflink(target: int, source: int) -> None:
+    fcntl.ioctl(target, _FICLONE, source)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCalls:
+    """Every system call that is made on a file, by the kernel's name and in its order of arguments."""
+
+    open: Callable[[Path, int, int], int] = os.open
+    close: Callable[[int], None] = os.close
+    fstat: Callable[[int], os.stat_result] = os.fstat
+    lseek: Callable[[int, int, int], int] = os.lseek
+    flock: Callable[[int, int], None] = fcntl.flock
+    preadv: Callable[[int, Sequence[memoryview], int], int] = os.preadv
+    pwritev: Callable[[int, Sequence[bytes | memoryview], int, int], int] = os.pwritev
+    fdatasync: Callable[[int], None] = os.fdatasync
+    fsync: Callable[[int], None] = os.fsync
+    ftruncate: Callable[[int, int], None] = os.ftruncate
+    posix_fallocate: Callable[[int, int, int], None] = os.posix_fallocate
+    punch_hole: Callable[[int, int, int], None] = _punch_hole
+    sendfile: Callable[[int, int, int, int], int] = os.sendfile
+    reflink: Callable[[int, int], None] = _reflink
+    fchmod: Callable[[int, int], None] = os.fchmod
+    mkdir: Callable[[Path, int], None] = os.mkdir
+    listdir: Callable[[Path], list[str]] = os.listdir
+    stat: Callable[[Path], os.stat_result] = os.stat
+    rename: Callable[[Path, Path], None] = os.rename
+    unlink: Callable[[Path], None] = os.unlink
+
+
+_system = SystemCalls()
+
+
+@contextmanager
+def instead_of_the_kernel(calls: SystemCalls) -> Iterator[None]:
+    """Have ``calls`` made in place of the kernel's, by all threads, until the ``with`` block ends."""
+    global _system
+    before, _system = _system, calls
+    try:
+        yield
+    finally:
+        _system = before
+
+
+# --- open files -------------------------------------------------------------------------------------------------------
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Return a descriptor that programs we start do not inherit."""
+    return _system.open(path, flags | os.O_CLOEXEC, mode)
+
+
+def close_file(fd: int) -> None:
+    """Close a descriptor."""
+    _system.close(fd)
+
+
+def take_lock(path: Path) -> int:
+    """Return a descriptor that holds a lock until it is closed; BlockingIOError if another process has it."""
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
+    try:
+        _system.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        close_file(fd)
+        raise
+    return fd
+
+
+def status(fd: int) -> os.stat_result:
+    """Return what the kernel knows of an open file."""
+    return _system.fstat(fd)
+
+
+def read_fully(fd: int, into: memoryview, offset: int) -> None:
+    """Fill ``into`` from the file; EIO where the file ends first."""
+    while into:
+        count = _system.preadv(fd, [into], offset)
+        if count == 0:
+            raise OSError(errno.EIO, "the file is shorter than it must be")
+        into = into[count:]
+        offset += count
+
+
+def read_octets(fd: int, length: int, offset: int) -> bytes:
+    """Return ``length`` octets of the file, fewer only where it ends."""
+    octets = bytearray(length)
+    view = memoryview(octets)
+    done = 0
+    while done < length and (count := _system.preadv(fd, [view[done:]], offset + done)):
+        done += count
+    return bytes(octets[:done])
+
+
+def read_file(path: Path) -> bytes:
+    """Return all of a file."""
+    fd = open_file(path, os.O_RDONLY)
+    try:
+        return read_octets(fd, status(fd).st_size, 0)
+    finally:
+        close_file(fd)
+
+
+def write_fully(fd: int, parts: Sequence[bytes | memoryview], offset: int) -> None:
+    """Write the parts one after the other; on an error some of them may have been written."""
+    views = [memoryview(part) for part in parts]
+    count = _system.pwritev(fd, views, offset, 0)
+    while True:
+        offset += count
+        while views and count >= len(views[0]):
+            count -= len(views.pop(0))
+        if not views:
+            return
+        views[0] = views[0][count:]
+        count = _system.pwritev(fd, views, offset, 0)
+
+
+def write_through(fd: int, octets: bytes, offset: int) -> None:
+    """Write, and return when just this is on the disk.  An error may be that of an older write: it counts as a sync."""
+    if _system.pwritev(fd, [octets], offset, os.RWF_DSYNC) != len(octets):
+        raise OSError(errno.EIO, "a page was written in part")
+
+
+def sync_file(path: Path) -> None:
+    """Return when the file that another descriptor writes to is on the disk."""
+    fd = open_file(path, os.O_RDONLY)
+    try:
+        _system.fsync(fd)
+    finally:
+        close_file(fd)
+
+
+def sync_data(fd: int) -> None:
+    """Return when all that was written to the file, and its size, is on the disk."""
+    _system.fdatasync(fd)
+
+
+def set_size(fd: int, octets: int) -> None:
+    """Cut the file off, or let it end in a hole."""
+    _system.ftruncate(fd, octets)
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Take space on the disk for this range, so that writing there cannot fail for lack of it."""
+    _system.posix_fallocate(fd, offset, length)
+
+
+# --- holes and copies -------------------------------------------------------------------------------------------------
+
+
+def data_extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Return the parts of ``start … end`` that are no holes; outside of them the file reads as zeros."""
+    while start < end:
+        try:
+            start = _system.lseek(fd, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        if start >= end:
+            return
+        hole = min(_system.lseek(fd, start, os.SEEK_HOLE), end)
+        yield start, hole
+        start = hole
+
+
+def zero_range(fd: int, offset: int, length: int) -> None:
+    """Make the range read as zeros and give its blocks back, where the file system can; else write zeros."""
+    if length == 0:
+        return
+    try:
+        _system.punch_hole(fd, offset, length)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        zeros = bytes(min(length, PIECE_OCTETS))
+        for position in range(offset, offset + length, len(zeros)):
+            write_fully(fd, [zeros[: offset + length - position]], position)
+
+
+def copy_file(source: int, target: int) -> None:
+    """Make the empty file ``target`` equal to ``source``: by reflink where possible, else copied, holes kept."""
+    try:
+        _system.reflink(target, source)
+    except OSError:  # the file system has no reflinks, or these are two file systems
+        octets = status(source).st_size
+        set_size(target, octets)
+        for start, end in data_extents(source, 0, octets):
+            _copy_range(source, target, start, end)
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    _system.lseek(target, start, os.SEEK_SET)
+    while start < end:
+        count = _system.sendfile(target, source, start, min(end - start, PIECE_OCTETS))
+        if count == 0:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        start += count
+
+
+def sha256(fd: int) -> bytes:
+    """Return the digest of all of a file."""
+    digest = hashlib.sha256()
+    piece = memoryview(bytearray(1 << 20))
+    offset = 0
+    while count := _system.preadv(fd, [piece], offset):
+        digest.update(piece[:count])
+        offset += count
+    return digest.digest()
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, durable on return; nothing happens if they are there and durable."""
+    for each in (*reversed(path.absolute().parents), path):
+        with suppress(FileExistsError):
+            _system.mkdir(each, 0o700)
+    for each in path.absolute().parents:  # an earlier process may have made one of them, and been killed
+        with suppress(PermissionError):
+            _sync_directory(each)
+
+
+class Directory:
+    """A directory of ours: made if absent, rid of what was left half written, durable with all its names.
+
+    After a failed ``sync`` every further one fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        make_directory(path)
+        self.path = path
+        self._failed = False
+        for name in _system.listdir(path):
+            if name.endswith(PARTIAL):
+                _system.unlink(path / name)
+        self.sync()
+
+    def names(self) -> tuple[str, ...]:
+        """Return what is in it, sorted."""
+        return tuple(sorted(_system.listdir(self.path)))
+
+    def holds(self, name: str) -> bool:
+        """Return whether there is a file of this name; it is durable only after ``sync``."""
+        try:
+            _system.stat(self.path / name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there; durable on return."""
+        with suppress(FileNotFoundError):
+            _system.unlink(self.path / name)
+        self.sync()
+
+    def sync(self) -> None:
+        """Make the names durable; EIO if that failed before, since the kernel then forgot which ones it lost."""
+        if self._failed:
+            raise OSError(errno.EIO, f"an earlier sync of {self.path} failed; mend its disk and restart")
+        try:
+            _sync_directory(self.path)
+        except OSError:
+            self._failed = True
+            raise
+
+
+class PartialFile:
+    """An empty file, written through ``fd`` or by ``path``; gone when the ``with`` block ends without ``appear``."""
+
+    def __init__(self, directory: Directory, name: str, mode: int) -> None:
+        self._directory = directory
+        self.path = directory.path / (name + PARTIAL)
+        with suppress(FileNotFoundError):
+            _system.unlink(self.path)
+        self.fd = open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        _system.fchmod(self.fd, mode)  # whatever the umask says
+
+    def appear(self, name: str) -> Path:
+        """Put the file, durable on return, under this name of its directory, in place of what is there."""
+        _system.fsync(self.fd)
+        path = self.path.with_name(name)
+        _system.rename(self.path, path)
+        self._directory.sync()
+        return path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        close_file(self.fd)
+        with suppress(OSError):  # it has appeared, or the next start removes it
+            _system.unlink(self.path)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = open_file(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _system.fsync(fd)
+    finally:
+        close_file(fd)
