@@ -126,7 +126,8 @@ class IpmiDriver(ProgramDriver):
         if mode & 0o077:
             raise UnavailableError(f"{power.password_file} can be read by others; mend it: chmod 600")
         where = ("-I", "lanplus", "-H", str(power.address), "-p", str(power.port), "-N", "2", "-R", "3")
-        return ("ipmitool", *where, "-U", power.user, "-f", power.password_file, "chassis", "power", action)
+        cipher = () if power.cipher_suite is None else ("-C", str(power.cipher_suite))
+        return ("ipmitool", *where, *cipher, "-U", power.user, "-f", power.password_file, "chassis", "power", action)
 
 
 def _libraries() -> dict[str, str]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from panloom.model import resources
 from panloom.model.fields import (
     Address,
+    CipherSuite,
     Count,
     Domain,
     Duration,
@@ -143,6 +144,8 @@ class PowerSpec(Written):
     """``ipmi``: its UDP port; None: 623."""
     user: Word | None = Field(None, examples=["panloom"])
     password_file: Path | None = Field(None, examples=["/etc/panloom/n1.password"])
+    cipher_suite: CipherSuite | None = None
+    """``ipmi``: None: the best that the controller offers; old ones must be told, as 3."""
 
     @model_validator(mode="after")
     def _fields_of_its_driver(self) -> Self:
@@ -170,7 +173,7 @@ class PowerSpec(Written):
 _POWER_FIELDS = {
     "socket": (("path",), ("name",)),
     "script": (("path",), ("name",)),
-    "ipmi": (("address", "user", "password_file"), ("port",)),
+    "ipmi": (("address", "user", "password_file"), ("port", "cipher_suite")),
 }
 """Driver → the fields it needs, the fields it may have."""
 

@@ -239,5 +239,6 @@ Domain = Annotated[
     _looks(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", "write a domain like shop.example", "number", "boolean"),
 ]
 Port = Annotated[int, _reader(_between(1, 65535)), _looks_between(1, 65535)]
+CipherSuite = Annotated[int, _reader(_between(0, 255)), _looks_between(0, 255)]
 Count = Annotated[int, _reader(_between(1, 1_000_000)), _looks_between(1, 1_000_000)]
 Serial = Annotated[int, _reader(_between(0, 0xFFFF)), _looks_between(0, 0xFFFF)]

@@ -145,6 +145,8 @@ class IpmiPower(Part):
     user: str
     password_file: str
     """A file on the control node with the password alone, readable by its owner only."""
+    cipher_suite: int | None = None
+    """IPMI 2.0 table 22-20; None: what the management controller offers decides."""
 
 
 Power = Annotated[SocketPower | ScriptPower | IpmiPower, Field(discriminator="driver")]
