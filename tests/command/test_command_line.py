@@ -132,8 +132,8 @@ def test_every_mistake_is_said_with_its_place_and_the_count_last(applied):
         said = applied(command, "broken.yaml")
         assert (said.code, said.data) == (1, "")
         lines = said.talk.splitlines()
-        assert lines[0].startswith("broken.yaml:16:31: servers.web[1-2].nics[0].address: 10.2.0.11 is outside lan ")
-        assert lines[2].startswith("broken.yaml:17:5: servers.web[1-2].needz: no such key; did you mean `needs`?")
+        assert lines[0].startswith("broken.yaml:17:31: servers.web[1-2].nics[0].address: 10.2.0.11 is outside lan ")
+        assert lines[2].startswith("broken.yaml:18:5: servers.web[1-2].needz: no such key; did you mean `needs`?")
         assert lines[3] == "3 errors, nothing was changed."
 
 

@@ -27,6 +27,7 @@ _COMMANDS = {
     "events": ("panloom.command.events", "Show what happened; -f to follow."),
     "status": ("panloom.command.status", "Show how the platform is."),
     "personality": ("panloom.command.personality", "Export what makes a machine be a server."),
+    "schema": ("panloom.command.schema", "Print the JSON Schema of documents, for editors."),
     "control": ("panloom.command.control", "Run the control process."),
     "storage": ("panloom.command.storage", "Run the storage process."),
     "demo": ("panloom.command.demo", "Show the main job on this machine, in a laboratory of its own."),

@@ -22,7 +22,8 @@ _MAX_OCTETS: Final = 1 << 60
 _SWITCH: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_IPV4 = r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
 _NAME = re.compile(rf"{_LABEL}\Z")
 _IMAGE = re.compile(rf"{_LABEL}(?:@[1-9][0-9]{{0,8}})?\Z")
 _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
@@ -45,9 +46,9 @@ def _reader(read: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def _looks(pattern: str, hint: str, *others: str) -> WithJsonSchema:
+def _looks(pattern: str, hint: str, *others: str, **limits: float) -> WithJsonSchema:
     """Say what the text looks like; ``others`` are the types that an editor's YAML may take it for."""
-    return WithJsonSchema(text_schema(pattern, hint, *others))
+    return WithJsonSchema({**text_schema(pattern, hint, *others), **limits})
 
 
 def text_schema(pattern: str, hint: str, *others: str, in_step: bool = True) -> dict[str, Any]:
@@ -104,8 +105,8 @@ def _between(low: int, high: int) -> Callable[[str], int]:
 
 
 def _looks_between(low: int, high: int) -> WithJsonSchema:
-    schema = text_schema(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", f"write {low} to {high}", "integer")
-    return WithJsonSchema({**schema, "minimum": low, "maximum": high})
+    pattern = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
+    return _looks(pattern, f"write {low} to {high}", "integer", minimum=low, maximum=high)
 
 
 def _size(text: str) -> int:
@@ -189,18 +190,24 @@ Switch = Annotated[
     PlainSerializer(lambda value: "yes" if value else "no"),
     _looks("[tT][rR][uU][eE]|[yY][eE][sS]|[oO][nN]|[fF][aA][lL][sS][eE]|[nN][oO]|[oO][fF][fF]", "yes or no", "boolean"),
 ]
-Size = Annotated[int, _reader(_size), PlainSerializer(exact_size), _looks(_SIZE_TEXT, _SIZE_HINT, "number")]
+Size = Annotated[int, _reader(_size), PlainSerializer(exact_size), _looks(_SIZE_TEXT, _SIZE_HINT, "number", minimum=0)]
 MinimumSize = Annotated[
     int,
     _reader(_at_least),
     PlainSerializer(lambda octets: f">= {exact_size(octets)}"),
-    _looks(rf"(?:>=)?\s*{_SIZE_TEXT}", 'write a size like ">= 512MiB"', "number"),
+    _looks(rf"(?:>=)?\s*{_SIZE_TEXT}", 'write a size like ">= 512MiB"', "number", minimum=0),
 ]
 Duration = Annotated[
     float,
     _reader(_duration),
     PlainSerializer(exact_duration),
-    _looks(r"[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h)?", "write a duration like 500ms, 10s or 2m", "number"),
+    _looks(
+        r"[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h)?",
+        "write a duration like 500ms, 10s or 2m",
+        "number",
+        exclusiveMinimum=0,
+        maximum=86400,
+    ),
 ]
 Mac = Annotated[
     MacAddress,
@@ -214,7 +221,7 @@ Mac = Annotated[
 ]
 Address = Annotated[IPv4Address, _reader(_address), _looks(_IPV4, "write an IPv4 address like 10.1.0.11")]
 Subnet = Annotated[
-    IPv4Network, _reader(_subnet), _looks(rf"{_IPV4}(?:/(?:\d{{1,2}}|{_IPV4}))?", "write a subnet like 10.1.0.0/24")
+    IPv4Network, _reader(_subnet), _looks(rf"{_IPV4}(?:/(?:[0-9]{{1,2}}|{_IPV4}))?", "write a subnet like 10.1.0.0/24")
 ]
 Range = Annotated[
     AddressRange,
