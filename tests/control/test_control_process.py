@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from panloom.decide.records import STEPS
+from panloom.decide.records import STEPS, Step
 from panloom.errors import ConflictError
 from panloom.storage.client import StorageClient
 from support.control_node import control_node, pan, run_panloom
@@ -137,7 +137,24 @@ def test_a_control_process_killed_at_any_step_of_a_fail_over_completes_it(durabl
     victim.act("on")
     until(lambda: victim.stage == "waiting", "the old machine is told to wait")
     assert_is_refused(victim, old_login)
-    assert control.numbers_have_no_gap()
+    assert control.numbers_rise()
+
+
+def test_a_fence_that_storage_has_confirmed_is_completed_without_it(control):
+    control.start()
+    control.apply(ONE)
+    victim = control[control.until_up("shop/web1")["node"]]
+    control.kill("control")
+    control.start_control(PANLOOM_FAILPOINT=Step.FILTER_PORT.value)
+    since = control.last()
+    victim.kill()
+    control.died_by_itself("control")
+    control.kill("storage")
+    control.start_control()
+    control.until_event("fence complete", after=since)
+    assert [event["text"] for event in control.events("fenced")] == [step.value for step in STEPS[1:]]
+    control.start_storage()
+    control.until_up("shop/web1", not_on={victim.name}, epoch=2)
 
 
 def test_a_storage_process_killed_and_restarted_costs_nobody_a_node(control):

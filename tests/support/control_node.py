@@ -186,6 +186,11 @@ class ControlNode:
         events = self.events()
         return [event["number"] for event in events] == list(range(1, len(events) + 1))
 
+    def numbers_rise(self):
+        """Whether no number was told of twice; where the control process was killed some may be left out."""
+        numbers = [event["number"] for event in self.events()]
+        return numbers == sorted(set(numbers))
+
     def last(self):
         """Return the number of the newest event."""
         return max((event["number"] for event in self.events()), default=0)

@@ -12,7 +12,8 @@ Nothing here decides; ``decide.liveness`` judges silence, ``decide.server_plan``
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from panloom.control.boots import Boots
 from panloom.control.events import EventLog
@@ -35,6 +36,7 @@ ADOPTION_SECONDS = 5.0  # a new system hands its sessions from iscsistart to isc
 TELL_AGAIN_SECONDS = 60.0
 MAX_TOLD = 256
 STORAGE_SECONDS = 3.0  # a status that takes longer is none
+Answer = TypeVar("Answer")
 _log = logging.getLogger("panloom.observer")
 
 
@@ -209,11 +211,11 @@ class Observer:
 
     async def status(self) -> calls.Status:
         """Return what the storage process says of itself now; UnavailableError when it takes too long."""
-        try:
-            async with asyncio.timeout(STORAGE_SECONDS):
-                return await self.storage.status()
-        except TimeoutError as error:
-            raise UnavailableError(f"the storage process did not answer within {STORAGE_SECONDS:g} s") from error
+        return await _in_time(self.storage.status())
+
+    async def volumes(self) -> calls.Volumes:
+        """Return what the storage process keeps now; UnavailableError when it takes too long."""
+        return await _in_time(self.storage.volumes())
 
     async def _poll_storage(self) -> None:
         while True:
@@ -371,3 +373,11 @@ class Observer:
                 for server in finding.servers:
                     self._judge_dead(server, finding.why)
             await asyncio.sleep(self.liveness.interval_seconds)
+
+
+async def _in_time(call: Coroutine[Any, Any, Answer]) -> Answer:
+    try:
+        async with asyncio.timeout(STORAGE_SECONDS):
+            return await call
+    except TimeoutError as error:
+        raise UnavailableError(f"the storage process did not answer within {STORAGE_SECONDS:g} s") from error

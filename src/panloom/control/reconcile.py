@@ -1,10 +1,11 @@
 """The one write path: read want and have, ask the pure functions what to do, do it, look again.
 
     wake (a document, an observation, a second gone by)
-      └─ pass:  read World ─▶ images ─▶ new servers' records ─▶ boot table ─▶ port filter ─▶ placement
+      └─ pass:  read World ─▶ fences ─▶ images ─▶ new servers' records ─▶ boot table ─▶ port filter ─▶ placement
                   └─▶ one worker for each server:  view ─▶ next_act ─▶ act ─▶ view ─▶ …
 
-A part of a pass that fails does not keep the others from their work.  Workers of several servers run side by side, one
+A fence goes on by its record alone and asks nobody for anything, so that what is down holds up its own step only.  A
+part of a pass that fails does not keep the others from their work.  Workers of several servers run side by side, one
 server has never more than one, and a worker that fails leaves its server to the next pass.  Nothing is kept between
 passes but what the observer sees, so that a restart continues where the records stand.
 """
@@ -43,7 +44,7 @@ from panloom.decide.records import (
     target_of,
     volume_of,
 )
-from panloom.decide.server_plan import BeginFence, Finish, MakeVolume, ServerView, next_act
+from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, ServerView, fence_act, next_act
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
 from panloom.model.resources import Image, Node, Server, Volume
@@ -113,6 +114,7 @@ class Reconciler:
         self._observer.use(world)
         if world.platform is None:
             return
+        self._go_on_fencing(world)
         await self._part("images", self._import_images(world))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
@@ -132,6 +134,12 @@ class Reconciler:
             _log.info("pass=%r conflict=%r", what, str(error))
         except PanloomError as error:
             self._say(what, f"{what}: {error}")
+
+    def _go_on_fencing(self, world: World) -> None:
+        """Set a worker to each server whose node is being fenced."""
+        for name, record in world.server_records.items():
+            if record.phase is Phase.FENCING:
+                self._start(name, partial(self._work, name))
 
     async def _start_workers(self) -> None:
         """Set a worker to each server for which there is something to do."""
@@ -207,7 +215,7 @@ class Reconciler:
 
     async def _import_images(self, world: World) -> None:
         """Have each image copied in that the storage process does not have, beside all other work."""
-        stored = {image.name for image in (await self._storage.volumes()).images}
+        stored = {image.name for image in (await self._observer.volumes()).images}
         for label, image in world.all(Image).items():
             if label not in stored:
                 self._start(label, partial(self._import, label, Path(image.source)))
@@ -247,7 +255,7 @@ class Reconciler:
     async def _first_epoch(self, server: str) -> int:
         """Return an epoch above all that the storage process knows of: it may be older than this store."""
         targets = {str(target_of(server)), str(personality_target_of(server))}
-        status, stored = await self._observer.status(), await self._storage.volumes()
+        status, stored = await self._observer.status(), await self._observer.volumes()
         known = [export.epoch for export in status.exports if export.target in targets]
         known += [volume.epoch for volume in stored.volumes if volume.name == volume_of(server)]
         return max(known, default=0) + 1
@@ -278,7 +286,7 @@ class Reconciler:
         powered = [node.name for node in world.all(Node).values() if node.power is not None]
         if not all(node in self._observer.power for node in powered):
             return  # we have just begun: a better machine may be there than those that were asked already
-        made = {volume.name for volume in (await self._storage.volumes()).volumes}
+        made = {volume.name for volume in (await self._observer.volumes()).volumes}
         waiting = {
             name: record
             for name, record in world.server_records.items()
@@ -335,7 +343,11 @@ class Reconciler:
             try:
                 world = await World.read(self._store)
                 self._observer.use(world)
-                act = next_act(self._view(name, world, await self._have(world)))
+                record = world.server_records[name]
+                if record.phase is Phase.FENCING:
+                    act: Act | None = fence_act(record)
+                else:
+                    act = next_act(self._view(name, world, await self._have(world)))
                 if act is None:
                     return
                 await self._acts.perform(act, name, world)
@@ -353,7 +365,7 @@ class Reconciler:
                 return
 
     async def _have(self, world: World) -> _Have:
-        status, stored = await self._observer.status(), await self._storage.volumes()
+        status, stored = await self._observer.status(), await self._observer.volumes()
         return _Have(status, stored, self._ports.is_applied(world))
 
     def _view(self, name: str, world: World, have: _Have) -> ServerView:

@@ -6,8 +6,8 @@ same loop:
 
     WAITING   make its volume · (placement, over all servers together, is ``placement.place``)
     BOOTING   admit the node to disk and port · power on · reset when no stage is reached for too long · give up
-    UP        keep disk and port admitted · fence when the node is dead, the document changed, or the server is not
-    wanted FENCING   the next step of the fence · finish
+    UP        keep disk and port admitted · fence when the node is dead, its document changed, or it is not wanted
+    FENCING   the next step of the fence · finish
     GONE      revive when it is wanted again
 """
 
@@ -129,11 +129,15 @@ def next_act(view: ServerView) -> Act | None:
         case Phase.UP:
             return _up(view)
         case Phase.FENCING:
-            fence = view.record.fence
-            step = failover.next_step(fence) if fence else None
-            return FenceStep(step) if step else Finish()
+            return fence_act(view.record)
         case Phase.GONE:
             return Revive() if view.wanted else None
+
+
+def fence_act(record: ServerRecord) -> FenceStep | Finish:
+    """Return what to do next for a server that is being fenced: its record alone says it, whatever is observed."""
+    step = failover.next_step(record.fence) if record.fence else None
+    return FenceStep(step) if step else Finish()
 
 
 def _booting(view: ServerView) -> Act | None:
