@@ -9,12 +9,16 @@ The text is ASCII, one ``KEY='value'`` a line (a shell can read it), padded with
 """
 
 import hashlib
+import re
 from ipaddress import IPv4Address
 
 import msgspec
 
+from panloom.errors import MalformedError
+
 SIZE_OCTETS = 4096
 BEACON_PORT = 7077
+_LINE = re.compile(r"^([A-Z0-9_]+)='([^']*)'$", re.MULTILINE)
 
 
 class PersonalityNic(msgspec.Struct, frozen=True):
@@ -66,6 +70,14 @@ class Personality(msgspec.Struct, frozen=True):
         if len(text) > SIZE_OCTETS:
             raise ValueError(f"a personality of {len(text)} octets does not fit into {SIZE_OCTETS}")
         return text.ljust(SIZE_OCTETS, b"\n")
+
+
+def settings_of(octets: bytes) -> dict[str, str]:
+    """Return KEY → value of a LUN's content; MalformedError if it is no personality."""
+    found = dict(_LINE.findall(octets.decode("ascii", errors="replace")))
+    if found.get("PANLOOM_PERSONALITY") != "1":
+        raise MalformedError("the LUN holds no personality of form 1")
+    return found
 
 
 def _quotable(value: object) -> str:

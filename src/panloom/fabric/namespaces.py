@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,25 @@ def within(namespace: Path | None) -> Iterator[None]:
     finally:
         os.close(home)
         os.close(away)
+
+
+def new_namespace() -> int:
+    """Make a network namespace without a name and return its descriptor; it ends with the last one that is open.
+
+    ``Path(f"/proc/self/fd/{descriptor}")`` is its file.  UnavailableError where namespaces are not allowed.
+    """
+    made: list[int] = []
+
+    def work() -> None:
+        if _libc.unshare(_CLONE_NEWNET) == 0:
+            made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    thread = threading.Thread(target=work)  # a thread of its own has the namespace for as long as it lives
+    thread.start()
+    thread.join()
+    if not made:
+        raise UnavailableError("a network namespace cannot be made: run as root, outside of containers")
+    return made[0]
 
 
 def _enter(descriptor: int) -> None:

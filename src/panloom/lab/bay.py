@@ -18,10 +18,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from panloom.control.console_log import ConsoleLog
 from panloom.errors import UnavailableError
-from panloom.lab.console import ConsoleLog
 from panloom.lab.qemu import Machine
 
+MAX_UNREAD_OCTETS = 1 << 20
 _log = logging.getLogger("panloom.supervisor")
 
 
@@ -33,12 +34,30 @@ class Bay(ABC):
         self.console = console
         self._changed = changed
         self._refuses = False
+        self._listeners: set[asyncio.StreamWriter] = set()
         self._lock = asyncio.Lock()
 
     @property
     @abstractmethod
     def is_on(self) -> bool:
         """Whether the machine has power."""
+
+    def listen(self, writer: asyncio.StreamWriter) -> None:
+        """Send what the serial line says from now on, until ``unlisten``."""
+        self._listeners.add(writer)
+
+    def unlisten(self, writer: asyncio.StreamWriter) -> None:
+        """Send it no more."""
+        self._listeners.discard(writer)
+
+    def type(self, octets: bytes) -> bool:  # noqa: ARG002
+        """Send octets to the serial line; False where there is none, or nobody to read them."""
+        return False
+
+    def _said(self, octets: bytes) -> None:
+        for writer in self._listeners:
+            if writer.transport.get_write_buffer_size() < MAX_UNREAD_OCTETS:  # whoever does not read misses some
+                writer.write(octets)
 
     async def act(self, action: str) -> bool:
         """Do what is asked; return whether the machine is on then.  UnavailableError if it cannot be done."""
@@ -56,7 +75,7 @@ class Bay(ABC):
                 case "stop" | "continue":
                     if not self.is_on:
                         raise UnavailableError(f"{self.machine.name} is off")
-                    self._hang(hangs=action == "stop")
+                    await self._hang(hangs=action == "stop")
                 case "refuse" | "obey":
                     self._refuses = action == "refuse"
                 case "status":
@@ -76,11 +95,14 @@ class Bay(ABC):
     async def _off(self) -> None: ...
 
     @abstractmethod
-    def _hang(self, *, hangs: bool) -> None: ...
+    async def _hang(self, *, hangs: bool) -> None: ...
 
 
 class ProcessBay(Bay):
-    """A machine that is a process while it is on; its standard input and output are the serial line."""
+    """A machine that is a process while it is on; its standard input and output are the serial line.
+
+    It inherits the descriptors ``keep``.
+    """
 
     def __init__(
         self,
@@ -88,9 +110,12 @@ class ProcessBay(Bay):
         console: Path,
         changed: Callable[[str, bool], None],
         command: Callable[[], Sequence[str]],
+        *,
+        keep: Sequence[int] = (),
     ) -> None:
         super().__init__(machine, console, changed)
         self._command = command
+        self._keep = keep
         self._process: asyncio.subprocess.Process | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -99,9 +124,16 @@ class ProcessBay(Bay):
         """Whether its process lives."""
         return self._process is not None
 
-    def _hang(self, *, hangs: bool) -> None:
+    async def _hang(self, *, hangs: bool) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP if hangs else signal.SIGCONT)
+
+    def type(self, octets: bytes) -> bool:
+        """Send octets to the serial line; False if the machine is off."""
+        if self._process is None or self._process.stdin is None:
+            return False
+        self._process.stdin.write(octets)
+        return True
 
     async def _on(self) -> None:
         if self._process is not None:
@@ -112,6 +144,7 @@ class ProcessBay(Bay):
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            pass_fds=self._keep,
         )
         self._ending = asyncio.create_task(self._attend(self._process), name=f"machine {self.machine.name}")
         _log.info("node=%s power=on pid=%d", self.machine.name, self._process.pid)
@@ -120,11 +153,16 @@ class ProcessBay(Bay):
     async def _attend(self, process: asyncio.subprocess.Process) -> None:
         with ConsoleLog(self.console) as console:
             while process.stdout is not None and (octets := await process.stdout.read(4096)):
+                self._said(octets)
                 console.write(octets, time.time())
         status = await process.wait()
+        await self._died()
         self._process = None
         _log.info("node=%s power=off status=%d", self.machine.name, status)
         self._changed(self.machine.name, False)
+
+    async def _died(self) -> None:
+        """Do what the end of the process leaves to do; the machine counts as on until then."""
 
     async def _off(self) -> None:
         if self._process is None or self._ending is None:

@@ -2,7 +2,7 @@
 
               lab0  10.77.0.1/24 (storage), 10.1.0.254/24 (a visitor of the servers' LAN)
    ┌───────────┼───────────┐
-   n1          n2          n3            ports of the bridge: tap devices
+   n1          n2          n3            ports of the bridge: taps, veths for emulated machines
 ┌──┴──┐     ┌──┴──┐     ┌──┴──┐
 │ n1  │     │ n2  │     │ n3  │          diskless machines, a virtio NIC each
 └─────┘     └─────┘     └─────┘
@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from panloom.errors import ConfigError
 from panloom.fabric.links import Address, Bridge, Link, Tap
 from panloom.lab.qemu import Machine
 
@@ -23,6 +24,7 @@ VISITOR = IPv4Interface("10.1.0.254/24")
 DISCOVERY = "10.77.0.200-10.77.0.239"
 BOOT_TIMEOUT = "30s"
 MEMORY_OCTETS = 192 << 20
+MAX_NODES = 180  # their addresses end below those that discovery lends
 
 
 class Chassis(msgspec.Struct, frozen=True):
@@ -34,11 +36,26 @@ class Chassis(msgspec.Struct, frozen=True):
     visitor: str = str(VISITOR)
 
     @classmethod
-    def of(cls, *, nodes: int) -> "Chassis":
-        """Return a chassis of machines n1, n2, …, each with a port of its own name."""
+    def of(cls, *, nodes: int, qemu: int | None = None, lone: bool = False, load_seconds: float = 0.0) -> "Chassis":
+        """Return a chassis of machines n1, n2, …, each with a port of its own name.
+
+        The first ``qemu`` (None: all) are QEMU's, the others emulated: each in a process of its own if ``lone``, and
+        writing marks every ``load_seconds``.  ConfigError for more than the storage network has addresses for.
+        """
+        if not 1 <= nodes <= MAX_NODES:
+            raise ConfigError("nodes", f"{nodes} do not fit into a chassis; it takes 1 to {MAX_NODES}")
+        if qemu is not None and not 0 <= qemu <= nodes:
+            raise ConfigError("qemu", f"{qemu} of {nodes} nodes cannot be QEMU's")
         return cls(
             tuple(
-                Machine(name=f"n{i}", mac=f"52:54:00:77:00:{i:02x}", tap=f"n{i}", memory_octets=MEMORY_OCTETS)
+                Machine(
+                    name=f"n{i}",
+                    mac=f"52:54:00:77:00:{i:02x}",
+                    tap=f"n{i}",
+                    memory_octets=MEMORY_OCTETS,
+                    kind="qemu" if qemu is None or i <= qemu else "lone" if lone else "shared",
+                    load_seconds=load_seconds,
+                )
                 for i in range(1, nodes + 1)
             )
         )
@@ -49,17 +66,17 @@ class Chassis(msgspec.Struct, frozen=True):
         return str(IPv4Interface(self.storage).ip)
 
     def links(self) -> tuple[Link, ...]:
-        """Return the interfaces that the chassis is made of."""
+        """Return the interfaces that the chassis is made of, but for the cables of emulated machines."""
         return (
             Bridge(self.bridge),
-            *(Tap(machine.tap, self.bridge) for machine in self.machines),
+            *(Tap(machine.tap, self.bridge) for machine in self.machines if machine.kind == "qemu"),
             Address(self.bridge, IPv4Interface(self.storage)),
             Address(self.bridge, IPv4Interface(self.visitor)),
         )
 
     def link_names(self) -> tuple[str, ...]:
         """Return the names of those interfaces: what the supervisor may change, and nothing else."""
-        return (self.bridge, *(machine.tap for machine in self.machines))
+        return (self.bridge, *(machine.tap for machine in self.machines if machine.kind == "qemu"))
 
 
 def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:

@@ -9,12 +9,13 @@ import fcntl
 import os
 import subprocess
 from functools import cache
+from typing import Literal
 
 import msgspec
 
 from panloom.values import MacAddress
 
-_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")  # no machine outlives the thread that switched it on
+WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")  # no machine outlives the thread that switched it on
 _PROGRAM = "qemu-system-x86_64"
 _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-M", "pc,graphics=off,usb=off")
 _ACCELERATORS = {
@@ -31,6 +32,8 @@ class Machine(msgspec.Struct, frozen=True):
     mac: str  # the NIC's own address, for ever
     tap: str  # the network interface that is the far end of its cable
     memory_octets: int = 192 << 20
+    kind: Literal["qemu", "shared", "lone"] = "qemu"  # emulated ones share the supervisor's process, or have their own
+    load_seconds: float = 0.0  # emulated: the pause between two marks that it writes on its disk; 0: it writes none
 
 
 @cache
@@ -61,7 +64,7 @@ def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
     """Return the command that switches the machine on; it ends when the machine switches itself off."""
     return (
         *(
-            *_WITH_PARENT,
+            *WITH_PARENT,
             _PROGRAM,
             *_BARE,
             *_ACCELERATORS[kvm],

@@ -1,0 +1,202 @@
+"""An emulated machine's hardware: a NIC at the end of a cable, and two network namespaces to run software in.
+
+     lab's namespace                 firmware, initiator                   the OS
+    ┌──────────────┐                ┌──────────────────────────┐          ┌─────────────────┐
+    │ lab0 ── n1 ══╪═════ veth ═════╪═ eth0, its hardware MAC, │─ macvlan ┼─ os0, a virtual │
+    │  (bridge)    │                │  its storage address     │          │  MAC, addresses │
+    └──────────────┘                └──────────────────────────┘          └─────────────────┘
+
+The hardware stays when the power goes; what software had made of it goes: the NIC is down before anything else ends,
+so that nothing more leaves the machine, no FIN and no RST.  A machine that hangs keeps its link, and its port passes no
+frame.
+"""
+
+import os
+import socket
+import struct
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from panloom.errors import KernelError
+from panloom.fabric.namespaces import new_namespace, within
+from panloom.values import MacAddress
+
+NIC: Final = "eth0"
+_QUIET: Final = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}  # linux/if_link.h: none
+_BR_STATE_DISABLED, _BR_STATE_FORWARDING = 0, 3  # linux/if_bridge.h
+_RTM_SETLINK, _IFLA_PROTINFO = 19, 12  # linux/rtnetlink.h, linux/if_link.h
+_NLM_F_REQUEST, _NLM_F_ACK = 1, 4  # linux/netlink.h
+_AF_BRIDGE = 7  # linux/socket.h
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class Netlink:
+    """A netlink connection to one namespace; an asynchronous context manager, for one event loop."""
+
+    def __init__(self, namespace: Path | None) -> None:
+        self._namespace = namespace
+        self._route: Any = None  # pyroute2 makes its methods at run time
+
+    async def __aenter__(self) -> Self:
+        with within(self._namespace):
+            self._route = AsyncIPRoute(ext_ack=True)
+            _ = self._route.socket  # opened by the first look at it
+        await self._route.setup_endpoint()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._route.close()
+
+    async def index(self, name: str) -> int:
+        """Return an interface's number; KernelError if there is none of that name."""
+        return int((await self.ask("link", "get", ifname=name))[0]["index"])
+
+    async def ask(self, what: str, *words: str, **attributes: Any) -> Any:  # noqa: ANN401 - netlink's attributes
+        """Send one request; KernelError with the kernel's words when it is refused."""
+        try:
+            return await getattr(self._route, what)(*words, **attributes)
+        except NetlinkError as error:
+            raise KernelError(f"{what} {' '.join(words)} {attributes}: {error}") from error
+
+
+class Board:
+    """One machine's hardware, seen from within: what its firmware and its OS do with it.
+
+    The descriptors are those of its two namespaces; whoever has them can run the machine.
+    """
+
+    def __init__(self, mac: MacAddress, descriptors: tuple[int, int]) -> None:
+        self.mac = mac
+        self.descriptors = descriptors
+        self._firmware, self._os = (Path(f"/proc/self/fd/{descriptor}") for descriptor in descriptors)
+
+    def socket(self, family: int, kind: int, protocol: int = 0, *, of_os: bool = False) -> socket.socket:
+        """Return a socket of the firmware's namespace or of the OS's, not blocking; it ends without a farewell."""
+        with within(self._os if of_os else self._firmware):
+            made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        return made
+
+    def close(self) -> None:
+        """Give the hardware up: its cable goes with it, at both ends."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+    async def power_up(self) -> None:
+        """Forget everything of the last time, and bring the link up."""
+        async with Netlink(self._os) as os_links:
+            with suppress(KernelError):  # there is none after a first power-on
+                await os_links.ask("link", "del", index=await os_links.index("os0"))
+            await os_links.ask("link", "set", index=await os_links.index("lo"), state="up")
+        async with Netlink(self._firmware) as links:
+            nic = await links.index(NIC)
+            await links.ask("flush_addr", index=nic)
+            await links.ask("link", "set", index=nic, IFLA_AF_SPEC=_QUIET)
+            await links.ask("link", "set", index=nic, state="up")
+
+    async def power_down(self) -> None:
+        """Cut the machine off for good; what its processes still send goes nowhere."""
+        async with Netlink(self._firmware) as links:
+            await links.ask("link", "set", index=await links.index(NIC), state="down")
+
+    async def give_storage_address(self, address: IPv4Interface) -> None:
+        """Give the NIC its address of scope 1."""
+        await _add_address(self._firmware, NIC, address)
+
+    async def make_os_nic(self, number: int, mac: MacAddress) -> str:
+        """Make a NIC of the OS, with a virtual MAC, and bring it up; return its name."""
+        name = f"os{number}"
+        async with Netlink(self._firmware) as links:
+            await links.ask(
+                *("link", "add"),
+                ifname=name,
+                kind="macvlan",
+                link=await links.index(NIC),
+                macvlan_mode="bridge",
+                address=str(mac),
+                net_ns_fd=self.descriptors[1],
+            )
+        with within(self._os):
+            Path(f"/proc/sys/net/ipv4/conf/{name}/arp_notify").write_text("1")  # tells the switches where this MAC is
+        async with Netlink(self._os) as links:
+            index = await links.index(name)
+            await links.ask("link", "set", index=index, IFLA_AF_SPEC=_QUIET)
+            await links.ask("link", "set", index=index, state="up")
+        return name
+
+    async def give_os_address(self, name: str, address: IPv4Interface, router: IPv4Address | None) -> None:
+        """Give a NIC of the OS an address and, where it has one, its router."""
+        await _add_address(self._os, name, address)
+        if router is not None:
+            async with Netlink(self._os) as links:
+                with suppress(KernelError):  # the first NIC with a router has the default route
+                    await links.ask("route", "add", dst="default", gateway=str(router))
+
+
+class Bench:
+    """The chassis side of emulated machines: plugs boards in at the bridge; an asynchronous context manager.
+
+    The boards are gone when it ends.
+    """
+
+    def __init__(self, bridge: str) -> None:
+        self._bridge = bridge
+        self._links = Netlink(None)
+        self._boards: list[Board] = []
+
+    async def __aenter__(self) -> Self:
+        await self._links.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for board in self._boards:
+            board.close()
+        await self._links.__aexit__(kind, error, traceback)
+
+    async def plug_in(self, port: str, mac: MacAddress) -> Board:
+        """Make a board and a cable from it to ``port`` of the bridge; one that was there goes."""
+        board = Board(mac, (new_namespace(), new_namespace()))
+        self._boards.append(board)
+        with suppress(KernelError):
+            await self._links.ask("link", "del", index=await self._links.index(port))
+        far_end = {"ifname": NIC, "address": str(mac), "net_ns_fd": board.descriptors[0]}
+        await self._links.ask("link", "add", ifname=port, kind="veth", peer=far_end)
+        index, bridge = await self._links.index(port), await self._links.index(self._bridge)
+        await self._links.ask("link", "set", index=index, IFLA_AF_SPEC=_QUIET)
+        await self._links.ask("link", "set", index=index, master=bridge, state="up")
+        return board
+
+    async def swallow(self, port: str, *, everything: bool) -> None:
+        """Let no frame pass at a port while its link stays up, or let them pass again."""
+        state = _BR_STATE_DISABLED if everything else _BR_STATE_FORWARDING
+        _set_port_state(await self._links.index(port), state)
+
+
+def _set_port_state(index: int, state: int) -> None:
+    """Set a bridge port's state, which pyroute2 cannot: RTM_SETLINK with the one octet of old in IFLA_PROTINFO."""
+    attribute = struct.pack("=HHB3x", 5, _IFLA_PROTINFO, state)
+    body = struct.pack("=BxHiII", _AF_BRIDGE, 0, index, 0, 0) + attribute
+    head = struct.pack("=IHHII", 16 + len(body), _RTM_SETLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.send(head + body)
+        (number,) = struct.unpack_from("=i", kernel.recv(4096), 16)
+    if number:
+        raise KernelError(f"the bridge port {index} cannot be put into state {state}: {os.strerror(-number)}")
+
+
+async def _add_address(namespace: Path, name: str, address: IPv4Interface) -> None:
+    async with Netlink(namespace) as links:
+        index = await links.index(name)
+        await links.ask("addr", "replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
