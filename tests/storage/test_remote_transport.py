@@ -211,7 +211,7 @@ def test_a_bad_beginning_is_one_log_line_and_a_close(manager, portal, octets, ca
 
 
 def test_half_open_logins_disturb_nobody(manager, portal, monkeypatch):
-    monkeypatch.setattr(remote_transport, "MAX_LOGINS", 20)
+    monkeypatch.setattr(remote_transport, "MAX_WITHOUT_DISK", 20)
     idlers = [initiator_at(portal) for _ in range(40)]
     ended = [idler.receive() for idler in idlers[20:]]
     assert ended == [None] * 20
@@ -219,6 +219,54 @@ def test_half_open_logins_disturb_nobody(manager, portal, monkeypatch):
         idler.sock.close()
     until(lambda: len(manager.refusals) == 20, "the others end with their peers")
     still_serves(portal)
+
+
+def discovering(portal):
+    """Return an initiator in a discovery session: it has proved nothing."""
+    initiator = Initiator(connect(portal), {"InitiatorName": str(INITIATOR), "SessionType": "Discovery"})
+    status, _ = initiator.login(FINAL | 7, initiator.names)
+    assert status == (0, 0)
+    return initiator
+
+
+def test_an_address_has_no_end_of_discoveries_and_its_disks_are_not_counted(manager, portal, monkeypatch):
+    monkeypatch.setattr(remote_transport, "MAX_WITHOUT_DISK", 3)
+    with initiator_at(portal).log_in(), initiator_at(portal).log_in():
+        discoveries = [discovering(portal) for _ in range(3)]
+        with initiator_at(portal) as one_more:
+            assert one_more.receive() is None
+        discoveries.pop().sock.close()
+        until(lambda: is_let_in(portal), "the place of one that left is free again")
+        for discovery in discoveries:
+            discovery.sock.close()
+
+
+def is_let_in(portal):
+    with initiator_at(portal) as initiator:
+        try:
+            initiator.log_in()
+        except (AttributeError, ConnectionError):  # closed instead of an answer
+            return False
+    return True
+
+
+def test_a_silent_discovery_is_ended_and_a_silent_disk_is_not(manager, portal, monkeypatch):
+    monkeypatch.setattr(remote_transport, "DISCOVERY_SECONDS", 0.1)
+    with initiator_at(portal).log_in() as silent, discovering(portal) as discovery:
+        assert discovery.receive() is None
+        assert isinstance(silent.receive(), NopIn)
+
+
+def test_a_host_without_another_thread_turns_one_away_and_goes_on(portal, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with initiator_at(portal) as unlucky:
+            assert unlucky.receive() is None
+    still_serves(portal)
+
+
+def no_thread(_):
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_login_that_dawdles_is_ended(manager, portal, monkeypatch):

@@ -61,7 +61,8 @@ class HotLoop:
     """Serves one connection until it ends.
 
     ``clock`` is CLOCK_MONOTONIC in seconds.  ``first_read`` is called once, when the first block has been read.
-    ``pings`` False leaves out NOP-In, for initiators that never answer it.
+    ``pings`` False leaves out NOP-In, for initiators that never answer it.  After ``patience_seconds`` of silence the
+    connection ends; None: never.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class HotLoop:
         clock: Callable[[], float],
         first_read: Callable[[], None],
         pings: bool,
+        patience_seconds: float | None = None,
     ) -> None:
         self._stream = stream
         self._session = session
@@ -83,6 +85,7 @@ class HotLoop:
         self._clock = clock
         self._first_read = first_read
         self._pings = pings
+        self._patience_seconds = patience_seconds
         self._input = memoryview(bytearray(INPUT_OCTETS))
         self._output = memoryview(bytearray(OUTPUT_OCTETS))
         self._filled = 0  # octets of the output
@@ -107,6 +110,9 @@ class HotLoop:
                     session.ping()
                     self._take_answers()
                     self._send()
+                patience = self._patience_seconds
+                if patience is not None and self._clock() - self._facts.last_heard_at > patience:
+                    return f"silent for {patience:g} s"
                 continue
             if octets == 0:
                 return "closed"

@@ -3,7 +3,8 @@
     portal ── accept ──▶ Connection thread
                            login        IscsiLogin, within LOGIN_SECONDS, however the initiator dawdles
                            admission    Manager.credentials, .admit
-                           full feature HotLoop, with a ping after PING_SECONDS of silence; silence never ends it
+                           full feature HotLoop, with a ping after PING_SECONDS of silence; silence never ends it,
+                                        but in discovery, where nothing is proved, after DISCOVERY_SECONDS
                            the end      Manager.gone: from here on this thread touches no Descriptor
 
 ``Connection.shut_down`` shuts the socket down in both directions.  The thread may have commands in its buffer, and
@@ -42,7 +43,8 @@ from panloom.wire.iscsi import HEADER_OCTETS, LoginRequest
 LOGIN_SECONDS = 15.0  # from accept to full feature phase
 PING_SECONDS = 0.5
 LOGIN_DATA_OCTETS = 8192  # RFC 7143 section 13.12: the MaxRecvDataSegmentLength of every login
-MAX_LOGINS = 64  # under way at a time from one address; more are turned away
+DISCOVERY_SECONDS = 30.0  # of silence
+MAX_WITHOUT_DISK = 32  # connections of one address that log in or discover; more are turned away
 BACKLOG = 128
 
 _log = logging.getLogger(__name__)
@@ -123,15 +125,15 @@ class RemoteTransport:
                 continue
             connection = _Connection(self, self._manager, sock, (peer[0], peer[1]))
             with self._lock:
-                under_way = sum(
-                    1 for each in self._connections if each.address == connection.address and not each.logged_in
+                others = sum(
+                    1 for each in self._connections if each.address == connection.address and not each.has_disk
                 )
-                if under_way < MAX_LOGINS:
+                if others < MAX_WITHOUT_DISK:
                     self._connections.add(connection)
-            if under_way < MAX_LOGINS:
-                connection.start()
-            else:
-                _log.info("event=turned-away peer=%s why='too many logins under way'", connection.peer)
+            why = "too many connections without a disk" if others >= MAX_WITHOUT_DISK else connection.start()
+            if why:
+                _log.info("event=turned-away peer=%s why=%r", connection.peer, why)
+                self.forget(connection)
                 sock.close()
 
 
@@ -152,9 +154,9 @@ class _Connection:
         self._thread = threading.Thread(target=self._run, name=f"iscsi-{self.peer}", daemon=True)
 
     @property
-    def logged_in(self) -> bool:
-        """Whether the login is over."""
-        return self._login.state is State.FINISHED
+    def has_disk(self) -> bool:
+        """Whether it was admitted to a target: neither logging in, nor discovering, nor refused."""
+        return self._admission is not None
 
     @property
     def facts(self) -> SessionFacts:
@@ -163,9 +165,13 @@ class _Connection:
             raise ValueError("not logged in")
         return self._facts
 
-    def start(self) -> None:
-        """Serve in a thread of its own."""
-        self._thread.start()
+    def start(self) -> str:
+        """Serve in a thread of its own; return why not where there is none to be had, "" otherwise."""
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:  # "can't start new thread"
+            return str(error)
+        return ""
 
     def join(self) -> None:
         """Wait until the thread has ended."""
@@ -340,7 +346,8 @@ class _Connection:
             facts,
             clock=time.monotonic,
             first_read=self._first_read,
-            pings=facts.kind != "firmware",
+            pings=admission is not None and facts.kind != "firmware",
+            patience_seconds=None if admission else DISCOVERY_SECONDS,
         )
         return loop.run()
 
