@@ -191,6 +191,12 @@ def test_residuals_of_reads(said, flags, residual, octets):
         (write(1, b"x" * 1024, expected=1024), 0x82, 512, 512),
         (command(Operation.WRITE_10, 0, 1, flags=FINAL), 0x84, 512, 0),
         (command(Operation.VERIFY_10, 0, 1, flags=FINAL | READ), 0x82, 512, 0),
+        (
+            command(Operation.SYNCHRONIZE_CACHE_10, 0, 1, flags=FINAL | READ | WRITE, expected=(1 << 32) - 1),
+            0x82,
+            (1 << 32) - 1,
+            0,
+        ),
     ],
 )
 def test_residuals_of_writes(said, flags, residual, written):

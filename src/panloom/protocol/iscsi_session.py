@@ -265,7 +265,8 @@ class IscsiSession:
                 raise ValueError("a command asks for data twice")
             case _:
                 if command is not None:
-                    task.transfers(0, task.expected_in + task.expected_out)
+                    # With both flags and no AHS one length stands for both directions.
+                    task.transfers(0, max(task.expected_in, task.expected_out))
                 return self._perform(task, verdict)
 
     def _perform(self, task: Task, deed: Deed) -> Action:
