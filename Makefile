@@ -1,6 +1,7 @@
 # make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
 # make bench   measure clone, boot and fail-over beside their peers         (JSON in bench/results; minutes, on a quiet machine)
+# make fuzz    fuzz codecs and state machines, for ten minutes or: make fuzz SECONDS=3600 TARGETS="dhcp.server"
 # make lint    style, types, layers, spelling
 # make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)
 # make clean   remove what the others made
@@ -10,7 +11,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: demo test lint bench setup-demo setup-test lock clean
+.PHONY: demo test fuzz lint bench setup-demo setup-test lock clean
 
 demo: setup-demo
 	@$(as_root) scripts/run panloom demo
@@ -20,6 +21,10 @@ test:
 	@scripts/setup test
 	@$(as_root) scripts/run pytest --numprocesses 2 --dist loadgroup --ignore tests/test_harmless.py
 	@$(as_root) env PANLOOM_HOST_STATE=.cache/host-state.before scripts/run pytest tests/test_harmless.py
+
+fuzz: SECONDS := 600
+fuzz: setup-test
+	@scripts/run python tests/fuzz $(TARGETS) --seconds $(SECONDS)
 
 lint: setup-test
 	@scripts/run ruff check

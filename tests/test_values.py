@@ -212,6 +212,11 @@ class TestSize:
         with pytest.raises(ValueError, match="is no size; write one like 10GiB"):
             parse_size(text)
 
+    @pytest.mark.parametrize("text", ["8388608T", "9" * 400, "9" * 400 + "G"])
+    def test_what_no_file_can_have_is_told(self, text):
+        with pytest.raises(ValueError, match="less than 8 EiB"):
+            parse_size(text)
+
     def test_a_part_of_an_octet_is_told(self):
         with pytest.raises(ValueError, match="whole number of octets"):
             parse_size("1.5")
@@ -239,6 +244,11 @@ class TestSize:
 
 
 class TestDuration:
+    @pytest.mark.parametrize("text", ["8785h", "9" * 400, "9" * 400 + "ms"])
+    def test_what_never_ends_is_told(self, text):
+        with pytest.raises(ValueError, match="longer than a year"):
+            parse_duration(text)
+
     @pytest.mark.parametrize(
         ("text", "seconds"),
         [("500ms", 0.5), ("10s", 10.0), ("10", 10.0), ("2m", 120.0), ("1h", 3600.0), ("0.5 s", 0.5), (" 1.5m ", 90.0)],

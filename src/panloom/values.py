@@ -15,6 +15,8 @@ _HEX_PAIR = re.compile(r"[0-9a-fA-F]{2}")
 _IQN = re.compile(
     r"(iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9.-]*)(?::[a-z0-9.:_-]*)?|eui\.[0-9a-f]{16}|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32}))\Z"
 )
+LONGEST_DURATION_SECONDS = 366 * 86400.0
+LARGEST_SIZE_OCTETS = (1 << 63) - 1  # of a file, off_t
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(i?)([bB]?)\Z")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)\Z")
 
@@ -118,6 +120,8 @@ def parse_size(text: str) -> int:
     octets = Fraction(number) * 1024 ** " kmgt".index(unit.lower() or " ")
     if octets.denominator != 1:
         raise ValueError(f"{text!r} is no whole number of octets")
+    if octets > LARGEST_SIZE_OCTETS:
+        raise ValueError(f"{text[:40]!r} is more than a file can have; write less than 8 EiB")
     return int(octets)
 
 
@@ -143,7 +147,10 @@ def parse_duration(text: str) -> float:
     if not match:
         raise ValueError(f"{text!r} is no duration; write one like 500ms, 10s or 2m")
     number = float(match[1])
-    return number / 1000 if match[2] == "ms" else number * {"s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+    seconds = number / 1000 if match[2] == "ms" else number * {"s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+    if seconds > LONGEST_DURATION_SECONDS:
+        raise ValueError(f"{text[:40]!r} is longer than a year")
+    return seconds
 
 
 def exact_duration(seconds: float) -> str:

@@ -147,6 +147,8 @@ class Transfer:
     def receive(self, octets: bytes, *, now: float) -> None:
         """Take in one packet of the client, whatever it holds."""
         self._now = max(self._now, now)
+        if self.is_over:
+            return
         try:
             packet = tftp.decode(octets)
         except MalformedError as error:
@@ -154,8 +156,6 @@ class Transfer:
             self._end(str(error))
             return
         match self._state, packet:
-            case _State.DONE, _:
-                return
             case _State.SENDING, Ack(block):
                 self._acknowledge(block)
             case _State.OFFERED, Ack(block):
