@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.power import PowerDriver, SocketDriver, watch_power
+from panloom.control.power_poll import PowerPoll
 from panloom.control.power_program import IpmiDriver, ScriptDriver
 from panloom.control.world import World
 from panloom.decide.boot_answer import BootEvent
@@ -30,8 +31,7 @@ from panloom.storage.client import StorageClient
 from panloom.wire.beacon import Beacon
 
 RECONNECT_SECONDS = 15.0  # what Linux's initiator needs at most to log in again once its target is back
-POWER_POLL_SECONDS = 2.0
-MAX_POWER_CALLS = 32  # a supervisor's queue of callers is not endless
+REWATCH_SECONDS = 2.0
 ADOPTION_SECONDS = 5.0  # a new system hands its sessions from iscsistart to iscsid, which logs in anew
 TELL_AGAIN_SECONDS = 60.0
 MAX_TOLD = 256
@@ -66,8 +66,7 @@ class Observer:
         self._dead_at: dict[str, float] = {}
         self._supervisors: dict[str, asyncio.Task[None]] = {}
         self._power_at: dict[str, float] = {}
-        self._power_calls = asyncio.Semaphore(MAX_POWER_CALLS)
-        self._unasked = asyncio.Event()
+        self._power_poll = PowerPoll(self._ask_power, self._lack_power)
         self._counters: dict[tuple[str, int], int] = {}
         self._world: World | None = None
         self._storage_lost = False
@@ -104,13 +103,10 @@ class Observer:
             self.liveness.forget(server)
             self.dead.pop(server, None)
         for node in world.all(Node).values():
-            if node.power is None:
-                continue
             path = node.power.path if isinstance(node.power, SocketPower) else None
             if path is not None and path not in self._supervisors:
                 self._supervisors[path] = asyncio.create_task(self._watch_supervisor(path), name=f"power {path}")
-            if node.name not in self.power:
-                self._unasked.set()
+        self._power_poll.use(world.all(Node).values())
 
     async def run(self) -> None:
         """Poll, watch and judge until cancelled."""
@@ -119,7 +115,7 @@ class Observer:
                 group.create_task(self._poll_storage(), name="storage poll")
                 group.create_task(self._watch_storage(), name="storage watch")
                 group.create_task(self._judge(), name="liveness")
-                group.create_task(self._poll_power(), name="power poll")
+                group.create_task(self._power_poll.run(), name="power poll")
         finally:
             for task in self._supervisors.values():
                 task.cancel()
@@ -299,7 +295,7 @@ class Observer:
                 await watch_power(path, lambda name, on, at: self._powered(path, name, on, at))
             except UnavailableError as error:
                 _log.info("power=unwatched path=%s why=%r", path, str(error))
-                await asyncio.sleep(POWER_POLL_SECONDS)
+                await asyncio.sleep(REWATCH_SECONDS)
 
     def _powered(self, path: str, name: str, on: bool, at: float) -> None:
         if self._world is None:
@@ -332,30 +328,26 @@ class Observer:
         driver = self.driver(node)
         if driver is None:
             return None
-        async with self._power_calls:
-            asked = time.monotonic()
-            try:
-                on: bool | None = await driver.status()
-            except UnavailableError:
-                on = None
+        asked = time.monotonic()
+        try:
+            on: bool | None = await driver.status()
+        except UnavailableError:
+            on = None
         self.set_power(node.name, on, asked)
         return self.power[node.name]
 
-    async def _poll_power(self) -> None:
-        while True:
-            nodes = list(self._world.all(Node).values()) if self._world else []
-            await asyncio.gather(*(self.refresh_power(node) for node in nodes if node.power is not None))
-            for node in nodes:
-                record = self._world.node_records.get(node.name) if self._world else None
-                server = record.server if record else None
-                if self.power.get(node.name) is False and server in self.liveness.watched:
-                    self._judge_dead(str(server), f"{node.name} is off")
-            try:
-                async with asyncio.timeout(POWER_POLL_SECONDS):
-                    await self._unasked.wait()
-            except TimeoutError:
-                pass
-            self._unasked.clear()
+    async def _ask_power(self, node: Node) -> None:
+        await self.refresh_power(node)
+        record = self._world.node_records.get(node.name) if self._world else None
+        server = record.server if record else None
+        if self.power.get(node.name) is False and server in self.liveness.watched:
+            self._judge_dead(str(server), f"{node.name} is off")
+
+    def _lack_power(self, node: Node) -> None:
+        """Count a node whose driver was never heard as one whose power is not known; it may answer yet."""
+        if node.name not in self.power:
+            self.power[node.name] = None
+            self.changed()
 
     # ── judgement ────────────────────────────────────────────────────────────────────────────────────────────────────
 
