@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panloom.control.documents import LAST_REVISION, Documents
+from panloom.control.documents import Documents
+from panloom.control.history import LAST_REVISION
 from panloom.decide.plan import Mark
 from panloom.errors import ConfigError, ConfigErrors, PanloomError
 from panloom.model.load import File
@@ -63,7 +64,7 @@ def test_who_applied_what_and_when_is_kept():
         await documents.apply([LAB], prune=False, who="ann")
         await documents.apply([SHOP], prune=False, who="bob")
         await documents.delete("server", "shop/web2", yes=False, who="eve")
-        revisions = await documents.revisions()
+        revisions = await documents.history.revisions()
         assert [(one.number, one.who, one.at, one.what, one.files) for one in revisions] == [
             (1, "ann", 1000.0, "apply", ("lab.yaml",)),
             (2, "bob", 1000.0, "apply", ("web.yaml",)),
@@ -215,13 +216,13 @@ def test_a_volume_goes_only_on_its_own_and_with_a_yes():
 
 
 def test_old_revisions_are_forgotten(monkeypatch):
-    monkeypatch.setattr("panloom.control.documents.KEPT_REVISIONS", 2)
+    monkeypatch.setattr("panloom.control.history.KEPT_REVISIONS", 2)
 
     async def scenario(documents: Documents, store: Store) -> None:
         for number in range(5):
             pan = f"apiVersion: panloom/v1\nkind: PAN\nname: p{number}\n"
             await documents.apply([File(f"{number}.yaml", pan)], prune=False, who="ann")
-        assert [one.number for one in await documents.revisions()] == [4, 5]
+        assert [one.number for one in await documents.history.revisions()] == [4, 5]
         last = await store.get(LAST_REVISION)
         assert last is not None
         assert last.value == b"5"

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from panloom.control import api
-from panloom.control.documents import Documents, Outcome
+from panloom.control.documents import Documents, Outcome, Return
 from panloom.control.door import Door
+from panloom.decide.history import Revision
 from panloom.decide.plan import Plan
 from panloom.errors import ConfigError, UnavailableError
+from panloom.model.export import Exported
 from panloom.model.load import File
 from panloom.model.resources import KINDS, Member, Resource, Server, Volume
 from panloom.state.sqlite import SqliteStore
@@ -38,6 +40,24 @@ class PlainControl:
         if outcome.revision:
             self._report("apply", f"{who} applied revision {outcome.revision}")
         return outcome
+
+    async def revisions(self) -> Sequence[Revision]:
+        return await self.documents.history.revisions()
+
+    async def revision(self, number: int) -> tuple[Revision, Plan | None]:
+        return await self.documents.history.revision(number), await self.documents.between(number - 1, number)
+
+    async def between(self, first: int, second: int | None) -> Plan:
+        return await self.documents.between(first, second)
+
+    async def export(self, kind: str, label: str, revision: int | None) -> Exported:
+        return await self.documents.export(kind, label, revision)
+
+    async def plan_rollback(self, revision: int | None) -> Return:
+        return await self.documents.plan_rollback(revision)
+
+    async def rollback(self, revision: int | None, *, last: int | None, who: str) -> Outcome:
+        return await self.documents.rollback(revision, last=last, who=who)
 
     async def rows(self, kind: str) -> Sequence[Mapping[str, Any]]:
         if kind not in KINDS:

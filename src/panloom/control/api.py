@@ -9,6 +9,7 @@
     GET    /v1/events?after=&wait=             those after a number; waits up to ``wait`` seconds for the first
     GET    /v1/status
     GET    /v1/personalities/PAN/NAME
+    …                                          revisions, diff, rollback, export: ``history_api``
 
 An error is ``{"errors": [{"kind", "where", "why"}, …]}`` with the status of its kind (``_STATUS``).  ``where`` may be
 empty. Whoever is connected (``door.py``) is named as the one who did it.
@@ -25,8 +26,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from panloom.control import history_api
+from panloom.control.bodies import outcome_body, plan_body
 from panloom.control.documents import Outcome
-from panloom.decide.plan import Change, Effect, Mark, Plan
+from panloom.control.history_api import HistoryControl
+from panloom.decide.plan import Plan
 from panloom.errors import (
     ConfigError,
     ConfigErrors,
@@ -46,7 +50,7 @@ Row = Mapping[str, Any]
 _log = logging.getLogger("panloom.api")
 
 
-class Control(Protocol):
+class Control(HistoryControl, Protocol):
     """What the API asks of the control process.
 
     Each call raises ``ConfigError`` or ``ConfigErrors`` for what the caller got wrong, ``ConflictError`` when others
@@ -150,6 +154,7 @@ def create(control: Control) -> FastAPI:
     app.add_exception_handler(Exception, _bug)
     app.add_exception_handler(RequestValidationError, _malformed_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.include_router(history_api.router(control))
     _add_documents(app, control)
     _add_acts(app, control)
     _add_observations(app, control)
@@ -164,7 +169,7 @@ def _add_documents(app: FastAPI, control: Control) -> None:
     @app.post("/v1/apply")
     async def apply(body: FilesBody, request: Request) -> JSONResponse:
         outcome = await control.apply(body.to_files(), prune=body.prune, who=_who(request))
-        return JSONResponse(_outcome_body(outcome))
+        return JSONResponse(outcome_body(outcome))
 
     @app.get("/v1/resources/{kind}")
     async def rows(kind: str) -> JSONResponse:
@@ -180,7 +185,7 @@ def _add_documents(app: FastAPI, control: Control) -> None:
     @app.delete("/v1/resources/{kind}/{name:path}")
     async def delete(kind: str, name: str, request: Request, *, yes: bool = False) -> JSONResponse:
         outcome = await control.delete(kind, name, yes=yes, who=_who(request))
-        return JSONResponse(_outcome_body(outcome))
+        return JSONResponse(outcome_body(outcome))
 
 
 def _add_acts(app: FastAPI, control: Control) -> None:
@@ -215,36 +220,6 @@ def _add_observations(app: FastAPI, control: Control) -> None:
     @app.get("/v1/personalities/{pan}/{name}")
     async def personality(pan: str, name: str) -> JSONResponse:
         return JSONResponse(await control.personality(f"{pan}/{name}"))
-
-
-def plan_body(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON."""
-    return {
-        "changes": [_change_body(change) for change in plan.changes],
-        "add": plan.count(Mark.ADD),
-        "change": plan.count(Mark.CHANGE),
-        "remove": plan.count(Mark.REMOVE),
-        "boots": plan.servers(Effect.BOOTS),
-        "reboots": plan.servers(Effect.REBOOTS),
-        "stops": plan.servers(Effect.STOPS),
-    }
-
-
-def _outcome_body(outcome: Outcome) -> dict[str, Any]:
-    return {**plan_body(outcome.plan), "revision": outcome.revision, "kept": outcome.kept}
-
-
-def _change_body(change: Change) -> dict[str, Any]:
-    return {
-        "mark": change.mark.value,
-        "kind": change.resource.kind,
-        "name": change.resource.label,
-        "detail": change.detail,
-        "fields": [{"path": field.path, "old": field.old, "new": field.new} for field in change.fields],
-        "effect": change.effect.value,
-        "note": change.note,
-        "implied": change.implied,
-    }
 
 
 def _who(request: Request) -> str:

@@ -1,47 +1,38 @@
-"""Documents against the store: plan them, apply them, delete one resource.
+"""Documents against the store: plan them, apply them, delete one resource, go back to how they were.
 
     files ──load──▶ check with what is stored ──decide.plan──▶ Plan ──one commit──▶ /want/…
 
     /want/…                        the resources
     /record/origin/KIND/NAME       from which file each came: what that file may remove
-    /record/revision/NUMBER        who applied what, and when
-    /record/revision-last          the last NUMBER; every edit expects it, so that two at once never mix
+    /record/revision/…             who changed what, and how it was before (``control.history``)
 
+An edit, its revision and what it replaced are one commit.  The last ``KEPT_REVISIONS`` are remembered.
 An apply is all or nothing, and applying the same files again changes nothing.  A file with a mistake changes nothing
 either: what was applied before stays, whole.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from panloom.control.history import History, Stored, origin_key
+from panloom.decide import history
 from panloom.decide import plan as planning
+from panloom.decide.history import Revision
 from panloom.decide.plan import Mark, Plan, Preview
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
+from panloom.model import export
 from panloom.model import resources as model
 from panloom.model.check import check
+from panloom.model.export import Exported
 from panloom.model.load import File, Loaded, load
 from panloom.model.resources import WANT, Resource
 from panloom.model.sources import Findings, did_you_mean
-from panloom.state.contract import ABSENT, Store
+from panloom.state.contract import Store
 
-ORIGIN = "/record/origin/"
-REVISION = "/record/revision/"
-LAST_REVISION = "/record/revision-last"
-KEPT_REVISIONS = 1000
 _ATTEMPTS = 5
-
-
-class Revision(msgspec.Struct, frozen=True):
-    """One edit of the documents."""
-
-    number: int
-    who: str
-    at: float  # wall clock, seconds
-    what: str  # the command: apply or delete
-    files: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()  # mark and resource, as in ``+ server shop/web1``
+_BUSY = "the documents keep changing under this edit; look who else does: panloom history"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -52,21 +43,14 @@ class Outcome(msgspec.Struct, frozen=True):
     kept: tuple[str, ...] = ()
 
 
-class _Stored:
-    """The documents as they are now, and the revisions to hold a commit to."""
+class Return(msgspec.Struct, frozen=True):
+    """What going back to a revision would do, while ``last`` is the last one; see ``decide.history.WayBack``."""
 
-    def __init__(self, entries: Mapping[str, tuple[int, bytes]]) -> None:
-        self._revisions = {key: revision for key, (revision, _) in entries.items()}
-        self.resources = {key: model.decode(key, value) for key, (_, value) in entries.items() if key.startswith(WANT)}
-        self.origins = {
-            WANT + key.removeprefix(ORIGIN): value.decode()
-            for key, (_, value) in entries.items()
-            if key.startswith(ORIGIN)
-        }
-        self.last = int(entries[LAST_REVISION][1]) if LAST_REVISION in entries else 0
-
-    def expect(self, keys: Collection[str]) -> dict[str, int]:
-        return {key: self._revisions.get(key, ABSENT) for key in (*keys, LAST_REVISION)}
+    plan: Plan
+    revision: int
+    last: int
+    kept: tuple[str, ...] = ()
+    cloned_anew: tuple[str, ...] = ()
 
 
 async def _no_preview() -> Preview:
@@ -83,6 +67,7 @@ class Documents:
         clock: Callable[[], float] = time.time,
         preview: Callable[[], Awaitable[Preview]] = _no_preview,
     ) -> None:
+        self.history = History(store)
         self._store = store
         self._clock = clock
         self._preview = preview
@@ -101,30 +86,13 @@ class Documents:
             plan, stored, loaded = await self._plan(files, prune=prune)
             kept = () if prune else tuple(_noun(change.resource) for change in plan.changes if change.after is None)
             done = plan if prune else plan.without(Mark.REMOVE)
-            put = {change.key: model.encode(change.after) for change in done.changes if change.after is not None}
-            gone = [change.key for change in done.changes if change.after is None]
-            origins = {
-                _origin(key): origin.encode()
-                for key, origin in loaded.origins.items()
-                if stored.origins.get(key) != origin
-            }
+            origins = {key: origin for key, origin in loaded.origins.items() if stored.origins.get(key) != origin}
             if not done.changes and not origins:
                 return Outcome(done, 0, kept)
-            number = stored.last + 1 if done.changes else 0
-            records = {}
-            if number:
-                names = tuple(file.name for file in files)
-                records = self._entry(Revision(number, who, self._clock(), "apply", names, _lines(done)))
-            try:
-                await self._store.commit(
-                    expect=stored.expect((*put, *gone)),
-                    put=put | origins | records,
-                    delete=(*gone, *map(_origin, gone), *_outdated(number)),
-                )
-            except ConflictError:
-                continue
-            return Outcome(done, number, kept)
-        raise ConflictError("the documents keep changing under this edit; look who else applies: panloom events")
+            revision = self._revision(stored, who, "apply", done, files=tuple(file.name for file in files))
+            if await self._commit(stored, done, origins, revision if done.changes else None):
+                return Outcome(done, revision.number if done.changes else 0, kept)
+        raise ConflictError(_BUSY)
 
     async def delete(self, kind: str, label: str, *, yes: bool, who: str) -> Outcome:
         """Take one resource out of what is wanted.
@@ -133,7 +101,7 @@ class Documents:
         when there is none of that name, and ``ConfigErrors`` when others refer to it.
         """
         for _ in range(_ATTEMPTS):
-            stored = await self._read()
+            stored = await Stored.read(self._store)
             key = f"{WANT}platform" if kind == "platform" else f"{WANT}{kind}/{label}"
             resource = stored.resources.get(key)
             if resource is None:
@@ -141,28 +109,74 @@ class Documents:
                 raise ConfigError(f"{kind} {label}", f"there is none of that name; {did_you_mean(label, known)}")
             _check_deletion(resource, stored.resources, yes=yes)
             plan = planning.changes(stored.resources, {}, absent=frozenset((key,)))
-            number = stored.last + 1
-            entry = self._entry(Revision(number, who, self._clock(), "delete", (), _lines(plan)))
-            gone = (key, _origin(key), *_outdated(number))
-            try:
-                await self._store.commit(expect=stored.expect((key,)), put=entry, delete=gone)
-            except ConflictError:
-                continue
-            return Outcome(plan, number)
-        raise ConflictError("the documents keep changing under this edit; look who else applies: panloom events")
+            revision = self._revision(stored, who, "delete", plan)
+            if await self._commit(stored, plan, {}, revision):
+                return Outcome(plan, revision.number)
+        raise ConflictError(_BUSY)
+
+    async def take_in(self, node: model.Node, *, who: str) -> Outcome:
+        """Make a discovered machine a node, as if a document named it; ``ConflictError`` when that name is taken."""
+        for _ in range(_ATTEMPTS):
+            stored = await Stored.read(self._store)
+            if node.key in stored.resources:
+                raise ConflictError(f"there is a node {node.name} already")
+            plan = planning.changes(stored.resources, {node.key: node})
+            revision = self._revision(stored, who, "approve", plan)
+            if await self._commit(stored, plan, {}, revision):
+                return Outcome(plan, revision.number)
+        raise ConflictError(_BUSY)
+
+    async def plan_rollback(self, revision: int | None) -> Return:
+        """Return what going back to the documents after a revision would do; None is the one before the last.
+
+        Raises ``ConfigError`` for a revision that is not remembered, and ``ConfigErrors`` where its documents do not
+        fit together with what stays.
+        """
+        return (await self._plan_rollback(revision))[0]
+
+    async def rollback(self, revision: int | None, *, last: int | None, who: str) -> Outcome:
+        """Bring back the documents after a revision, as a new one; disks stay as they are.
+
+        Raises also ``ConflictError`` when ``last``, where it is given, is no longer the last revision.
+        """
+        for _ in range(_ATTEMPTS):
+            planned, stored, origins = await self._plan_rollback(revision)
+            if last is not None and last != planned.last:
+                why = f"revision {planned.last} came meanwhile; look at it: panloom history {planned.last}"
+                raise ConflictError(f"the documents are no longer those of revision {last}: {why}")
+            if not planned.plan.changes:
+                return Outcome(planned.plan, 0, planned.kept)
+            entry = self._revision(stored, who, "rollback", planned.plan, to=planned.revision)
+            if await self._commit(stored, planned.plan, origins, entry):
+                return Outcome(planned.plan, entry.number, planned.kept)
+        raise ConflictError(_BUSY)
+
+    async def between(self, first: int, second: int | None) -> Plan:
+        """Return what changed from after one revision to after another; None is now."""
+        stored = await Stored.read(self._store)
+        before = (await self.history.after(first, stored)).resources
+        after = stored.resources if second is None else (await self.history.after(second, stored)).resources
+        return history.between(before, after)
+
+    async def export(self, kind: str, label: str, revision: int | None) -> Exported:
+        """Return documents that describe what is wanted, or was after a revision; all of it, a kind, or one of it."""
+        stored = await Stored.read(self._store)
+        found = stored.resources if revision is None else (await self.history.after(revision, stored)).resources
+        if not kind:
+            return export.whole(found)
+        chosen = [resource for resource in found.values() if resource.kind == kind and label in ("", resource.label)]
+        if label and not chosen:
+            known = [resource.label for resource in found.values() if resource.kind == kind]
+            raise ConfigError(f"{kind} {label}", f"there is none of that name; {did_you_mean(label, known)}")
+        return export.some(chosen, found)
 
     async def resources(self, kind: str) -> tuple[Resource, ...]:
         """Return what is wanted of a kind, in the order of their names."""
-        stored = await self._read()
+        stored = await Stored.read(self._store)
         return tuple(resource for resource in stored.resources.values() if resource.kind == kind)
 
-    async def revisions(self) -> tuple[Revision, ...]:
-        """Return the edits that are remembered, oldest first."""
-        snapshot = await self._store.range(REVISION)
-        return tuple(msgspec.json.decode(entry.value, type=Revision) for entry in snapshot.entries)
-
-    async def _plan(self, files: Sequence[File], *, prune: bool) -> tuple[Plan, _Stored, Loaded]:
-        stored = await self._read()
+    async def _plan(self, files: Sequence[File], *, prune: bool) -> tuple[Plan, Stored, Loaded]:
+        stored = await Stored.read(self._store)
         findings = Findings()
         loaded = load(files, findings)
         gone = planning.absent(
@@ -183,34 +197,52 @@ class Documents:
         plan = planning.changes(stored.resources, want, absent=gone, preview=await self._preview())
         return plan, stored, loaded
 
-    async def _read(self) -> _Stored:
-        entries: dict[str, tuple[int, bytes]] = {}
-        # The number of the last edit is read first: one that happens between the reads then fails the commit.
-        last = await self._store.get(LAST_REVISION)
-        for prefix in (WANT, ORIGIN):
-            snapshot = await self._store.range(prefix)
-            entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
-        if last is not None:
-            entries[LAST_REVISION] = last.revision, last.value
-        return _Stored(entries)
+    async def _plan_rollback(self, number: int | None) -> tuple[Return, Stored, dict[str, str]]:
+        stored = await Stored.read(self._store)
+        if not stored.last:
+            raise ConfigError("rollback", "nothing was applied yet, so there is nothing to go back to")
+        number = stored.last - 1 if number is None else number
+        then = await self.history.after(number, stored)
+        way = history.way_back(stored.resources, then.resources)
+        _check_together(f"revision {number}", stored.resources, way.want)
+        plan = history.between(stored.resources, way.want, preview=await self._preview())
+        origins = {change.key: origin for change in plan.changes if (origin := then.origins.get(change.key))}
+        kept, anew = tuple(map(_noun, way.kept)), tuple(disk.label for disk in way.cloned_anew)
+        return Return(plan, number, stored.last, kept, anew), stored, origins
 
-    def _entry(self, revision: Revision) -> dict[str, bytes]:
-        return {
-            f"{REVISION}{revision.number:08d}": msgspec.json.encode(revision),
-            LAST_REVISION: str(revision.number).encode(),
-        }
+    def _revision(
+        self, stored: Stored, who: str, what: str, plan: Plan, *, files: tuple[str, ...] = (), to: int | None = None
+    ) -> Revision:
+        return Revision(
+            number=stored.last + 1,
+            who=who,
+            at=self._clock(),
+            what=what,
+            files=files,
+            changes=tuple(f"{change.mark.value} {_noun(change.resource)}" for change in plan.changes),
+            add=plan.count(Mark.ADD),
+            change=plan.count(Mark.CHANGE),
+            remove=plan.count(Mark.REMOVE),
+            to=to,
+            undoable=True,
+        )
 
-
-def _origin(key: str) -> str:
-    return ORIGIN + key.removeprefix(WANT)
-
-
-def _outdated(number: int) -> tuple[str, ...]:
-    return (f"{REVISION}{number - KEPT_REVISIONS:08d}",) if number > KEPT_REVISIONS else ()
-
-
-def _lines(plan: Plan) -> tuple[str, ...]:
-    return tuple(f"{change.mark.value} {_noun(change.resource)}" for change in plan.changes)
+    async def _commit(self, stored: Stored, plan: Plan, origins: Mapping[str, str], revision: Revision | None) -> bool:
+        """Write the changes, where they are from, and the revision, all at once; False if others came first."""
+        put = {change.key: model.encode(change.after) for change in plan.changes if change.after is not None}
+        gone = [change.key for change in plan.changes if change.after is None]
+        known = {origin_key(key): origin.encode() for key, origin in origins.items() if key not in gone}
+        remembered = self.history.entries(revision, plan, stored) if revision else {}
+        outdated = await self.history.outdated(revision.number) if revision else ()
+        try:
+            await self._store.commit(
+                expect=stored.expect((*put, *gone)),
+                put=put | known | remembered,
+                delete=(*gone, *map(origin_key, gone), *outdated),
+            )
+        except ConflictError:
+            return False
+        return True
 
 
 def _noun(resource: Resource) -> str:
@@ -229,10 +261,18 @@ def _check_deletion(resource: Resource, stored: Mapping[str, Resource], *, yes: 
         raise ConfigError(
             what, f"{len(nodes)} nodes stand on it; delete them first, like: panloom delete node {nodes[0].name}"
         )
-    before, after = Findings(), Findings()
-    check(stored, Loaded(), before)
-    check({key: other for key, other in stored.items() if other is not resource}, Loaded(), after)
-    known = {str(error) for error in before.errors()}
-    broken = [ConfigError(what, f"is in use: {error}") for error in after.errors() if str(error) not in known]
+    left = {key: other for key, other in stored.items() if other is not resource}
+    _check_together(what, stored, left, "is in use: ")
+
+
+def _check_together(
+    what: str, before: Mapping[str, Resource], after: Mapping[str, Resource], because: str = ""
+) -> None:
+    """Raise ``ConfigErrors`` with everything that would no longer fit together."""
+    known, found = Findings(), Findings()
+    check(before, Loaded(), known)
+    check(after, Loaded(), found)
+    said = {str(error) for error in known.errors()}
+    broken = [ConfigError(what, f"{because}{error}") for error in found.errors() if str(error) not in said]
     if broken:
         raise ConfigErrors(broken)

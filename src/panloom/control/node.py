@@ -7,17 +7,19 @@ from typing import Any
 import msgspec
 
 from panloom.control.api import Row
-from panloom.control.documents import Documents, Outcome
+from panloom.control.documents import Documents, Outcome, Return
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.personalities import personality_of
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
 from panloom.control.world import World
+from panloom.decide.history import Revision
 from panloom.decide.plan import Change, Mark, Plan
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
 from panloom.errors import ConfigError, ConflictError
 from panloom.model import resources
+from panloom.model.export import Exported
 from panloom.model.load import File
 from panloom.state.contract import Store
 from panloom.storage.client import StorageClient
@@ -75,6 +77,42 @@ class ControlNode:
             except ConfigError:
                 pass  # it was never made
         self._events.report("deleted", f"{kind} {name}", who=who)
+        self._reconciler.wake()
+        return outcome
+
+    async def revisions(self) -> Sequence[Revision]:
+        """Return the revisions that are remembered, oldest first."""
+        return await self._documents.history.revisions()
+
+    async def revision(self, number: int) -> tuple[Revision, Plan | None]:
+        """Return one and what it changed, None where that is forgotten."""
+        found = await self._documents.history.revision(number)
+        try:
+            return found, await self._documents.between(number - 1, number)
+        except ConfigError:
+            return found, None
+
+    async def between(self, first: int, second: int | None) -> Plan:
+        """Return what changed from after one revision to after another; None is now."""
+        return await self._documents.between(first, second)
+
+    async def export(self, kind: str, label: str, revision: int | None) -> Exported:
+        """Return documents: of everything, of a kind, or of one of it; as wanted now, or after a revision."""
+        return await self._documents.export(kind, label, revision)
+
+    async def plan_rollback(self, revision: int | None) -> Return:
+        """Return what going back would do; None is to before the last revision."""
+        return await self._documents.plan_rollback(revision)
+
+    async def rollback(self, revision: int | None, *, last: int | None, who: str) -> Outcome:
+        """Bring back the documents after a revision, as a new one; placements, epochs and disks stay."""
+        planned = await self._documents.plan_rollback(revision)
+        changes = planned.plan.changes
+        await self._nodes_are_free(change.resource.name for change in changes if _unfixes(change, prune=True))
+        outcome = await self._documents.rollback(revision, last=planned.last if last is None else last, who=who)
+        if outcome.revision:
+            text = f"revision {outcome.revision} brings back revision {planned.revision}"
+            self._events.report("rolled back", text, who=who)
         self._reconciler.wake()
         return outcome
 
@@ -189,7 +227,7 @@ class ControlNode:
         if found is None:
             known = ", ".join(sorted(self._observer.discovered)) or "none asks to boot now"
             raise ConfigError(f"node {node}", f"no such machine was discovered; there are: {known}")
-        made = await self._reconciler.adopt(found, world)
+        made = await self._reconciler.adopt(found, world, who=who)
         self._events.report("approved", f"{found.mac} is node {made.name}", node=made.name, who=who)
         self._reconciler.wake()
         return {"node": made.name, "mac": found.mac, "address": str(made.address), "state": "spare"}

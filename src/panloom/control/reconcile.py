@@ -24,6 +24,7 @@ import msgspec
 
 from panloom.control.acts import Acts
 from panloom.control.boot_table import boot_table
+from panloom.control.documents import Documents
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.mac_counter import MacCounter
@@ -72,6 +73,7 @@ class Reconciler:
 
     def __init__(self, store: Store, storage: StorageClient, edge: Edge, observer: Observer, events: EventLog) -> None:
         self._store = store
+        self._documents = Documents(store)
         self._storage = storage
         self._edge = edge
         self._observer = observer
@@ -197,7 +199,7 @@ class Reconciler:
         await self._acts.perform(BeginFence(cause), server, world)
         self.wake()
 
-    async def adopt(self, found: Discovered, world: World) -> Node:
+    async def adopt(self, found: Discovered, world: World, *, who: str) -> Node:
         """Make a discovered machine a node of the pool, as if a document named it."""
         port = await self._ports.port_of(found.mac)
         node = Node(
@@ -207,7 +209,7 @@ class Reconciler:
             port=port or "",
             memory_octets=0,
         )
-        await self._store.commit(expect={node.key: 0}, put={node.key: resources.encode(node)})
+        await self._documents.take_in(node, who=who)
         self._observer.discovered.pop(found.mac, None)
         return node
 
@@ -272,7 +274,7 @@ class Reconciler:
         """Under ``approve: always`` a discovered machine becomes a node by itself."""
         if world.platform is not None and world.platform.approve == "always":
             for found in list(self._observer.discovered.values()):
-                await self.adopt(found, await World.read(self._store))
+                await self.adopt(found, await World.read(self._store), who="panloom")
 
     def _replace_boot_table(self, world: World) -> None:
         """Hand out what this world says, unless a newer one has been handed out."""
