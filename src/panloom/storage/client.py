@@ -1,14 +1,13 @@
 """The control channel's client: one method for each call, for one event loop.
 
 It connects when it is first needed, and again after the storage process was restarted.  Every call raises
-UnavailableError while the process does not answer; whether the call was executed is then unknown, and calling again is
-always right.
-"""
+UnavailableError while the process does not answer, or answers what this program cannot read; whether the call was
+executed is then unknown, and calling again is always right."""
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +18,8 @@ from panloom.storage import calls
 from panloom.storage.exports import Access, ExportedLun
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 
 class StorageClient:
@@ -82,6 +83,8 @@ class StorageClient:
                 yield msgspec.json.decode(await _read_line(reader), type=calls.Event)
         except ConnectionError as error:
             raise self._unavailable() from error
+        except ValueError as error:
+            raise _unreadable(error) from error
         finally:
             writer.close()
 
@@ -140,12 +143,16 @@ class _Link:
         await self._reading
 
     async def _read(self) -> None:
-        with suppress(ConnectionError):
+        try:
             while True:
                 answer = msgspec.json.decode(await _read_line(self._reader), type=calls.Answer)
                 future = self._waiting.get(answer.id or 0)
                 if future and not future.done():
                     future.set_result(answer)
+        except ConnectionError:
+            pass  # the process has gone, or we close
+        except ValueError as error:  # no answer, or one without end: nothing after it can be trusted
+            _log.warning("channel=broken why=%r", str(error))
         self.ended = True
         self._writer.close()
         for future in self._waiting.values():
@@ -164,10 +171,17 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
     return line
 
 
+def _unreadable(error: ValueError) -> UnavailableError:
+    return UnavailableError(f"the storage process answers what cannot be read: {error}; run the same version of both")
+
+
 def _result(answer: calls.Answer, kind: type[Result]) -> Result:
     match answer.error:
         case None:
-            return msgspec.json.decode(answer.ok, type=kind)
+            try:
+                return msgspec.json.decode(answer.ok, type=kind)
+            except ValueError as error:
+                raise _unreadable(error) from error
         case calls.Error(kind="config", where=where, why=why):
             raise ConfigError(where or "storage", why)
         case calls.Error(kind="conflict", why=why):
