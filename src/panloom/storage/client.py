@@ -2,7 +2,8 @@
 
 It connects when it is first needed, and again after the storage process was restarted.  Every call raises
 UnavailableError while the process does not answer, or answers what this program cannot read; whether the call was
-executed is then unknown, and calling again is always right."""
+executed is then unknown, and calling again is always right.
+"""
 
 import asyncio
 import itertools
