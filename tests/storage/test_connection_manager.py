@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from panloom.errors import ConfigError, ConflictError, RefusedError, UnavailableError
 from panloom.storage.connection_manager import SILENT_SECONDS, ConnectionManager
-from panloom.storage.descriptor import SessionFacts, StaleEpochError
+from panloom.storage.descriptor import Credentials, SessionFacts, StaleEpochError
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
 from panloom.storage.volume_store import VolumeStore
 from panloom.values import Iqn
@@ -22,6 +22,7 @@ N1 = Iqn("iqn.2026-11.dev.panloom:node.n1")
 N2 = Iqn("iqn.2026-11.dev.panloom:node.n2")
 ISID = bytes.fromhex("00023d000001")
 DISK = (ExportedLun(0, volume="shop.web1"),)
+NOTHING = Credentials()
 
 
 class PlainConnection:
@@ -54,9 +55,9 @@ class Storage:
         os.close(self.store._lock_fd)
         self.start()
 
-    def login(self, initiator, *, target=TARGET):
+    def login(self, initiator, *, target=TARGET, proved=NOTHING):
         connection = PlainConnection(initiator, target=target)
-        return connection, self.manager.admit(initiator, target, ISID, connection)
+        return connection, self.manager.admit(initiator, target, proved, connection)
 
 
 @pytest.fixture
@@ -233,6 +234,22 @@ def test_another_initiator_of_the_same_epoch_ends_the_first(storage):
     assert connection.shut.is_set()
     with pytest.raises(StaleEpochError):
         write(first)
+
+
+def test_a_login_that_proved_the_secret_of_an_epoch_that_is_over_is_refused(storage):
+    old, fresh = Credentials("web1.1", "s" * 16), Credentials("web1.2", "t" * 16)
+    storage.manager.export(export(1, user=old.user, secret=old.secret))
+    _, admission = storage.login(N1, proved=old)
+    # It fetched its challenge under epoch 1; the same node carries the server again when it answers.
+    storage.manager.revoke(TARGET.name, 2)
+    storage.manager.drop(TARGET.name)
+    storage.manager.gone(admission.session_id, "closed")
+    storage.manager.export(export(2, user=fresh.user, secret=fresh.secret))
+    for proved in (old, NOTHING, Credentials(fresh.user, old.secret)):
+        with pytest.raises(RefusedError, match="has proved what is over"):
+            storage.login(N1, proved=proved)
+    assert storage.manager.status().sessions == ()
+    assert storage.login(N1, proved=fresh)[1].epoch == 2
 
 
 def test_a_new_epoch_ends_the_sessions_of_the_old_one(storage):

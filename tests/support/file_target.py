@@ -89,8 +89,8 @@ class FileManager:
     def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:
         return self.wanted if target in self.targets_visible(initiator, address) else None
 
-    def admit(self, initiator: Iqn, target: Iqn, isid: bytes, connection: Connection) -> Admission:
-        if self.credentials(initiator, target, "") is None:
+    def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
+        if self.credentials(initiator, target, "") != proved:
             raise RefusedError("not allowed here")
         with self.lock:
             for older in self.connections.values():

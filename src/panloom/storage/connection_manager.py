@@ -105,15 +105,18 @@ class ConnectionManager:
             return None
         return Credentials(export.access.user, export.access.secret)
 
-    def admit(self, initiator: Iqn, target: Iqn, isid: bytes, connection: Connection) -> Admission:  # noqa: ARG002
-        """Let an authenticated initiator in; its older sessions end, whatever their ISID: firmware never logs out.
+    def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
+        """Let an initiator in that has proved these; its older sessions end, whatever their ISID: firmware never logs out.
 
-        RefusedError if it may no longer log in; UnavailableError if a volume cannot be opened.
+        RefusedError if that is not, or no longer, what opens the target: a login begun before a fence ends with it.
+        UnavailableError if a volume cannot be opened.
         """
         with self._lock:
             export = self._exports.get(target.name)
             if export is None or export.access is None or export.access.initiator != initiator.name:
                 raise RefusedError(f"{initiator} may not log in to {target}")
+            if proved != Credentials(export.access.user, export.access.secret):
+                raise RefusedError(f"{initiator} has proved what is over")
             session = _Session(
                 f"{self._run}-{next(self._serials)}", export.epoch, connection, target.name, initiator.name
             )

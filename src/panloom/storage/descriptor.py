@@ -118,8 +118,8 @@ class Manager(Protocol):
     def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:
         """Return what the initiator must prove to log in to the target from this address; None refuses it outright."""
 
-    def admit(self, initiator: Iqn, target: Iqn, isid: bytes, connection: Connection) -> Admission:
-        """Let an authenticated initiator in, after the sessions that it replaces have been shut down.
+    def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
+        """Let an initiator in that has proved these, after the sessions that it replaces have been shut down.
 
         RefusedError: not, or no longer, allowed; UnavailableError: the initiator should try again later.
         """

@@ -271,7 +271,7 @@ class _Connection:
         )
         if login.target is not None:
             try:
-                self._admission = self._manager.admit(initiator, login.target, login.isid, self)
+                self._admission = self._manager.admit(initiator, login.target, login.proved, self)
             except RefusedError as error:
                 return login.refuse(Status.AUTHORIZATION_FAILURE, str(error))
             except UnavailableError as error:
