@@ -282,7 +282,7 @@ def test_a_tag_in_use_is_rejected():
     talked = talk(write(1), read(1, cmd_sn=2), data_out(b"x" * 512, ttt=1), parameters=FIRMWARE)
     assert kinds(talked) == [ReadyToTransfer, Reject, ScsiResponse]
     assert talked.answers[1].reason == 7
-    assert kinds(talk(read(1, tag=NO_TAG))) == [DataIn]  # a plain READ may call itself what it wants
+    assert talk(read(1, tag=NO_TAG)).answers[0].reason == 0x09
 
 
 # -- additional headers --------------------------------------------------------------------------------------------

@@ -61,7 +61,9 @@ class Initiator:
     def login(self, flags, keys, isid=LINUX_ISID):
         """Send one login request; return the status and keys of its answer."""
         self.send(
-            LoginRequest(flags=flags, isid=isid, initiator_task_tag=1, cmd_sn=1, data=encode_text(list(keys.items())))
+            LoginRequest(
+                flags=flags, isid=isid, initiator_task_tag=1, cmd_sn=self.cmd_sn, data=encode_text(list(keys.items()))
+            )
         )
         answer = self.receive()
         return (answer.status_class, answer.status_detail), decode_text(answer.data)
@@ -93,7 +95,7 @@ class Initiator:
             flags=flags, initiator_task_tag=self.cmd_sn, expected_data_transfer_length=expected, cmd_sn=self.cmd_sn,
             cdb=scsi_cdb.encode(cdb), data=data,
         )  # fmt: skip
-        self.cmd_sn += 1
+        self.cmd_sn = (self.cmd_sn + 1) & 0xFFFFFFFF
         self.send(pdu)
 
     def ready(self):

@@ -119,7 +119,8 @@ class IscsiSession:
 
     def must_see(self, initiator_task_tag: int) -> bool:
         """Whether even a plain READ or WRITE with this tag, the next in order, has to go through ``receive``."""
-        return bool(self._units.attentions) or bool(self._held) or initiator_task_tag in self._tasks
+        unusual = bool(self._units.attentions) or bool(self._held) or initiator_task_tag in self._tasks
+        return unusual or initiator_task_tag == NO_TAG
 
     def receive(self, pdu: Pdu) -> Action | None:
         """Take a PDU; its data may be a view that is valid only until the last action that it leads to is performed."""
