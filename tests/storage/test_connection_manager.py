@@ -210,8 +210,9 @@ def test_a_fence_of_what_was_never_exported_is_remembered(storage):
 def test_exports_and_fences_survive_a_kill(storage):
     storage.manager.export(export(1, user="u", secret="s" * 12))
     storage.kill()
-    assert storage.manager.credentials(N1, TARGET, "10.0.0.11").secret == "s" * 12
-    _, admission = storage.login(N1)
+    known = storage.manager.credentials(N1, TARGET, "10.0.0.11")
+    assert known.secret == "s" * 12
+    _, admission = storage.login(N1, proved=known)
     write(admission)
     storage.manager.revoke(TARGET.name, 2)
     storage.kill()
@@ -339,7 +340,7 @@ def test_the_first_read_and_the_end_are_reported(storage):
 
 def test_status_tells_no_secret(storage):
     storage.manager.export(export(1, user="u", secret="hidden-secret"))
-    _, admission = storage.login(N1)
+    _, admission = storage.login(N1, proved=Credentials("u", "hidden-secret"))
     status = storage.manager.status()
     assert "hidden-secret" not in repr(status)
     (facts,) = status.exports

@@ -106,10 +106,10 @@ class ConnectionManager:
         return Credentials(export.access.user, export.access.secret)
 
     def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
-        """Let an initiator in that has proved these; its older sessions end, whatever their ISID: firmware never logs out.
+        """Let an initiator in that has proved these; its older sessions end.
 
-        RefusedError if that is not, or no longer, what opens the target: a login begun before a fence ends with it.
-        UnavailableError if a volume cannot be opened.
+        They end whatever their ISID: firmware never logs out.  RefusedError if that is not, or no longer, what opens
+        the target: a login begun before a fence ends with it.  UnavailableError if a volume cannot be opened.
         """
         with self._lock:
             export = self._exports.get(target.name)
