@@ -1,10 +1,10 @@
 """Settings of every test."""
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# Timings are never asserted in tests: the machine that runs them has other work too.
-settings.register_profile("panloom", deadline=None)
+# Timings are never asserted in tests: the machine that runs them has other work too, and may stand still for seconds.
+settings.register_profile("panloom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("panloom")
 
 
