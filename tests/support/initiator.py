@@ -15,10 +15,10 @@ LINUX_KEYS = {"InitialR2T": "No", "ImmediateData": "Yes"}
 FIRMWARE_KEYS = {"InitialR2T": "Yes", "ImmediateData": "No"}
 
 
-def connect(portal):
-    """Return a connection to ``address:port``."""
+def connect(portal, *, source=""):
+    """Return a connection to ``address:port``, from ``source`` where that is given."""
     address, port = portal.rsplit(":", 1)
-    return socket.create_connection((address, int(port)), timeout=10)
+    return socket.create_connection((address, int(port)), timeout=10, source_address=(source, 0))
 
 
 class Initiator:
