@@ -96,6 +96,21 @@ def test_another_token_gives_one_line(services, token):
     assert SECRET.encode() not in body
 
 
+def test_a_machine_that_holds_connections_keeps_nobody_else_from_booting(services):
+    begun = b"GET /boot/x HTTP/1.1\r\nHost: a\r\n\r\nGET /boot/x HTTP/1.1\r\nHo"  # the second request never ends
+    held = []
+    try:
+        for _ in range(600):
+            held.append(services.chassis["n2"].socket(lambda: socket.create_connection(("10.77.0.1", 8080), 5)))
+            held[-1].sendall(begun)
+            assert held[-1].recv(1024).startswith(b"HTTP/1.1 404")
+        assert curl(services, boot_url(services))[0] == 200
+        assert curl(services, f"{URL}/files/kernel", machine="n2")[0] == 200  # not even itself
+    finally:
+        for connection in held:
+            connection.close()
+
+
 def test_a_token_ends_with_the_first_login(services):
     url = boot_url(services)
     node = server()

@@ -24,6 +24,7 @@ from panloom.decide.boot_answer import BootTable
 
 REQUEST_SECONDS = 5.0  # within which a whole request must have come
 _CONNECTIONS = 512
+_CONNECTIONS_OF_A_CLIENT = 16  # its oldest makes room for one more: who opens many and finishes none harms itself
 _LARGEST_HEAD = 16384
 
 
@@ -34,6 +35,15 @@ class _Protocol(H11Protocol):
         super().connection_made(transport)
         self.access_log = False  # a request's path holds its token; uvicorn's own switch is the whole process's
         self.loop.call_later(REQUEST_SECONDS, self._drop_if_silent)
+        self.opened_at = self.loop.time()
+        host = self.client and self.client[0]
+        mine = [other for other in self.connections if isinstance(other, _Protocol) and other.is_of(host)]
+        if len(mine) > _CONNECTIONS_OF_A_CLIENT:
+            min(mine, key=lambda other: other.opened_at).transport.abort()  # it may read nothing: no flush would end
+
+    def is_of(self, host: str | None) -> bool:
+        """Whether this connection lives and is of that client."""
+        return self.client is not None and self.client[0] == host and not self.transport.is_closing()
 
     def _drop_if_silent(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
