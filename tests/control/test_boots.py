@@ -1,10 +1,13 @@
 """How far each machine's boot has come, and what a new process still knows of it."""
 
 import asyncio
+import time
 
+import msgspec
 import pytest
 
-from panloom.control.boots import STAGES, Boots
+from panloom.control.boots import PREFIX, STAGES, Boots
+from panloom.decide.records import BootRecord
 from panloom.errors import UnavailableError
 from support.dict_store import DictStore
 
@@ -59,6 +62,38 @@ def test_a_new_process_goes_on_where_the_last_one_saw_the_boot():
         assert again.reached("n1", "userland", 1e9)
         assert (again.of("n1").server, again.of("n1").epoch) == ("shop/web1", 2)
 
+    asyncio.run(scenario())
+
+
+def test_a_wall_clock_that_was_set_back_meanwhile_excuses_nobody():
+    async def scenario():
+        store = DictStore()
+        kept = BootRecord(at=time.time() + 3600.0, stages=(("power", 0.0), ("dhcp", 2.0)))
+        await store.commit(put={PREFIX + "n1": msgspec.json.encode(kept)})
+        boots = Boots(store)
+        await boots.load()
+        assert boots.stalled_seconds("n1", 0.0, time.monotonic() + 50.0) >= 50.0
+        assert boots.of("n1") == kept
+
+    asyncio.run(scenario())
+
+
+def test_a_stage_that_is_reached_while_the_others_are_written_is_written_too():
+    class Slow(DictStore):
+        async def commit(self, **arguments):
+            boots.reached("n1", "dhcp", 2.0)
+            return await super().commit(**arguments)
+
+    async def scenario():
+        await boots.write()
+        await boots.write()
+        again = Boots(store)
+        await again.load()
+        assert names(again) == ["power", "dhcp"]
+
+    store = Slow()
+    boots = Boots(store)
+    boots.reached("n1", "power", 1.0)
     asyncio.run(scenario())
 
 

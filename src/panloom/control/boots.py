@@ -31,11 +31,12 @@ class Boot:
 
     @classmethod
     def of_record(cls, record: BootRecord) -> "Boot":
-        """Return a boot as it was kept."""
-        boot = cls(time.monotonic() - (time.time() - record.at))
+        """Return a boot as it was kept; by no wall clock, wherever it was set meanwhile, does it lie in the future."""
+        now = time.monotonic()
+        boot = cls(now - max(0.0, time.time() - record.at))
         boot.began_wall = record.at
         boot.stages = [(stage, boot.began + seconds) for stage, seconds in record.stages]
-        boot.progress_at = max((at for _, at in boot.stages), default=boot.began)
+        boot.progress_at = min(now, max((at for _, at in boot.stages), default=boot.began))
         boot.server, boot.epoch = record.server, record.epoch
         return boot
 
@@ -93,9 +94,10 @@ class Boots:
 
     async def write(self) -> None:
         """Write down the boots that have come further; UnavailableError leaves them to the next call."""
-        nodes = tuple(self._unwritten)
-        if nodes:
+        records = {node: self._boots[node].record() for node in self._unwritten}
+        if records:
             await self._store.commit(
-                put={PREFIX + node: msgspec.json.encode(self._boots[node].record()) for node in nodes}
+                put={PREFIX + node: msgspec.json.encode(record) for node, record in records.items()}
             )
-            self._unwritten.difference_update(nodes)
+            # Some may have come further while it was written.
+            self._unwritten -= {node for node, record in records.items() if record == self._boots[node].record()}
