@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from panloom.initiator import CommandError, LoginRefusedError, Session, discover
+from panloom.initiator import LoginRefusedError, Session
 from panloom.protocol.chap import Credentials
-from panloom.wire import scsi_sense
 from support.file_target import INITIATOR, TARGET, FileDisk, FileManager, serving
 
 BLOCKS = 65536

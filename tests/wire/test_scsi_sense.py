@@ -34,6 +34,23 @@ def test_information_over_32_bits_is_left_out():
     assert scsi_sense.decode(scsi_sense.encode(Sense(3, 0x1100, 1 << 32))).information is None
 
 
-def test_other_formats_are_malformed():
+@pytest.mark.parametrize(
+    ("octets", "sense"),
+    [
+        ("72 05 24 00 00 00 00 00", Sense(5, 0x2400)),
+        ("73 03 11 00 00 00 00 0c 00 0a 80 00 00000000 00000200", Sense(3, 0x1100, 512)),
+        ("72 03 11 00 00 00 00 10 02 02 00 00 00 0a 80 00 00000000 00000200", Sense(3, 0x1100, 512)),
+        ("72 03 11 00 00 00 00 0c 00 0a 00 00 00000000 00000200", Sense(3, 0x1100)),
+        ("72 03 11 00 00 00 00 0c 00 0a 80 00 00000001 00000200", Sense(3, 0x1100)),
+        ("70 00 06 00000000 06 00000000 2900", scsi_sense.POWER_ON),
+        ("71 00 06 00000000 00", Sense(6, 0)),
+    ],
+)
+def test_what_other_targets_send(octets, sense):
+    assert scsi_sense.decode(bytes.fromhex(octets)) == sense
+
+
+@pytest.mark.parametrize("octets", [b"", b"\x74".ljust(18, b"\0"), b"\x70".ljust(7, b"\0"), b"\x72".ljust(7, b"\0")])
+def test_other_formats_are_malformed(octets):
     with pytest.raises(MalformedError):
-        scsi_sense.decode(b"\x72".ljust(18, b"\0"))
+        scsi_sense.decode(octets)

@@ -11,7 +11,7 @@ import msgspec
 
 from panloom.errors import MalformedError
 from panloom.initiator.driver import Connector, Driver
-from panloom.protocol.chap import Secrets
+from panloom.protocol.chap import MD5, SHA256, Secrets
 from panloom.protocol.iscsi_initiator import InitiatorSession
 from panloom.protocol.iscsi_initiator_connection import Timing
 from panloom.protocol.iscsi_initiator_keys import NONE, Agreed, Wishes
@@ -76,6 +76,7 @@ class Session:
         secret: str | None = None,
         target_user: str | None = None,
         target_secret: str | None = None,
+        chap_algorithms: tuple[str, ...] = (MD5, SHA256),
         isid: bytes | None = None,
         header_digest: tuple[str, ...] = (NONE,),
         data_digest: tuple[str, ...] = (NONE,),
@@ -89,7 +90,8 @@ class Session:
         """Log in, in one attempt of at most ``timing.login_seconds``, and return the session.
 
         ``user`` and ``secret`` prove the initiator (CHAP); ``target_secret``, and ``target_user`` where it is given,
-        must be proved by the target in return.  ``isid``: 6 octets, a new one for each session unless given.  Digests
+        must be proved by the target in return.  ``chap_algorithms``: the wanted one first; some targets mistake SHA256
+        for something else, so MD5 is.  ``isid``: 6 octets, a new one for each session unless given.  Digests
         are lists, the wanted one first: ``("CRC32C", "None")`` takes what it gets, ``("CRC32C",)`` insists.
         ``reconnect_seconds`` is short for that of ``timing``; 0 never logs in again.  ``wishes`` sets digests and all
         other operational keys at once.  ``portal_group`` refuses any other portal group.  ``connect`` makes a connected
@@ -103,7 +105,7 @@ class Session:
             initiator=initiator,
             target=target,
             isid=new_isid() if isid is None else isid,
-            secrets=Secrets(user, secret, target_user, target_secret),
+            secrets=Secrets(user, secret, target_user, target_secret, chap_algorithms),
             portal_group=portal_group,
         )
         if reconnect_seconds is not None:

@@ -1,7 +1,7 @@
 """CHAP, both sides (RFC 1994; RFC 7143 section 12.1.3).
 
     initiator                                  target
-    CHAP_A=7,5              ───────────▶
+    CHAP_A=5,7              ───────────▶
                             ◀───────────       CHAP_A=5  CHAP_I=<identifier>  CHAP_C=<challenge>
     CHAP_N=<user>  CHAP_R=H(identifier, secret, challenge)
                             ───────────▶       verified, or the login ends
@@ -24,7 +24,7 @@ from panloom.errors import MalformedError, RefusedError
 from panloom.wire.iscsi_text import decode_binary, decode_number, encode_binary
 
 MD5 = "5"  # CHAP_A, RFC 7143 section 12.1.3
-SHA256 = "7"  # CHAP_A, IANA's registry of PPP authentication algorithms
+SHA256 = "7"  # CHAP_A, IANA's registry of PPP authentication algorithms; tgtd 1.0.85 takes 7 for SHA-1
 CHALLENGE_OCTETS = 16  # at least, and what we take
 RESPONSE_OCTETS = 16
 LONGEST_CHALLENGE_OCTETS = 1024  # RFC 7143 section 12.1.3
@@ -98,14 +98,18 @@ class Secrets(msgspec.Struct, frozen=True, gc=False):
 
     ``user`` None: the initiator has nothing to prove.  ``target_user`` and ``target_secret`` not None: the target must
     prove that secret as well, under that name; ``target_user`` None and a ``target_secret``: under any name.
+    ``algorithms`` are MD5 and SHA256, the wanted one first; a target takes the first that it knows, or thinks it knows.
     """
 
     user: str | None = None
     secret: str | None = None
     target_user: str | None = None
     target_secret: str | None = None
+    algorithms: tuple[str, ...] = (MD5, SHA256)
 
     def __post_init__(self) -> None:
+        if not self.algorithms or not {*self.algorithms} <= {MD5, SHA256}:
+            raise ValueError(f"CHAP algorithms are {MD5} (MD5) and {SHA256} (SHA-256), not {self.algorithms!r}")
         if (self.user is None) != (self.secret is None):
             raise ValueError("CHAP needs a user and a secret, or neither")
         if self.target_secret is None:
@@ -138,7 +142,7 @@ class ChapInitiator:
 
     def propose(self) -> list[tuple[str, str]]:
         """Return the algorithms that we can do, the wanted one first."""
-        return [("CHAP_A", f"{SHA256},{MD5}")]
+        return [("CHAP_A", ",".join(self._secrets.algorithms))]
 
     def answer(self, keys: dict[str, str]) -> list[tuple[str, str]]:
         """Return the proof that the target's challenge asks for, and our own challenge where it must prove itself.
@@ -147,8 +151,9 @@ class ChapInitiator:
         """
         if not keys.keys() >= {"CHAP_A", "CHAP_I", "CHAP_C"}:
             raise MalformedError("the target asks for CHAP without CHAP_A, CHAP_I and CHAP_C")
-        if keys["CHAP_A"] not in (SHA256, MD5):
-            raise RefusedError(f"the target wants CHAP with algorithm {keys['CHAP_A'][:20]!r}; we can do 5 and 7")
+        if keys["CHAP_A"] not in self._secrets.algorithms:
+            ours = ",".join(self._secrets.algorithms)
+            raise RefusedError(f"the target wants CHAP with algorithm {keys['CHAP_A'][:20]!r} instead of {ours}")
         identifier = decode_number(keys["CHAP_I"])
         challenge = decode_binary(keys["CHAP_C"], longest_octets=LONGEST_CHALLENGE_OCTETS)
         if identifier > 255 or not challenge:

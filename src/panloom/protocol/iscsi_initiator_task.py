@@ -69,7 +69,8 @@ class Command(msgspec.Struct, frozen=True, gc=False):
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a command ended.
 
-    ``residual``: octets that were expected and not transferred; negative: how many more the unit had.
+    ``data`` counts only with GOOD; tgtd sends some before a CHECK CONDITION, too.  ``residual``: octets that were
+    expected and not transferred; negative: how many more the unit had.
     """
 
     status: int

@@ -1,9 +1,12 @@
-"""SCSI sense data in fixed format (SPC-4 r37 section 4.5.3).
+"""SCSI sense data: fixed format is written, descriptor format is read as well (SPC-4 r37 sections 4.5.3 and 4.5.2).
 
     octet   0     1   2            3-6          7    8-11  12   13    14   15-17
           │ 70h │ . │ . sense key │ INFORMATION │ 0Ah │  0  │ ASC │ ASCQ │ 0 │ sense key specific │
 
-Bit 7 of octet 0 says that INFORMATION is valid.
+          │ 72h │ . sense key │ ASC │ ASCQ │ 0 0 0 │ length │ descriptor: type, length, … │ …
+                                                             00h 0Ah: INFORMATION in its octets 4-11
+
+Bit 7 of octet 0, or of a descriptor's octet 2, says that INFORMATION is valid.
 """
 
 import struct
@@ -14,6 +17,8 @@ from panloom.errors import MalformedError
 
 _FIXED = struct.Struct(">BxBIB4xBB4x")
 FIXED_OCTETS = 18
+SHORTEST_FIXED_OCTETS = 8  # up to the length of what follows
+_FIXED_FORMATS, _DESCRIPTORS = (0x70, 0x71), (0x72, 0x73)  # of a current error, and of one that is told late
 
 
 class Sense(msgspec.Struct, frozen=True, gc=False):
@@ -62,8 +67,25 @@ def encode(sense: Sense) -> bytes:
 
 
 def decode(octets: bytes) -> Sense:
-    """Return the sense data's meaning; MalformedError for another format, or fewer than 18 octets."""
-    if len(octets) < FIXED_OCTETS or octets[0] & 0x7F != 0x70:
-        raise MalformedError("no sense data in fixed format")
-    first, key, information, _, code, qualifier = _FIXED.unpack(octets[:FIXED_OCTETS])
+    """Return the sense data's meaning; MalformedError for another format, or less than says why.
+
+    Fixed format may end before its last octets, which then are zero.
+    """
+    form = octets[0] & 0x7F if octets else 0
+    if form in _DESCRIPTORS and len(octets) >= 8:
+        return Sense(octets[1] & 0x0F, octets[2] << 8 | octets[3], _described_information(octets[8 : 8 + octets[7]]))
+    if form not in _FIXED_FORMATS or len(octets) < SHORTEST_FIXED_OCTETS:
+        raise MalformedError("no sense data")
+    first, key, information, _, code, qualifier = _FIXED.unpack(octets[:FIXED_OCTETS].ljust(FIXED_OCTETS, b"\0"))
     return Sense(key & 0x0F, code << 8 | qualifier, information if first & 0x80 else None)
+
+
+def _described_information(descriptors: bytes) -> int | None:
+    """Return INFORMATION from the first such descriptor; None without one, or where it has more than 32 bits."""
+    while len(descriptors) >= 2:
+        kind, octets = descriptors[0], descriptors[1] + 2
+        if kind == 0 and len(descriptors) >= 12 and descriptors[2] & 0x80:
+            information = int.from_bytes(descriptors[4:12], "big")
+            return information if information < 1 << 32 else None
+        descriptors = descriptors[octets:]
+    return None
