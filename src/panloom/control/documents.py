@@ -57,6 +57,10 @@ async def _no_preview() -> Preview:
     return planning.nothing_to_preview
 
 
+async def _anything(_plan: Plan) -> Mapping[str, int]:
+    return {}
+
+
 class Documents:
     """The one writer of ``/want/``."""
 
@@ -66,11 +70,14 @@ class Documents:
         *,
         clock: Callable[[], float] = time.time,
         preview: Callable[[], Awaitable[Preview]] = _no_preview,
+        permit: Callable[[Plan], Awaitable[Mapping[str, int]]] = _anything,
     ) -> None:
+        """``permit`` says what an edit rests on besides documents, or raises ``ConflictError``: see its module."""
         self.history = History(store)
         self._store = store
         self._clock = clock
         self._preview = preview
+        self._permit = permit
 
     async def plan(self, files: Sequence[File]) -> Plan:
         """Return what applying the files would do; ``ConfigErrors`` with everything that is wrong in them."""
@@ -234,9 +241,10 @@ class Documents:
         known = {origin_key(key): origin.encode() for key, origin in origins.items() if key not in gone}
         remembered = self.history.entries(revision, plan, stored) if revision else {}
         outdated = await self.history.outdated(revision.number) if revision else ()
+        rests_on = await self._permit(plan)
         try:
             await self._store.commit(
-                expect=stored.expect((*put, *gone)),
+                expect={**stored.expect((*put, *gone)), **rests_on},
                 put=put | known | remembered,
                 delete=(*gone, *map(origin_key, gone), *outdated),
             )

@@ -16,6 +16,7 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.node import ControlNode
 from panloom.control.observer import Observer
+from panloom.control.permit import permit
 from panloom.control.reconcile import Reconciler
 from panloom.disk_io import make_directory
 from panloom.errors import PanloomError, UnavailableError
@@ -75,7 +77,7 @@ async def serve(options: argparse.Namespace) -> None:
         reconciler = Reconciler(store, storage, edge, observer, events)
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
-        documents = Documents(store, preview=reconciler.preview)
+        documents = Documents(store, preview=reconciler.preview, permit=partial(permit, store))
         control = ControlNode(store, storage, documents, observer, reconciler, events)
         door = Door(api.create(control), options.socket, group=options.group)
         await door.open()

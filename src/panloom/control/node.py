@@ -1,7 +1,7 @@
 """The control node as the API sees it: documents, what is observed of them, and the acts a person may ask for."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
 from panloom.control.world import World
 from panloom.decide.history import Revision
-from panloom.decide.plan import Change, Mark, Plan
+from panloom.decide.plan import Plan
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
 from panloom.errors import ConfigError, ConflictError
 from panloom.model import resources
@@ -55,8 +55,6 @@ class ControlNode:
 
     async def apply(self, files: Sequence[File], *, prune: bool, who: str) -> Outcome:
         """Make the files what is wanted, and begin to make it so."""
-        plan = await self._documents.plan(files)
-        await self._nodes_are_free(change.resource.name for change in plan.changes if _unfixes(change, prune=prune))
         outcome = await self._documents.apply(files, prune=prune, who=who)
         if outcome.revision:
             names = ", ".join(file.name for file in files)
@@ -68,8 +66,6 @@ class ControlNode:
         """Take one resource out of what is wanted; a volume's data go with it, and only with ``yes``."""
         if kind == "volume" and yes:
             await self._volume_is_free(name)
-        if kind == "node":
-            await self._nodes_are_free([name])
         outcome = await self._documents.delete(kind, name, yes=yes, who=who)
         if kind == "volume":
             try:
@@ -107,22 +103,12 @@ class ControlNode:
     async def rollback(self, revision: int | None, *, last: int | None, who: str) -> Outcome:
         """Bring back the documents after a revision, as a new one; placements, epochs and disks stay."""
         planned = await self._documents.plan_rollback(revision)
-        changes = planned.plan.changes
-        await self._nodes_are_free(change.resource.name for change in changes if _unfixes(change, prune=True))
         outcome = await self._documents.rollback(revision, last=planned.last if last is None else last, who=who)
         if outcome.revision:
             text = f"revision {outcome.revision} brings back revision {planned.revision}"
             self._events.report("rolled back", text, who=who)
         self._reconciler.wake()
         return outcome
-
-    async def _nodes_are_free(self, names: Iterable[str]) -> None:
-        """Refuse when one carries a server: its document says at which port, and how, it is fenced."""
-        records = (await World.read(self._store)).node_records
-        for name in names:
-            server = records.get(name, NodeRecord()).server
-            if server is not None:
-                raise ConflictError(f"node {name} carries {server}; first: panloom failover {server}")
 
     async def _volume_is_free(self, name: str) -> None:
         status = await self._observer.status()
@@ -237,13 +223,3 @@ class ControlNode:
         if found is None:
             raise ConfigError(f"node {name}", "there is none of that name; see: panloom get nodes")
         return found
-
-
-def _unfixes(change: Change, *, prune: bool) -> bool:
-    """Whether a change takes from a node what a fence of it, or its disk, rests on."""
-    before, after = change.before, change.after
-    if not isinstance(before, resources.Node):
-        return False
-    if not isinstance(after, resources.Node):
-        return prune and change.mark is Mark.REMOVE
-    return (before.mac, before.address, before.port) != (after.mac, after.address, after.port)

@@ -305,7 +305,8 @@ class Reconciler:
                 record, phase=Phase.BOOTING, node=node, since=time.time(), personality=personality, started=on
             )
             known = world.node_records.get(node, NodeRecord())
-            await world.edit(servers={name: changed}, nodes={node: msgspec.structs.replace(known, server=name)})
+            carries = msgspec.structs.replace(known, server=name)
+            await world.edit(servers={name: changed}, nodes={node: carries}, rests_on=[world.all(Node)[node].key])
             self._observer.waiting.pop(node, None)
             self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)
         if placed:

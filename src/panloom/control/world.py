@@ -5,7 +5,7 @@ date by watching, and cannot drift.  ``World.edit`` is the only way a record cha
 that were read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -16,7 +16,7 @@ import msgspec
 from panloom.boot.lease_book import leases
 from panloom.decide.records import STEPS, NodeRecord, Phase, ServerRecord, Step
 from panloom.model import resources
-from panloom.state.contract import Store
+from panloom.state.contract import ABSENT, Store
 from panloom.values import MacAddress
 
 SERVERS = "/record/server/"
@@ -84,18 +84,26 @@ class World:
             return STEPS.index(record.fence.done) < STEPS.index(Step.DRAIN_WRITES)
         return record.phase in (Phase.BOOTING, Phase.UP)
 
+    def revisions(self, keys: Iterable[str]) -> Mapping[str, int]:
+        """Return the revision at which each key was read, ``ABSENT`` for one that was not there."""
+        return {key: self._revisions.get(key, ABSENT) for key in keys}
+
     async def edit(
         self,
         *,
         servers: Mapping[str, ServerRecord | None] = MappingProxyType({}),
         nodes: Mapping[str, NodeRecord | None] = MappingProxyType({}),
+        rests_on: Collection[str] = (),
     ) -> None:
-        """Change records in one commit, None deletes; ConflictError if any of them is not as it was read."""
+        """Change records in one commit, None deletes.
+
+        ``ConflictError`` if any of them, or of the keys of documents in ``rests_on``, is not as it was read.
+        """
         changes: dict[str, ServerRecord | NodeRecord | None] = {}
         changes.update({SERVERS + name: server for name, server in servers.items()})
         changes.update({NODES + name: node for name, node in nodes.items()})
         revision = await self._store.commit(
-            expect={key: self._revisions.get(key, 0) for key in changes},
+            expect=self.revisions((*changes, *rests_on)),
             put={key: msgspec.json.encode(value) for key, value in changes.items() if value is not None},
             delete=[key for key, value in changes.items() if value is None],
         )

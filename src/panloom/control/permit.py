@@ -1,0 +1,39 @@
+"""May documents change like this?  What no edit may take from under what is running.
+
+    plan of an edit ──permit──▶ ConflictError, with what to do first
+                          └───▶ the records it was judged by: the edit's commit holds only while they are as they were
+
+A node that carries a server keeps its MAC, address and port, by which the server is fenced, and its document.
+"""
+
+from collections.abc import Mapping
+
+from panloom.control.world import NODES, World
+from panloom.decide.plan import Change, Plan
+from panloom.decide.records import NodeRecord
+from panloom.errors import ConflictError
+from panloom.model.resources import Node
+from panloom.state.contract import Store
+
+
+async def permit(store: Store, plan: Plan) -> Mapping[str, int]:
+    """Return the revisions of the records that an edit rests on; ``ConflictError`` when it must not be made now."""
+    nodes = [change.resource.name for change in plan.changes if _unfixes(change)]
+    if not nodes:
+        return {}
+    world = await World.read(store)
+    for name in nodes:
+        server = world.node_records.get(name, NodeRecord()).server
+        if server is not None:
+            raise ConflictError(f"node {name} carries {server}; first: panloom failover {server}")
+    return world.revisions(NODES + name for name in nodes)
+
+
+def _unfixes(change: Change) -> bool:
+    """Whether a change takes from a node what a fence of it, or its disk, rests on."""
+    before, after = change.before, change.after
+    if not isinstance(before, Node):
+        return False
+    if not isinstance(after, Node):
+        return True
+    return (before.mac, before.address, before.port) != (after.mac, after.address, after.port)

@@ -1,0 +1,111 @@
+"""An edit of the documents and a placement at the same moment: whichever is durable first, the other knows of it."""
+
+import asyncio
+from functools import partial
+
+import msgspec
+import pytest
+
+from panloom.control.documents import Documents
+from panloom.control.permit import permit
+from panloom.control.world import World
+from panloom.decide.records import NodeRecord
+from panloom.errors import ConflictError
+from panloom.model.load import File
+from panloom.model.resources import Node
+from support.dict_store import DictStore
+from support.plain_control import CHASSIS
+
+LAB = File("lab.yaml", CHASSIS)
+MOVED = File("lab.yaml", CHASSIS.replace("address: 10.0.0.1[1-3]", "address: 10.0.0.2[1-3]"))
+
+
+class Raced(DictStore):
+    """A store in which something else happens just before the next commit of documents."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = None
+
+    async def commit(self, **arguments):
+        first, self.first = self.first, None
+        if first is not None:
+            await first()
+        return await super().commit(**arguments)
+
+
+async def place(store, world=None):
+    """Put a server on n1, as placement does."""
+    world = world or await World.read(store)
+    known = world.node_records.get("n1", NodeRecord())
+    carries = msgspec.structs.replace(known, server="shop/web1")
+    await world.edit(nodes={"n1": carries}, rests_on=[world.all(Node)["n1"].key])
+
+
+async def applied():
+    store = Raced()
+    documents = Documents(store, permit=partial(permit, store))
+    await documents.apply([LAB], prune=False, who="ann")
+    return store, documents
+
+
+def move(documents):
+    return documents.apply([MOVED], prune=False, who="ann")
+
+
+def prune(documents):
+    smaller = File("lab.yaml", CHASSIS.replace("[1-3]", "[2-3]").replace("[01-03]", "[02-03]"))
+    return documents.apply([smaller], prune=True, who="ann")
+
+
+def delete(documents):
+    return documents.delete("node", "n1", yes=False, who="ann")
+
+
+def go_back(documents):
+    return documents.rollback(0, last=None, who="ann")
+
+
+EDITS = pytest.mark.parametrize("edit", [move, prune, delete, go_back])
+
+
+@EDITS
+@pytest.mark.parametrize("known", [None, NodeRecord()], ids=["never used", "used before"])
+def test_a_placement_that_comes_first_keeps_the_node_as_it_is(edit, known):
+    async def scenario():
+        store, documents = await applied()
+        if known is not None:
+            await (await World.read(store)).edit(nodes={"n1": known})
+        store.first = partial(place, store)
+        before = (await World.read(store)).all(Node)
+        with pytest.raises(ConflictError, match="n1 carries shop/web1; first: panloom failover shop/web1"):
+            await edit(documents)
+        world = await World.read(store)
+        assert world.node_records["n1"].server == "shop/web1"
+        assert world.all(Node) == before
+
+    asyncio.run(scenario())
+
+
+@EDITS
+def test_an_edit_that_comes_first_keeps_a_placement_from_what_is_no_more(edit):
+    async def scenario():
+        store, documents = await applied()
+        world = await World.read(store)
+        await edit(documents)
+        with pytest.raises(ConflictError):
+            await place(store, world)
+        assert (await World.read(store)).node_records == {}
+
+    asyncio.run(scenario())
+
+
+def test_what_no_fence_rests_on_may_change_under_a_server():
+    async def scenario():
+        store, documents = await applied()
+        await place(store)
+        larger = File("lab.yaml", CHASSIS.replace("memory: ", "memory: 1"))
+        assert larger.text != CHASSIS
+        assert (await documents.apply([larger], prune=False, who="ann")).revision == 2
+
+    asyncio.run(scenario())
