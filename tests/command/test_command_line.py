@@ -6,53 +6,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
 
-from support.plain_control import CHASSIS
+from support.command_line import CommandLine
 from support.served import served
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
-PANLOOM = (sys.executable, "-W", "error", "-c", "from panloom.command import main; main()")
-
-
-class Said(NamedTuple):
-    code: int
-    data: str
-    talk: str
-
-
-class CommandLine:
-    """Runs ``panloom`` in a directory that holds lab.yaml and web.yaml."""
-
-    def __init__(self, directory: Path, socket: Path) -> None:
-        self.directory = directory
-        self.socket = socket
-        (directory / "lab.yaml").write_text(CHASSIS)
-        (directory / "web.yaml").write_text((ROOT / "examples" / "web.yaml").read_text())
-
-    def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> Said:
-        done = subprocess.run(
-            (*PANLOOM, *arguments),
-            cwd=self.directory,
-            env={"PANLOOM_SOCKET": str(self.socket), "COLUMNS": "110", **environment},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Said(done.returncode, done.stdout, done.stderr)
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        environment = {"PANLOOM_SOCKET": str(self.socket), "PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen(
-            (*PANLOOM, *arguments), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +138,27 @@ def test_acts(applied):
     assert applied("power", "n2", "on") == (1, "", "the power driver of n2 does not answer\n")
     assert applied("node", "approve", "52:54:00:00:00:09").data == "52:54:00:00:00:09: approved\n"
     assert applied("node", "release", "n1").data == "n1: released\n"
+
+
+def test_power_of_many_nodes_is_switched_and_each_failure_told(applied):
+    said = applied("node", "power", "reset", "n[3-12]", "n1")
+    assert (said.code, said.data.splitlines()) == (0, [f"n{number}: power on" for number in (*range(3, 13), 1)])
+    assert said.talk == "See how it boots: panloom show node n3\n"
+    said = applied("node", "power", "kill", "n[1-3]")
+    assert (said.code, said.data) == (1, "n1: power on\nn3: power on\n")
+    assert said.talk == "n2: the power driver of n2 does not answer\n"
+    assert applied("power", "n[1,3]", "off").data == "n1: power off\nn3: power off\n"
+    said = applied("node", "power", "on", "n[4-1]")
+    assert (said.code, said.data) == (1, "")
+    assert "[4-1]: 4-1 runs backwards; write 1-4" in said.talk
+    assert "'explode' is not one of 'on', 'off', 'reset', 'kill'" in applied("node", "power", "explode", "n1").talk
+
+
+def test_one_reason_for_many_nodes_is_told_once(applied, tmp_path):
+    said = applied("node", "power", "on", "n[1-3]", PANLOOM_SOCKET=str(tmp_path / "none"))
+    assert (said.code, said.data) == (1, "")
+    assert said.talk.startswith(f"n1, n2, n3: no control process listens on {tmp_path}/none")
+    assert said.talk.count("\n") == 1
     assert applied("status").data.startswith("not redundant\nPART")
 
 

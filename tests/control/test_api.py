@@ -117,6 +117,7 @@ def test_acts_and_observations():
         assert (await call("POST", "/v1/nodes/n1/power", {"action": "off"})).body == {"node": "n1", "power": "off"}
         assert (await call("POST", "/v1/nodes/n2/power", {"action": "on"})).status == 503
         assert (await call("POST", "/v1/nodes/n1/power", {"action": "explode"})).status == 400
+        assert (await call("POST", "/v1/nodes/n1/power", {"action": "kill"})).status == 200
         assert (await call("POST", "/v1/nodes/52:54:00:00:00:01/approve")).body == {"node": "52:54:00:00:00:01"}
         assert (await call("POST", "/v1/nodes/n1/release")).status == 200
         assert (await call("GET", "/v1/status")).body["state"] == "not redundant"

@@ -78,7 +78,7 @@ class PlainControl:
         return {"server": server, "from": "n1"}
 
     async def power(self, node: str, action: str, *, who: str) -> Mapping[str, Any]:
-        if node != "n1":
+        if node == "n2":
             raise UnavailableError(f"the power driver of {node} does not answer")
         return {"node": node, "power": "off" if action == "off" else "on"}
 

@@ -1,14 +1,21 @@
-"""``panloom node approve|release``: let a machine into the pool of spares."""
+"""``panloom node approve|release|power``: let machines into the pool of spares, and switch them."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from panloom.command.output import emit, suggest
+from panloom.command.output import emit, say, suggest
 from panloom.control.client import Client
+from panloom.errors import PanloomError
+from panloom.model import nodeset
+
+ACTIONS = ("on", "off", "reset", "kill")
+_AT_ONCE = 16
 
 
-@click.group("node", short_help="Approve a discovered machine, or release one from quarantine.")
+@click.group("node", short_help="Approve, release or switch machines.")
 def command() -> None:
-    """Approve a discovered machine, or release one from quarantine."""
+    """Approve a discovered machine, release one from quarantine, or switch machines on and off."""
 
 
 @command.command("approve")
@@ -31,3 +38,45 @@ def release(client: Client, node: str) -> int:
     emit(f"{node}: released")
     suggest("See the pool", "panloom get nodes")
     return 0
+
+
+@command.command("power")
+@click.argument("action", type=click.Choice(ACTIONS))
+@click.argument("nodes", metavar="NODES...", nargs=-1, required=True)
+@click.pass_obj
+def power(client: Client, action: str, nodes: tuple[str, ...]) -> int:
+    """Switch NODES on or off, reset them, or kill them: n1, n[1-4], n[01-16,20].
+
+    `kill` pulls the plug of a machine of a lab. Exit code 1 when one of them could not be switched; the others were.
+    """
+    return switch(client, action, nodes)
+
+
+def switch(client: Client, action: str, sets: tuple[str, ...]) -> int:
+    """Do one thing to the power of all nodes in the sets; say how it went with each, and return the exit code."""
+    try:
+        names = list(dict.fromkeys(name for text in sets for name in nodeset.expand(text)))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="NODES") from error
+
+    def one(name: str) -> str | PanloomError:
+        try:
+            return str(client.post("nodes", name, "power", body={"action": action})["power"])
+        except PanloomError as error:
+            return error
+
+    failures: dict[str, list[str]] = {}
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        for name, outcome in zip(names, pool.map(one, names), strict=True):
+            if isinstance(outcome, PanloomError):
+                failures.setdefault(str(outcome).removeprefix(f"node {name}: "), []).append(name)
+            else:
+                emit(f"{name}: power {outcome}")
+    for why, failed in failures.items():
+        say(why if len(names) == 1 else f"{', '.join(failed)}: {why}")
+    if not failures:
+        boots = action in ("on", "reset")
+        suggest(
+            "See how it boots" if boots else "See them", f"panloom {f'show node {names[0]}' if boots else 'get nodes'}"
+        )
+    return 1 if failures else 0

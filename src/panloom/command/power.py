@@ -1,18 +1,15 @@
-"""``panloom power``: switch a node on or off, or reset it."""
+"""``panloom power``: switch nodes on or off, or reset them; the same as ``panloom node power``, node first."""
 
 import click
 
-from panloom.command.output import emit, suggest
+from panloom.command.node import ACTIONS, switch
 from panloom.control.client import Client
 
 
-@click.command("power", short_help="Switch a node on or off, or reset it.")
-@click.argument("node", metavar="NODE")
-@click.argument("action", type=click.Choice(("on", "off", "reset")))
+@click.command("power", short_help="Switch nodes on or off, or reset them.")
+@click.argument("node", metavar="NODES")
+@click.argument("action", type=click.Choice(ACTIONS))
 @click.pass_obj
 def command(client: Client, node: str, action: str) -> int:
-    """Switch NODE on or off, or reset it."""
-    answer = client.post("nodes", node, "power", body={"action": action})
-    emit(f"{node}: power {answer['power']}")
-    suggest("See how it boots" if action != "off" else "See it", f"panloom show node {node}")
-    return 0
+    """Switch NODES (n1, n[1-4]) on or off, reset them, or kill them; the same as `panloom node power`."""
+    return switch(client, action, (node,))

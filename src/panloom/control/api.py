@@ -4,7 +4,7 @@
     GET    /v1/resources/KIND[/NAME]           rows, or one of them with its details
     DELETE /v1/resources/KIND/NAME?yes=        yes=true for a volume
     POST   /v1/servers/PAN/NAME/failover
-    POST   /v1/nodes/NAME/power                {action: on | off | reset}
+    POST   /v1/nodes/NAME/power                {action: on | off | reset | kill}
     POST   /v1/nodes/NAME/approve | release
     GET    /v1/events?after=&wait=             those after a number; waits up to ``wait`` seconds for the first
     GET    /v1/status
@@ -83,7 +83,7 @@ class Control(HistoryControl, Protocol):
         ...
 
     async def power(self, node: str, action: str, *, who: str) -> Row:
-        """Switch a node on, off or reset it; return ``{"node", "power"}``."""
+        """Switch a node on, off, reset it or pull its plug; return ``{"node", "power"}``."""
         ...
 
     async def approve(self, node: str, *, who: str) -> Row:
@@ -133,7 +133,7 @@ class FilesBody(_Body):
 class PowerBody(_Body):
     """What to do with a node's power."""
 
-    action: Literal["on", "off", "reset"]
+    action: Literal["on", "off", "reset", "kill"]
 
 
 _STATUS: Mapping[type[Exception], tuple[int, str]] = {

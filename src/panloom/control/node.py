@@ -11,6 +11,7 @@ from panloom.control.documents import Documents, Outcome, Return
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.personalities import personality_of
+from panloom.control.power import SocketDriver
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
 from panloom.control.world import World
@@ -176,12 +177,16 @@ class ControlNode:
         return {"server": server, "from": record.node}
 
     async def power(self, node: str, action: str, *, who: str) -> Row:
-        """Switch a node on, off or reset it."""
+        """Switch a node on, off or reset it; ``kill`` pulls the plug of a machine of a lab."""
         found = await self._node(node)
         driver = self._observer.driver(found)
         if driver is None:
             raise ConfigError(f"node {node}", "has no power driver; give its document a `power:`")
-        acts: Mapping[str, Any] = {"on": driver.on, "off": driver.off, "reset": driver.reset}
+        acts: dict[str, Any] = {"on": driver.on, "off": driver.off, "reset": driver.reset}
+        if isinstance(driver, SocketDriver):
+            acts["kill"] = driver.kill
+        if action not in acts:
+            raise ConfigError(f"node {node}", f"its power driver cannot {action}: only a supervisor of a lab does")
         self._events.report("asked", f"power {action}", node=node, who=who)
         await acts[action]()
         if action == "reset":

@@ -64,6 +64,10 @@ class SocketDriver:
         """Return whether the machine is on."""
         return await self._act("status")
 
+    async def kill(self) -> None:
+        """Let the machine's power fail, as a supervisor of a lab can: a broken switch does not keep it from that."""
+        await self._act("kill")
+
     async def _act(self, action: str) -> bool:
         answer = await call(self.path, {"call": "power", "node": self.name, "action": action})
         power = answer.get("power")
