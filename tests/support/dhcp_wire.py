@@ -10,9 +10,11 @@ from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Message
 from panloom.wire.internet import BROADCAST_MAC, ETHERTYPE_IPV4, UdpFrame, decode_udp_frame, encode_udp_frame
-from support.dhcp_client import DhcpClient
+from support.dhcp_client import IPXE, DhcpClient
 from support.namespaces import Namespace
 from support.waiting import until
+
+WITNESS = "52:54:00:77:00:96"  # a stranger, so that no node's lease is touched
 
 
 class DhcpWire:
@@ -43,7 +45,13 @@ class DhcpWire:
             source_port=dhcp.CLIENT_PORT,
             payload=payload,
         )
-        self._socket.send(encode_udp_frame(frame))
+        self.send_frame(encode_udp_frame(frame))
+
+    def send_frame(self, octets: bytes) -> None:
+        """Put a frame on the cable as it is; waits while the cable's queue is full."""
+        self._socket.setblocking(True)
+        self._socket.send(octets)
+        self._socket.setblocking(False)
 
     def answers_to(self, message: Message) -> list[Message]:
         """Return the answers that have come for the message's xid."""
@@ -65,6 +73,15 @@ class DhcpWire:
         until(lambda: [client.receive(dhcp.encode(r)) for r in self.answers_to(request)] and client.ack, "an ACK")
         assert client.ack is not None
         return client.ack
+
+    def answers_by_then(self, octets: bytes, xid: int) -> list[Message]:
+        """Send octets and return what is answered to that xid until a client who asks later has an answer."""
+        self._listen()
+        before, witness = len(self.heard), DhcpClient(WITNESS, IPXE)
+        self.send(octets, witness.mac)
+        self.ask(witness.discover())
+        replies = [dhcp.decode(frame.payload) for frame in self.heard[before:]]
+        return [reply for reply in replies if reply.xid == xid]
 
     def is_unanswered(self, message: Message | bytes, witness: DhcpClient) -> bool:
         """Return whether a message has no answer by the time that ``witness``, who asks after it, has one."""
