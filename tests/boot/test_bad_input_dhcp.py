@@ -227,17 +227,19 @@ def test_a_flood_of_declines_costs_who_sends_them_its_own_address_and_nobody_els
 
 def bound_in_a_storm(wire, machine):
     """Bind a client that asks until it is answered: in a storm the kernel drops what nobody has read yet."""
-    for message in (machine.discover, machine.request):
-        said = message()
-
-        def answered(said=said):
-            wire.send(dhcp.encode(said), machine.mac)
-            return wire.answers_to(said)
-
-        for reply in until(answered, "an answer in the storm"):
-            machine.receive(dhcp.encode(reply))
-    until(lambda: [machine.receive(dhcp.encode(r)) for r in wire.answers_to(said)] and machine.ack, "an ACK")
+    insist(wire, machine, machine.discover(), lambda: machine.offer)
+    insist(wire, machine, machine.request(), lambda: machine.ack)
     return machine.address
+
+
+def insist(wire, machine, message, answer):
+    def asked_again():
+        wire.send(dhcp.encode(message), machine.mac)
+        for reply in wire.answers_to(message):
+            machine.receive(dhcp.encode(reply))
+        return answer()
+
+    until(asked_again, f"an answer to {message} in the storm")
 
 
 def test_65000_machines_that_starve_the_range_do_not_touch_a_node(services, wire):
