@@ -64,4 +64,4 @@ def _verb(effect: str, count: int) -> str:
     return effect if count == 1 else effect.removesuffix("s")
 
 
-files_argument = click.argument("files", nargs=-1, required=True, metavar="FILE…")
+files_argument = click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE…")

@@ -2,7 +2,7 @@
 
 import click
 
-from panloom.command import changes
+from panloom.command import changes, completing
 from panloom.command.columns import kind_of
 from panloom.command.output import emit, suggest
 from panloom.command.show import volume_label
@@ -10,8 +10,8 @@ from panloom.control.client import Client
 
 
 @click.command("delete", short_help="Take one resource out of what is wanted.")
-@click.argument("kind", metavar="KIND")
-@click.argument("name", metavar="NAME")
+@click.argument("kind", metavar="KIND", shell_complete=completing.resource_kinds)
+@click.argument("name", metavar="NAME", shell_complete=completing.names)
 @click.option("--yes", is_flag=True, help="Yes, destroy a volume and its data for ever.")
 @click.pass_obj
 def command(client: Client, kind: str, name: str, *, yes: bool) -> int:

@@ -2,12 +2,13 @@
 
 import click
 
+from panloom.command import completing
 from panloom.command.output import emit, suggest
 from panloom.control.client import Client
 
 
 @click.command("failover", short_help="Move a server to another node now.")
-@click.argument("server", metavar="PAN/SERVER")
+@click.argument("server", metavar="PAN/SERVER", shell_complete=completing.servers)
 @click.pass_obj
 def command(client: Client, server: str) -> int:
     """Fence the node that carries PAN/SERVER and let a spare boot it."""

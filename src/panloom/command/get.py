@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from panloom.command import completing
 from panloom.command.columns import Kind, kind_of, table
 from panloom.command.output import emit_data, emit_table, output_option, say, suggest
 from panloom.control.client import Client
@@ -23,7 +24,7 @@ _NEXT = {
 
 
 @click.command("get", short_help="List resources.")
-@click.argument("kind", metavar="KIND")
+@click.argument("kind", metavar="KIND", shell_complete=completing.kinds)
 @output_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever something happens, until interrupted.")
 @click.pass_obj

@@ -6,9 +6,12 @@ Exit codes: 0 done, or no changes; 1 an error, said in one line on stderr; 2 pla
 import importlib
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 from panloom.errors import ConfigError, ConfigErrors, PanloomError
 
@@ -20,6 +23,9 @@ _COMMANDS = {
     "diff": ("panloom.command.diff", "Show field by field what applying files would change."),
     "get": ("panloom.command.get", "List resources: servers, nodes, images, pans, lans, volumes, platform, events."),
     "show": ("panloom.command.show", "Show one resource with everything known of it."),
+    "history": ("panloom.command.history", "Show who changed the documents, when, and what."),
+    "rollback": ("panloom.command.rollback", "Bring back documents as they were after a revision."),
+    "export": ("panloom.command.export", "Print what is wanted, as documents that apply again."),
     "delete": ("panloom.command.delete", "Take one resource out of what is wanted."),
     "failover": ("panloom.command.failover", "Move a server to another node now."),
     "power": ("panloom.command.power", "Switch nodes on or off, or reset them."),
@@ -27,6 +33,7 @@ _COMMANDS = {
     "events": ("panloom.command.events", "Show what happened; -f to follow."),
     "status": ("panloom.command.status", "Show how the platform is."),
     "personality": ("panloom.command.personality", "Export what makes a machine be a server."),
+    "completion": ("panloom.command.completion", "Print what makes a shell complete commands, kinds and names."),
     "schema": ("panloom.command.schema", "Print the JSON Schema of documents, for editors."),
     "control": ("panloom.command.control", "Run the control process."),
     "storage": ("panloom.command.storage", "Run the storage process."),
@@ -41,6 +48,14 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
+        words = [
+            CompletionItem(name, help=text) for name, (_, text) in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return words or click.Command.shell_complete(self, ctx, incomplete)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
@@ -51,7 +66,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from panloom.command.output import nearest
 
             ctx.fail(f"there is no command {args[0]!r}; {nearest(args[0], _COMMANDS)}")
@@ -86,6 +101,8 @@ def panloom(context: click.Context, socket_path: str) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    if "_PANLOOM_COMPLETE" in os.environ:
+        importlib.import_module("panloom.command.completion")  # a shell asks: bash in a form of our own
     try:
         code = panloom.main(args=arguments, prog_name="panloom", standalone_mode=False)
     except click.exceptions.Abort:

@@ -2,6 +2,7 @@
 
 import click
 
+from panloom.command import completing
 from panloom.command.output import emit_data, suggest
 from panloom.control.client import Client
 
@@ -12,7 +13,7 @@ def command() -> None:
 
 
 @command.command("export")
-@click.argument("server", metavar="PAN/SERVER")
+@click.argument("server", metavar="PAN/SERVER", shell_complete=completing.servers)
 @click.option("-o", "--output", "form", type=click.Choice(("json", "yaml")), default="json", show_default=True)
 @click.pass_obj
 def export(client: Client, server: str, form: str) -> int:

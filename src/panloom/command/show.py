@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from panloom.command import completing
 from panloom.command.columns import age, at_clock, disk, kind_of
 from panloom.command.output import emit, emit_data, emit_table, output_option, suggest
 from panloom.control.client import Client
@@ -19,8 +20,8 @@ _NEXT = {
 
 
 @click.command("show", short_help="Show one resource with everything known of it.")
-@click.argument("kind", metavar="KIND")
-@click.argument("name", metavar="NAME")
+@click.argument("kind", metavar="KIND", shell_complete=completing.resource_kinds)
+@click.argument("name", metavar="NAME", shell_complete=completing.names)
 @output_option
 @click.pass_obj
 def command(client: Client, kind: str, name: str, form: str) -> int:

@@ -26,8 +26,9 @@ class Client:
     ``UnavailableError`` says which socket does not answer and how to start what should listen there.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self.path = path
+        self._timeout_seconds = timeout_seconds
 
     def get(self, *path: str, **query: object) -> Any:  # noqa: ANN401 -- JSON
         """Return what stands at a path; each part is quoted, slashes inside a part separate."""
@@ -45,7 +46,7 @@ class Client:
         target = "/v1/" + "/".join(quote(part, safe="/@") for part in path)
         if query:
             target += "?" + urlencode(query)
-        connection = _Connection(self.path)
+        connection = _Connection(self.path, self._timeout_seconds)
         try:
             headers = {"content-type": "application/json"} if body is not None else {}
             with contextlib.suppress(BrokenPipeError):  # refused at the door, which says so before it has read
@@ -58,7 +59,7 @@ class Client:
             why = f"this user may not open {self.path}; become root, or a member of the socket's group"
             raise UnavailableError(why) from error
         except TimeoutError as error:
-            raise UnavailableError(f"no answer on {self.path} within {_TIMEOUT_SECONDS:g} s; see its log") from error
+            raise UnavailableError(f"no answer on {self.path} within {self._timeout_seconds:g} s; see its log") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UnavailableError(self._nobody(f"{error or type(error).__name__}: no proper answer on")) from error
         finally:
@@ -72,8 +73,8 @@ class Client:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("panloom", timeout=_TIMEOUT_SECONDS)
+    def __init__(self, path: str, timeout_seconds: float) -> None:
+        super().__init__("panloom", timeout=timeout_seconds)
         self._path = path
 
     def connect(self) -> None:
