@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from panloom.errors import ConfigError, ConfigErrors, PanloomError
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-from panloom.errors import ConfigError, ConfigErrors, PanloomError
 
 DEFAULT_SOCKET = "/run/panloom/panloom.sock"
 
@@ -30,6 +30,7 @@ _COMMANDS = {
     "failover": ("panloom.command.failover", "Move a server to another node now."),
     "power": ("panloom.command.power", "Switch nodes on or off, or reset them."),
     "node": ("panloom.command.node", "Approve, release or switch machines."),
+    "console": ("panloom.command.console", "Look at a node's serial line, and type there."),
     "events": ("panloom.command.events", "Show what happened; -f to follow."),
     "status": ("panloom.command.status", "Show how the platform is."),
     "personality": ("panloom.command.personality", "Export what makes a machine be a server."),

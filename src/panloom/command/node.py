@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import click
 
+from panloom.command import completing
 from panloom.command.output import emit, say, suggest
 from panloom.control.client import Client
 from panloom.errors import PanloomError
@@ -19,7 +20,7 @@ def command() -> None:
 
 
 @command.command("approve")
-@click.argument("node", metavar="NODE")
+@click.argument("node", metavar="NODE", shell_complete=completing.nodes)
 @click.pass_obj
 def approve(client: Client, node: str) -> int:
     """Take a discovered machine, by its name or MAC, into the pool of spares."""
@@ -30,7 +31,7 @@ def approve(client: Client, node: str) -> int:
 
 
 @command.command("release")
-@click.argument("node", metavar="NODE")
+@click.argument("node", metavar="NODE", shell_complete=completing.nodes)
 @click.pass_obj
 def release(client: Client, node: str) -> int:
     """End a node's quarantine: it is a spare again."""
@@ -42,7 +43,7 @@ def release(client: Client, node: str) -> int:
 
 @command.command("power")
 @click.argument("action", type=click.Choice(ACTIONS))
-@click.argument("nodes", metavar="NODES...", nargs=-1, required=True)
+@click.argument("nodes", metavar="NODES...", nargs=-1, required=True, shell_complete=completing.nodes)
 @click.pass_obj
 def power(client: Client, action: str, nodes: tuple[str, ...]) -> int:
     """Switch NODES on or off, reset them, or kill them: n1, n[1-4], n[01-16,20].
