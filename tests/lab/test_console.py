@@ -1,62 +1,123 @@
-"""What a machine says on its serial line, whole lines with the time of each."""
+"""Consoles of real machines, at a real terminal: firmware, boot loader, kernel and login, by the command line."""
 
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
+import termios
+import threading
+from contextlib import contextmanager
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from panloom.lab import console
-from panloom.lab.console import ConsoleLog
+from support.lab import pan, running_lab
+from support.waiting import until
 
-AT = 1_700_000_000.25
-
-
-def written(path, *pieces):
-    path.unlink(missing_ok=True)
-    with ConsoleLog(path) as log:
-        for piece in pieces:
-            log.write(piece, AT)
-    return path.read_bytes()
-
-
-def texts(octets):
-    lines = octets.splitlines()
-    assert all(re.match(rb"\d\d:\d\d:\d\d\.\d{3} ", line) for line in lines)
-    return [line[13:] for line in lines]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
+COMMAND = (sys.executable, "-W", "error", "-c", "from panloom.command import main; main()", "console")
+LEAVE = b"\x1d"
 
 
-def test_known_octets(tmp_path):
-    said = b"\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS\r\n\r\nBooting from ROM...\rok\r\nPANLOOM stage=kernel t=1.89\n"
-    assert texts(written(tmp_path / "log", said)) == [
-        b"SeaBIOS",
-        b"Booting from ROM...",
-        b"ok",
-        b"PANLOOM stage=kernel t=1.89",
-    ]
+class Terminal:
+    """``panloom console …`` at a terminal of its own."""
+
+    def __init__(self, lab, *arguments):
+        self._far, near = pty.openpty()
+        self.before = termios.tcgetattr(self._far)
+        self.seen = b""
+        self.process = subprocess.Popen(
+            (*COMMAND, *arguments),
+            env={**os.environ, "PANLOOM_SOCKET": str(lab.lab.control_socket)},
+            stdin=near, stdout=near, stderr=near, start_new_session=True,
+        )  # fmt: skip
+        os.close(near)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        try:
+            while octets := os.read(self._far, 4096):
+                self.seen += octets
+        except OSError:  # the command has ended
+            return
+
+    def type(self, octets):
+        os.write(self._far, octets)
+
+    def until(self, pattern, what, *, after=0, seconds=60.0):
+        return until(lambda: re.search(pattern, self.seen[after:]), f"{what}: {self.seen[-500:]!r}", seconds=seconds)
+
+    def leave(self):
+        self.type(LEAVE)
+        assert self.process.wait(timeout=20) == 0
+        assert termios.tcgetattr(self._far)[3] == self.before[3]
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._far)
 
 
-def test_last_line_needs_no_end(tmp_path):
-    assert texts(written(tmp_path / "log", b"Kernel panic", b" - not syncing")) == [b"Kernel panic - not syncing"]
+@contextmanager
+def console(lab, *arguments):
+    terminal = Terminal(lab, *arguments)
+    try:
+        yield terminal
+    finally:
+        terminal.close()
 
 
-def test_line_without_end_is_cut(tmp_path):
-    lines = texts(written(tmp_path / "log", *[b"x" * 1000] * 9))
-    assert b"".join(lines) == b"x" * 9000
-    assert len(lines) == 2
+def replay(lab):
+    done = subprocess.run(
+        (*COMMAND, "n1", "--replay", "--speed", "0"),
+        env={**os.environ, "PANLOOM_SOCKET": str(lab.lab.control_socket)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
-def test_full_log_becomes_the_one_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(console, "MAX_OCTETS", 100)
-    log = tmp_path / "log"
-    written(log, *[b"%03d\n" % number for number in range(10)])
-    assert texts(log.with_name("log.1").read_bytes())[-1] == b"005"
-    assert texts(log.read_bytes()) == [b"006", b"007", b"008", b"009"]
+def test_cap_197_199_the_console_from_firmware_to_login_and_what_is_written_down(tmp_path):
+    with running_lab(tmp_path) as lab, console(lab, "n1") as first:
+        first.until(rb"n1: its console", "it opens while the machine is off")
+        lab.power("n1", "on")
+        first.until(rb"Ctrl-B", "the boot loader says how to stop it")
+        first.type(b"\x02")
+        first.until(rb"iPXE>", "typing has reached the boot loader")
+        first.type(b"show net0/mac\r")
+        first.until(rb"52:54:00:77:00:01", "it answers")
+        with console(lab, "n1") as second:
+            second.until(rb"You read; somebody else types", "the second one reads")
+            second.until(rb"iPXE>", "and sees what was said before")
+            second.type(b"echo intruded\r")
+            first.type(b"echo both see this\r")
+            second.until(rb"\nboth see this", "the second one sees what the first one does")
+            second.leave()
+        lab.apply(pan(servers="web1", address="10.1.0.11", more="node: n1"))
+        first.type(b"exit\r")
+        first.until(rb"Linux version", "the kernel speaks")
+        first.until(rb"login: ", "the system asks who is there")
+        first.type(b"root\r")
+        first.until(rb"# ", "a shell answers", after=len(first.seen))
+        first.type(b"echo $((6 * 7)) of $(hostname)\r")
+        first.until(rb"42 of web1", "typing has reached the system")
+        assert b"intruded" not in first.seen
+        first.leave()
+        written = replay(lab)
+        lines = written.splitlines()
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", line) for line in lines)
+        for said in ("SeaBIOS", "iPXE>", "Linux version", "42 of web1"):
+            assert said in written
+        assert lab.events("console", node="n1")[0]["who"] == "root"
 
 
-@given(st.lists(st.binary(max_size=40).filter(lambda line: b"\r" not in line and b"\n" not in line)), st.data())
-def test_cut_anywhere_same_lines(tmp_path_factory, lines, data):
-    path = tmp_path_factory.getbasetemp() / "console"
-    said = b"".join(line + b"\r\n" for line in lines)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(said)), max_size=5)))
-    pieces = [said[start:end] for start, end in zip([0, *cuts], [*cuts, len(said)], strict=True)]
-    assert texts(written(path, *pieces)) == texts(written(path, said))
+def test_a_console_that_is_killed_gives_the_keyboard_back(tmp_path):
+    with running_lab(tmp_path) as lab:
+        with console(lab, "n1") as first:
+            first.until(rb"its console\. Leave with \^\]\.\r", "it may type")
+            os.kill(first.process.pid, signal.SIGKILL)
+            first.process.wait()
+        with console(lab, "n1") as second:
+            second.until(rb"its console\. Leave with \^\]\.\r", "the next one may type")
+            second.leave()

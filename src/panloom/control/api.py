@@ -6,6 +6,8 @@
     POST   /v1/servers/PAN/NAME/failover
     POST   /v1/nodes/NAME/power                {action: on | off | reset | kill}
     POST   /v1/nodes/NAME/approve | release
+    GET    /v1/nodes/NAME/console?types=       its serial line, without end;  …/console/log  what is written down of it
+    POST   /v1/nodes/NAME/console              {keyboard, octets}: what was typed
     GET    /v1/events?after=&wait=             those after a number; waits up to ``wait`` seconds for the first
     GET    /v1/status
     GET    /v1/personalities/PAN/NAME
@@ -16,18 +18,20 @@ empty. Whoever is connected (``door.py``) is named as the one who did it.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Literal, Protocol
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from panloom.control import history_api
 from panloom.control.bodies import outcome_body, plan_body
+from panloom.control.consoles import Viewer
 from panloom.control.documents import Outcome
 from panloom.control.history_api import HistoryControl
 from panloom.decide.plan import Plan
@@ -102,6 +106,18 @@ class Control(HistoryControl, Protocol):
         """Return how the platform is: ``{"state", "parts": [{"part", "state", "why"}], …}``."""
         ...
 
+    def console(self, node: str, *, types: bool, who: str) -> AbstractContextManager[Viewer]:
+        """Let somebody look at a node's serial line."""
+        ...
+
+    async def type(self, node: str, keyboard: str, octets: bytes) -> None:
+        """Send to a node's serial line what was typed."""
+        ...
+
+    async def console_log(self, node: str) -> str:
+        """Return all that is written down of a node's serial line."""
+        ...
+
     async def personality(self, server: str) -> Row:
         """Return everything that makes a machine be that server, its secrets left out."""
         ...
@@ -128,6 +144,13 @@ class FilesBody(_Body):
     def to_files(self) -> list[File]:
         """Return them as the loader takes them."""
         return [File(file.name, file.text, file.origin) for file in self.files]
+
+
+class TypedBody(_Body):
+    """What was typed at a console: one character an octet, as ISO 8859-1 has them."""
+
+    keyboard: str
+    octets: str
 
 
 class PowerBody(_Body):
@@ -158,6 +181,7 @@ def create(control: Control) -> FastAPI:
     _add_documents(app, control)
     _add_acts(app, control)
     _add_observations(app, control)
+    _add_consoles(app, control)
     return app
 
 
@@ -220,6 +244,31 @@ def _add_observations(app: FastAPI, control: Control) -> None:
     @app.get("/v1/personalities/{pan}/{name}")
     async def personality(pan: str, name: str) -> JSONResponse:
         return JSONResponse(await control.personality(f"{pan}/{name}"))
+
+
+def _add_consoles(app: FastAPI, control: Control) -> None:
+    @app.get("/v1/nodes/{name}/console")
+    async def look(name: str, request: Request, *, types: bool = False) -> StreamingResponse:
+        """The octets of the line without end; the header ``panloom-keyboard`` is the word that lets one type."""
+        stack = ExitStack()
+        viewer = stack.enter_context(control.console(name, types=types, who=_who(request)))
+
+        async def octets() -> AsyncIterator[bytes]:
+            with stack:
+                async for piece in viewer.octets():
+                    yield piece
+
+        headers = {"panloom-keyboard": viewer.keyboard}
+        return StreamingResponse(octets(), media_type="application/octet-stream", headers=headers)
+
+    @app.post("/v1/nodes/{name}/console")
+    async def type_(name: str, body: TypedBody) -> JSONResponse:
+        await control.type(name, body.keyboard, body.octets.encode("latin-1", "replace"))
+        return JSONResponse({})
+
+    @app.get("/v1/nodes/{name}/console/log")
+    async def log(name: str) -> JSONResponse:
+        return JSONResponse({"log": await control.console_log(name)})
 
 
 def _who(request: Request) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -38,35 +39,73 @@ class Client:
         """Ask for something to be done."""
         return self._call("POST", path, {}, body)
 
+    @contextlib.contextmanager
+    def stream(self, *path: str, **query: object) -> Iterator[http.client.HTTPResponse]:
+        """Open what has no end: ``read1`` returns the next octets, none when the control process is gone."""
+        connection = _Connection(self.path, self._timeout_seconds)
+        try:
+            with self._named_errors():
+                response = self._ask(connection, "GET", path, query)
+                refusal = json.loads(response.read()) if response.status >= 400 else None
+            if refusal is not None:
+                raise _error(refusal)
+            sock = connection.sock
+            sock.settimeout(None)
+            try:
+                yield response
+            finally:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # ends the read that another thread may be in
+        finally:
+            connection.close()
+
     def delete(self, *path: str, **query: object) -> Any:  # noqa: ANN401 -- JSON
         """Ask for something to be taken away."""
         return self._call("DELETE", path, query)
 
     def _call(self, method: str, path: tuple[str, ...], query: dict[str, object], body: object = None) -> Any:  # noqa: ANN401
+        connection = _Connection(self.path, self._timeout_seconds)
+        try:
+            with self._named_errors():
+                response = self._ask(connection, method, path, query, body)
+                answer = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise _error(answer)
+        return answer
+
+    def _ask(
+        self,
+        connection: "_Connection",
+        method: str,
+        path: tuple[str, ...],
+        query: dict[str, object],
+        body: object = None,
+    ) -> http.client.HTTPResponse:
         target = "/v1/" + "/".join(quote(part, safe="/@") for part in path)
         if query:
             target += "?" + urlencode(query)
-        connection = _Connection(self.path, self._timeout_seconds)
+        headers = {"content-type": "application/json"} if body is not None else {}
+        with contextlib.suppress(BrokenPipeError):  # refused at the door, which says so before it has read
+            connection.request(method, target, json.dumps(body) if body is not None else None, headers)
+        return connection.getresponse()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
         try:
-            headers = {"content-type": "application/json"} if body is not None else {}
-            with contextlib.suppress(BrokenPipeError):  # refused at the door, which says so before it has read
-                connection.request(method, target, json.dumps(body) if body is not None else None, headers)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
+            yield
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise UnavailableError(self._nobody("no control process listens on")) from error
         except PermissionError as error:
             why = f"this user may not open {self.path}; become root, or a member of the socket's group"
             raise UnavailableError(why) from error
         except TimeoutError as error:
-            raise UnavailableError(f"no answer on {self.path} within {self._timeout_seconds:g} s; see its log") from error
+            raise UnavailableError(
+                f"no answer on {self.path} within {self._timeout_seconds:g} s; see its log"
+            ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UnavailableError(self._nobody(f"{error or type(error).__name__}: no proper answer on")) from error
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise _error(answer)
-        return answer
 
     def _nobody(self, what: str) -> str:
         return f"{what} {self.path}; start it: panloom control (or name another: --socket PATH, PANLOOM_SOCKET)"

@@ -22,6 +22,7 @@ from typing import Any
 
 from panloom.control import api
 from panloom.control.boots import Boots
+from panloom.control.consoles import Consoles
 from panloom.control.documents import Documents
 from panloom.control.door import DEFAULT_PATH, Door
 from panloom.control.edge import Edge
@@ -78,11 +79,12 @@ async def serve(options: argparse.Namespace) -> None:
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
         documents = Documents(store, preview=reconciler.preview, permit=partial(permit, store))
-        control = ControlNode(store, storage, documents, observer, reconciler, events)
+        consoles = Consoles(store, options.directory / "console")
+        control = ControlNode(store, storage, documents, observer, reconciler, events, consoles)
         door = Door(api.create(control), options.socket, group=options.group)
         await door.open()
         try:
-            await _run(events.write(), edge.run(), observer.run(), reconciler.run())
+            await _run(events.write(), edge.run(), observer.run(), reconciler.run(), consoles.run())
         finally:
             await door.close()
             await events.close()

@@ -1,12 +1,15 @@
 """The control node as the API sees it: documents, what is observed of them, and the acts a person may ask for."""
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from panloom.control.api import Row
+from panloom.control.consoles import Consoles, Viewer
 from panloom.control.documents import Documents, Outcome, Return
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
@@ -39,6 +42,7 @@ class ControlNode:
         observer: Observer,
         reconciler: Reconciler,
         events: EventLog,
+        consoles: Consoles,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -46,6 +50,7 @@ class ControlNode:
         self._observer = observer
         self._reconciler = reconciler
         self._events = events
+        self._consoles = consoles
         self._rows = Rows(storage, observer, reconciler.why)
 
     # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -64,16 +69,16 @@ class ControlNode:
         return outcome
 
     async def delete(self, kind: str, name: str, *, yes: bool, who: str) -> Outcome:
-        """Take one resource out of what is wanted; a volume's data go with it, and only with ``yes``."""
+        """Take one resource out of what is wanted; a volume's data go with it, and only with ``yes``.
+
+        Where the storage process does not answer, the data go as soon as it does.
+        """
         if kind == "volume" and yes:
             await self._volume_is_free(name)
         outcome = await self._documents.delete(kind, name, yes=yes, who=who)
-        if kind == "volume":
-            try:
-                await self._storage.delete_volume(volume_of(name))
-            except ConfigError:
-                pass  # it was never made
         self._events.report("deleted", f"{kind} {name}", who=who)
+        if kind == "volume":
+            await self._reconciler.destroy(name)
         self._reconciler.wake()
         return outcome
 
@@ -193,6 +198,22 @@ class ControlNode:
             self._observer.stage(node, "power", time.monotonic())
         on = await self._observer.refresh_power(found)
         return {"node": node, "power": "on" if on else "off"}
+
+    @contextlib.contextmanager
+    def console(self, node: str, *, types: bool, who: str) -> Iterator[Viewer]:
+        """Let somebody look at a node's serial line, and type there if nobody else does."""
+        with self._consoles.of(node).viewer(types=types) as viewer:
+            self._events.report("console", "looks and types" if viewer.keyboard else "looks", node=node, who=who)
+            yield viewer
+
+    async def type(self, node: str, keyboard: str, octets: bytes) -> None:
+        """Send to a node's serial line what the holder of its keyboard typed."""
+        await self._consoles.of(node).type(keyboard, octets)
+
+    async def console_log(self, node: str) -> str:
+        """Return all that is written down of a node's serial line."""
+        await self._node(node)
+        return await asyncio.to_thread(self._consoles.written, node)
 
     async def release(self, node: str, *, who: str) -> Row:
         """End a node's quarantine."""

@@ -23,6 +23,7 @@ _APPLETS = [
     "cp",
     "dd",
     "dmesg",
+    "getty",
     "hostname",
     "httpd",
     "ifconfig",
@@ -30,6 +31,7 @@ _APPLETS = [
     "kill",
     "ln",
     "logger",
+    "login",
     "ls",
     "mkdir",
     "mkfifo",
@@ -40,6 +42,7 @@ _APPLETS = [
     "ps",
     "reboot",
     "rm",
+    "setsid",
     "sh",
     "sha256sum",
     "sleep",
@@ -137,6 +140,8 @@ def _root_tree(packages: Path, extra_files: Mapping[str, bytes]) -> Tree:
     tree |= {f"bin/{applet}": Node(_LINK, b"busybox") for applet in _APPLETS}
     tree |= {path: Node(_DIRECTORY, b"") for path in ("dev", "proc", "sys", "run", "tmp")}
     tree["etc/resolv.conf"] = Node(_LINK, b"/run/resolv.conf")
+    tree["etc/passwd"] = Node(_DATA, b"root::0:0:root:/:/bin/sh\n")  # no password: only the console asks for a login
+    tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
     tree |= {path.lstrip("/"): Node(_DATA, content) for path, content in extra_files.items()}
     return _with_directories(tree | _busybox(packages))
 

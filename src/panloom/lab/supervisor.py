@@ -7,6 +7,7 @@ serial line says, and answers on a Unix socket, one JSON line each way:
 
     {"id": 1, "call": "power", "node": "n1", "action": "on"}   →   {"id": 1, "ok": {"power": "on"}}
     {"id": 2, "call": "watch"}                        →   {"event": "power", "node": "n1", "power": "off", "at": …}
+    {"id": 3, "call": "console", "node": "n1"}        →   {"id": 3, "ok": {}}, then its serial line, both ways
 
 What can be done to a machine: ``panloom.lab.bay``.
 """
@@ -25,7 +26,7 @@ import msgspec
 
 from panloom.errors import PanloomError, UnavailableError
 from panloom.fabric.links import Links, changes
-from panloom.lab.bay import ProcessBay
+from panloom.lab.bay import Bay, ProcessBay
 from panloom.lab.chassis import Chassis
 from panloom.lab.qemu import command_line, kvm_is_usable
 
@@ -38,6 +39,7 @@ class Supervisor:
 
     def __init__(self, chassis: Chassis, console: Path) -> None:
         self._watchers: set[asyncio.StreamWriter] = set()
+        self._attached: dict[asyncio.StreamWriter, Bay] = {}
         self._bays = {
             machine.name: ProcessBay(
                 machine,
@@ -64,10 +66,14 @@ class Supervisor:
             while line := await reader.readline():
                 writer.write(msgspec.json.encode(await self._answer(line, writer)) + b"\n")
                 await writer.drain()
+                if writer in self._attached:
+                    await _type(reader, self._attached[writer])
         except (ConnectionError, ValueError) as error:
             _log.info("caller=gone why=%r", str(error))
         finally:
             self._watchers.discard(writer)
+            if writer in self._attached:
+                self._attached.pop(writer).unlisten(writer)
             writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
@@ -86,14 +92,24 @@ class Supervisor:
                 except (UnavailableError, OSError) as error:
                     return {"id": number, "error": str(error)}
                 return {"id": number, "ok": {"power": "on" if on else "off"}}
-            case {"call": "power", "node": node}:
+            case {"call": "console", "node": str(node)} if node in self._bays:
+                self._attached[writer] = self._bays[node]
+                asyncio.get_running_loop().call_soon(self._bays[node].listen, writer)  # after the answer
+                return {"id": number, "ok": {}}
+            case {"call": "power" | "console", "node": node}:
                 return {"id": number, "error": f"there is no machine {node!r} in this chassis"}
-        return {"id": number, "error": "a request is a call of power or watch"}
+        return {"id": number, "error": "a request is a call of power, watch or console"}
 
     def _changed(self, node: str, on: bool) -> None:
         event = {"event": "power", "node": node, "power": "on" if on else "off", "at": time.monotonic()}
         for writer in self._watchers:
             writer.write(msgspec.json.encode(event) + b"\n")
+
+
+async def _type(reader: asyncio.StreamReader, bay: Bay) -> None:
+    """Send all that still comes to the machine's serial line."""
+    while octets := await reader.read(_MAX_LINE_OCTETS):
+        bay.type(octets)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -46,6 +46,12 @@ write_tags() {
 }
 if [ "$WRITER" = 1 ] || [ -e /panloom-writer ]; then write_tags & fi
 
+# A login on the serial line, for whoever may use this machine's console.
+while :; do
+    setsid getty -L 115200 ttyS0 vt100 2> /dev/null
+    sleep 1
+done &
+
 # Process 1 ends as the beacon; waiting for its commands, the shell also reaps what others leave.
 [ "$BEACON_ADDRESS" ] && syslogd -R "$BEACON_ADDRESS:$BEACON_PORT"
 count=1

@@ -46,7 +46,7 @@ class ConsoleLog:
         text = _ESCAPES.sub(b"", line).strip()
         if not text:
             return
-        stamp = time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at % 1 * 1000):03d} "
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) + f".{int(at % 1 * 1000):03d} "
         self._file.write(stamp.encode() + text + b"\n")
         if self._file.tell() > MAX_OCTETS:
             self._file.close()

@@ -1,0 +1,108 @@
+"""``panloom console``: a node's serial line at one's own terminal, now or as it was.
+
+keyboard ──▶ POST …/console ──▶ serial line ──▶ GET …/console ──▶ screen            ^] leaves
+"""
+
+import contextlib
+import datetime as dt
+import os
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Iterator
+
+import click
+
+from panloom.command.output import say
+from panloom.control.client import Client
+from panloom.errors import PanloomError
+
+LEAVE = b"\x1d"  # ^]
+MAX_GAP_SECONDS = 2.0
+_STAMP_CHARACTERS = len("2026-01-01 00:00:00.000")
+
+
+@click.command("console", short_help="Look at a node's serial line, and type there.")
+@click.argument("node", metavar="NODE")
+@click.option("--replay", is_flag=True, help="Show what was written down of it, line by line in its own time.")
+@click.option("--speed", type=click.FloatRange(min=0), default=1.0, help="Replay so many times as fast; 0: at once.")
+@click.option("--read-only", is_flag=True, help="Leave the keyboard to others.")
+@click.pass_obj
+def command(client: Client, node: str, speed: float, *, replay: bool, read_only: bool) -> int:
+    """Look at the serial line of NODE, from firmware to login, whether or not a system runs there. ^] leaves.
+
+    Who comes first types; who comes later reads.
+    """
+    if replay:
+        _replay(client.get("nodes", node, "console", "log")["log"], speed)
+        return 0
+    with client.stream("nodes", node, "console", types=not read_only) as line:
+        keyboard = line.headers.get("panloom-keyboard", "")
+        reads = "" if keyboard else " You read; " + ("somebody else types." if not read_only else "you asked for that.")
+        say(f"{node}: its console. Leave with ^].{reads}")
+        ended = threading.Event()
+        screen = threading.Thread(target=_show, args=(line, ended), daemon=True)
+        screen.start()
+        with _raw_terminal():
+            _type(client, node, keyboard, ended)
+    say(f"\n{node}: you have left its console.")
+    return 0
+
+
+def _show(line: object, ended: threading.Event) -> None:
+    """Copy the line to the screen until it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # the connection is closed under us when we leave
+        while octets := line.read1(4096):  # type: ignore[attr-defined]
+            sys.stdout.buffer.write(octets)
+            sys.stdout.buffer.flush()
+    ended.set()
+
+
+def _type(client: Client, node: str, keyboard: str, ended: threading.Event) -> None:
+    """Send what is typed until ^], the end of the input or of the line."""
+    import select
+
+    while not ended.is_set():
+        if not select.select([sys.stdin], [], [], 0.2)[0]:
+            continue
+        octets, leave, _ = os.read(sys.stdin.fileno(), 1024).partition(LEAVE)
+        if octets and keyboard:
+            try:
+                client.post("nodes", node, "console", body={"keyboard": keyboard, "octets": octets.decode("latin-1")})
+            except PanloomError as error:
+                sys.stderr.write(f"\r\npanloom: {error}\r\n")
+        if leave or not octets:
+            return
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """Hand every key over as it is pressed; the terminal is as before afterwards, however this ends."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setraw(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _replay(log: str, speed: float) -> None:
+    last: float | None = None
+    for text in log.splitlines():
+        at = _time_of(text)
+        if speed and at is not None and last is not None:
+            time.sleep(min(max(0.0, at - last), MAX_GAP_SECONDS) / speed)
+        last = at or last
+        click.echo(text)
+
+
+def _time_of(text: str) -> float | None:
+    try:
+        return dt.datetime.fromisoformat(text[:_STAMP_CHARACTERS]).timestamp()
+    except ValueError:
+        return None
