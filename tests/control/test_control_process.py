@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from panloom.decide.records import STEPS, Step
-from panloom.errors import ConflictError
+from panloom.errors import ConflictError, UnavailableError
 from panloom.storage.client import StorageClient
 from support.control_node import control_node, pan, run_panloom
 from support.dhcp_wire import DhcpWire
@@ -262,7 +262,7 @@ def test_what_is_deleted_stops_keeps_its_disk_and_continues_its_epoch(control):
     removed = control.until_event("removed", server="shop/web2")
     assert control[row["node"]].stage == "off"
     assert not [s for s in control.sessions_of(row["node"]) if "web2" in s.target]
-    assert "shop.web2" in {volume.name for volume in control.storage(StorageClient.volumes).volumes}
+    assert "shop.web2" in stored(control)
     control.apply(pan("shop", "web[1-2]"))
     again = control.until_up("shop/web2")
     assert again["epoch"] > row["epoch"]
@@ -270,9 +270,44 @@ def test_what_is_deleted_stops_keeps_its_disk_and_continues_its_epoch(control):
     control.client.delete("resources", "server", "shop/web2")
     control.until_event("removed", after=removed["number"], server="shop/web2")
     control.client.delete("resources", "volume", "shop/web2", yes="true")
-    assert "shop.web2" not in {volume.name for volume in control.storage(StorageClient.volumes).volumes}
+    assert "shop.web2" not in stored(control)
     assert control.server("shop/web1")["epoch"] == 1
     assert run_panloom(control, "delete", "node", row["node"])[0] == 0
+
+
+def stored(control):
+    """Return the volumes that the storage process has, each with the epochs it was made under."""
+    return {volume.name: volume for volume in control.storage(StorageClient.volumes).volumes}
+
+
+@pytest.mark.parametrize("place", ["destroy data", "forget volume"])
+def test_a_deletion_of_a_volume_cut_off_anywhere_is_completed_and_spares_the_next_of_its_name(control, place):
+    control.start()
+    control.apply(ONE)
+    row = control.until_up("shop/web1")
+    victim = control[row["node"]]
+    victim.writes = True
+    until(lambda: session_of(control, victim).writes > 3, "it writes")
+    control.client.delete("resources", "server", "shop/web1")
+    with pytest.raises(ConflictError, match=r"its server is (still )?being taken down"):
+        control.client.delete("resources", "volume", "shop/web1", yes="true")
+    control.until_event("removed", server="shop/web1")
+    written = stored(control)["shop.web1"].allocated_octets
+    control.kill("control")
+    control.start_control(PANLOOM_FAILPOINT=place)
+    with pytest.raises(UnavailableError):
+        control.client.delete("resources", "volume", "shop/web1", yes="true")
+    control.died_by_itself("control")
+    # Its document is gone for good.  Wanted again before its data are gone, it waits for its own disk.
+    control.kill("storage")
+    control.start_control()
+    control.apply(ONE)
+    control.start_storage()
+    control.until_event("destroyed")
+    victim.writes = False
+    control.until_up("shop/web1")
+    assert stored(control)["shop.web1"].allocated_octets < written
+    assert len(control.events("destroyed")) == 1
 
 
 def test_a_lost_state_store_begins_above_the_epochs_that_the_disks_know(control):

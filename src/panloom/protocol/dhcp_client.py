@@ -97,7 +97,7 @@ class DhcpClient:
         if self._offer is None:
             return
         self._requests += 1
-        wanted = {
+        wanted: dict[int, bytes] = {
             Option.REQUESTED_ADDRESS: self._offer.yiaddr.packed,
             Option.SERVER_IDENTIFIER: self._offer.options[Option.SERVER_IDENTIFIER],
         }
