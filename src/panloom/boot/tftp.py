@@ -139,11 +139,7 @@ class TftpService:
             _log.info("tftp=refused peer=%s:%d why=%r", *peer, opened.text)
             return opened
         transfer, file = opened
-        mine = [other for other in self._serving if other[0] == peer[0]]
-        if len(mine) >= _TRANSFERS_OF_A_CLIENT:
-            self._serving[mine[0]].transfer.abandon("the client asked for more than it finished")
-            self._end(mine[0])
-        if len(self._serving) >= _TRANSFERS:
+        if not self._make_room(peer):
             _log.info("tftp=refused peer=%s:%d why=%r", *peer, "too many transfers")
             return Error(ErrorCode.NOT_DEFINED, "too many transfers")
         path = self._files.find(file.name)
@@ -163,6 +159,23 @@ class TftpService:
             return Error(ErrorCode.NOT_DEFINED, "no port is free")
         self._serving[peer] = _Serving(transfer, sock, descriptor, lambda: self._end(peer))
         return None
+
+    def _make_room(self, peer: _Peer) -> bool:
+        """End a transfer where there are too many: the client's own oldest, or the oldest that nobody has answered."""
+        mine = [other for other in self._serving if other[0] == peer[0]]
+        if len(mine) >= _TRANSFERS_OF_A_CLIENT:
+            self._abandon(mine[0], "the client asked for more than it finished")
+        if len(self._serving) < _TRANSFERS:
+            return True
+        unanswered = (other for other, serving in self._serving.items() if not serving.transfer.is_answered)
+        oldest = next(unanswered, None)
+        if oldest is not None:
+            self._abandon(oldest, "the client has never answered, and others ask")
+        return oldest is not None
+
+    def _abandon(self, peer: _Peer, why: str) -> None:
+        self._serving[peer].transfer.abandon(why)
+        self._end(peer)
 
     def _size_of(self, name: str) -> int | None:
         path = self._files.find(name)

@@ -123,6 +123,11 @@ class Transfer:
         """Return whether nothing will be sent any more."""
         return self._state is _State.DONE
 
+    @property
+    def is_answered(self) -> bool:
+        """Return whether the client has acknowledged anything: until then its address may be forged."""
+        return self._acknowledged > 0 or (bool(self._offer) and self._state is not _State.OFFERED)
+
     def octets_wanted(self) -> Wanted | None:
         """Return the piece of the file that the next blocks are cut from, None while none is due."""
         if self._state is not _State.SENDING or self._next > self._window_end():
