@@ -5,10 +5,10 @@ import asyncio
 import msgspec
 import pytest
 
-from panloom.control.personalities import personality_of
+from panloom.control.personalities import booted_with, personality_of
 from panloom.errors import UnavailableError
 from support.dict_store import DictStore
-from support.world import DOCUMENTS, LAN, MAC, UP, WEB1, world_of
+from support.world import DOCUMENTS, LAN, MAC, PLATFORM, UP, WEB1, world_of
 
 
 def personality(record=UP, documents=DOCUMENTS, name="shop/web1"):
@@ -42,6 +42,17 @@ def test_a_move_is_no_change_of_what_a_machine_must_know_and_a_document_is():
     assert personality(moved).to_octets() != personality().to_octets()
     for documents in (changed(LAN, domain="other.example"), changed(LAN, router=None), changed(WEB1, nics=())):
         assert personality(documents=documents).digest() != personality().digest()
+
+
+def test_a_machine_boots_again_for_another_personality_or_another_proof():
+    def booted(*documents):
+        return booted_with("shop/web1", UP, asyncio.run(world_of(DictStore(), UP, documents)))
+
+    chap, moved = booted(*DOCUMENTS), changed(LAN, domain="other.example")
+    none = booted(*changed(WEB1, auth="none"))
+    assert len({chap, none, booted(*moved)}) == 3
+    assert booted(*changed(PLATFORM, auth="none")) == none
+    assert booted(*changed(WEB1, auth="chap")) == chap
 
 
 def test_a_server_or_lan_without_a_document_has_none_yet():

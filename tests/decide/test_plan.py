@@ -15,6 +15,7 @@ from panloom.model.resources import (
     Nic,
     Node,
     Pan,
+    Platform,
     Resource,
     Server,
     VirtualLan,
@@ -29,6 +30,11 @@ def by_key(*resources: Resource) -> dict[str, Resource]:
 
 def server(name: str = "web1", **fields: object) -> Server:
     return Server.model_validate({"pan": "shop", "name": name, "image": "web", **fields})
+
+
+def platform(**fields: object) -> Platform:
+    storage = {"interface": "br0", "address": "10.77.0.1", "subnet": "10.77.0.0/24"}
+    return Platform.model_validate({"name": "lab", "storage": storage, **fields})
 
 
 def lan(**fields: object) -> VirtualLan:
@@ -138,6 +144,7 @@ def test_a_new_server_boots_where_the_preview_says():
     [
         ({"nics": [{"lan": "front"}]}, Effect.REBOOTS, "nics[0].address 10.1.0.11 → -"),
         ({"nics": []}, Effect.REBOOTS, "nics [front 10.1.0.11] → []"),
+        ({"auth": "none"}, Effect.REBOOTS, "auth - → none"),
         ({"node": "n2"}, Effect.NONE, "node - → n2"),
         ({"needs": {"memory_octets": 1 << 30}}, Effect.NONE, "needs.memory 0 B → 1 GiB"),
         ({"failover": {"within_seconds": 5}}, Effect.NONE, "failover.within 10 s → 5 s"),
@@ -160,6 +167,16 @@ def test_servers_on_a_changed_lan_boot_again():
     assert not changes(have, by_key(lan(range=(IPv4Address("10.1.0.5"), IPv4Address("10.1.0.9"))))).servers(
         Effect.REBOOTS
     )
+
+
+def test_servers_that_must_prove_something_else_boot_again():
+    have = by_key(platform(), server(), server("web2", auth="none"))
+    plan = changes(have, by_key(platform(auth="none")))
+    (_, again) = plan.changes
+    assert (again.key, again.effect, again.implied) == ("/want/server/shop/web1", Effect.REBOOTS, True)
+    assert again.detail == "auth chap → none"
+    (said,) = changes(have, by_key(server(auth="chap"))).changes  # what it was anyhow
+    assert said.effect is Effect.NONE
 
 
 def test_a_pruned_server_says_that_its_disk_stays():

@@ -13,7 +13,7 @@ import msgspec
 from panloom.control import failpoint
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
-from panloom.control.personalities import personality_of
+from panloom.control.personalities import auth_of, personality_of
 from panloom.control.ports import Ports
 from panloom.control.world import World
 from panloom.decide import failover, server_plan
@@ -29,7 +29,7 @@ from panloom.decide.records import (
     volume_of,
 )
 from panloom.errors import UnavailableError
-from panloom.model.resources import Node, Platform, Server, Volume
+from panloom.model.resources import Node, Server, Volume
 from panloom.storage.client import StorageClient
 from panloom.storage.exports import Access, ExportedLun
 
@@ -95,8 +95,7 @@ class Acts:
             )
 
     async def _admit(self, name: str, record: ServerRecord, world: World) -> None:
-        platform, server, node = _platform(world), world.all(Server)[name], _node(world, record)
-        chap = (server.auth or platform.auth) == "chap"
+        node, chap = _node(world, record), auth_of(name, world) == "chap"
         access = Access(
             initiator=str(initiator_of(node.name)),
             address=str(node.address),
@@ -234,10 +233,3 @@ def _node(world: World, record: ServerRecord) -> Node:
     if node is None:
         raise UnavailableError(f"node {record.node} has no document")
     return node
-
-
-def _platform(world: World) -> Platform:
-    platform = world.platform
-    if platform is None:
-        raise UnavailableError("no platform document is applied; write one and: panloom apply platform.yaml")
-    return platform

@@ -1,4 +1,4 @@
-"""From documents and records to a server's personality."""
+"""From documents and records to what a machine must know to be a server."""
 
 from ipaddress import ip_network
 
@@ -6,7 +6,7 @@ from panloom.control.world import World
 from panloom.decide.personality import Personality, PersonalityNic
 from panloom.decide.records import ServerRecord
 from panloom.errors import UnavailableError
-from panloom.model.resources import Nic, Server, VirtualLan
+from panloom.model.resources import Auth, Nic, Server, VirtualLan
 
 
 def personality_of(name: str, record: ServerRecord, world: World) -> Personality:
@@ -24,6 +24,24 @@ def personality_of(name: str, record: ServerRecord, world: World) -> Personality
         beacon_address=platform.storage.address,
         beacon_key=record.beacon_key,
     )
+
+
+def booted_with(name: str, record: ServerRecord, world: World) -> str:
+    """Return what changes when the machine must boot again: its personality, or what it must prove at the target.
+
+    UnavailableError as for ``personality_of``.
+    """
+    digest = personality_of(name, record, world).digest()
+    auth = auth_of(name, world)
+    return digest if auth == "chap" else f"{digest}.{auth}"
+
+
+def auth_of(name: str, world: World) -> Auth:
+    """Return what the server's machine must prove; UnavailableError while a document is missing."""
+    server, platform = world.all(Server).get(name), world.platform
+    if server is None or platform is None:
+        raise UnavailableError(f"{name} has no document")
+    return server.auth or platform.auth
 
 
 def _nic(pan: str, nic: Nic, mac: str, world: World) -> PersonalityNic:

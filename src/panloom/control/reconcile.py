@@ -29,7 +29,7 @@ from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.mac_counter import MacCounter
 from panloom.control.observer import Observer
-from panloom.control.personalities import personality_of
+from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
 from panloom.control.world import World
 from panloom.decide.placement import Machine, Wish, place, why_not
@@ -299,7 +299,7 @@ class Reconciler:
         placed = place(wishes, machines)
         for name, node in placed.items():
             record = waiting[name]
-            personality = personality_of(name, record, world).digest()
+            personality = booted_with(name, record, world)
             on = self._observer.power.get(node) is not False
             changed = msgspec.structs.replace(
                 record, phase=Phase.BOOTING, node=node, since=time.time(), personality=personality, started=on
@@ -396,7 +396,7 @@ class Reconciler:
             alive=self._observer.alive.get(name) == record.epoch,
             dead=self._observer.dead.get(name),
             enabled=server.failover.enabled if server else True,
-            personality=personality_of(name, record, world).digest() if server else record.personality,
+            personality=booted_with(name, record, world) if server else record.personality,
             stalled_seconds=self._observer.boots.stalled_seconds(record.node or "", self._since[name][1], now),
             boot_timeout_seconds=platform.boot_timeout_seconds,
             max_boot_attempts=platform.max_boot_attempts,

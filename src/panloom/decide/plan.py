@@ -8,12 +8,13 @@ Removal has a scope: a file speaks for what it brought last time, and a PAN docu
 what other files brought is left alone.  A volume is never removed here: a pruned server leaves its disk behind.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from enum import Enum
 
 import msgspec
 
 from panloom.model.resources import (
+    WANT,
     Image,
     Member,
     Node,
@@ -185,7 +186,7 @@ def changes(
     found = sorted(upsert, key=_order)
     removed = sorted((_remove(have[key], have) for key in absent if key in have), key=_order, reverse=True)
     after = {**{key: resource for key, resource in have.items() if key not in absent}, **want}
-    found = list(_with_lan_reboots(found, after))
+    found = list(_with_reboots(found, have, after))
     booting = tuple(
         change.after for change in found if change.effect is Effect.BOOTS and isinstance(change.after, Server)
     )
@@ -259,37 +260,52 @@ def _remove(before: Resource, have: Mapping[str, Resource]) -> Change:
     return Change(mark=Mark.REMOVE, key=before.key, before=before, detail=describe(before), effect=effect, note=note)
 
 
-def _with_lan_reboots(found: Iterable[Change], after: Mapping[str, Resource]) -> Iterable[Change]:
-    """Yield the changes, and one for each unchanged server that must boot again because its LAN changed.
-
-    A personality carries its LAN's prefix, router and names; a machine reads it when it boots.
-    """
-    seen = set()
-    touched: dict[tuple[str, str], Change] = {}
-    for change in found:
-        seen.add(change.key)
-        before, lan = change.before, change.after
-        if isinstance(before, VirtualLan) and isinstance(lan, VirtualLan) and _personal(before) != _personal(lan):
-            touched[lan.pan, lan.name] = change
-        if isinstance(change.after, Server) and change.mark is Mark.CHANGE and _on(change.after, touched):
+def _with_reboots(
+    found: Iterable[Change], have: Mapping[str, Resource], after: Mapping[str, Resource]
+) -> Iterable[Change]:
+    """Yield the changes, and one for each server that must boot again though its document stays as it is."""
+    changes = tuple(found)
+    lans = {
+        (lan.pan, lan.name)
+        for before, lan in ((change.before, change.after) for change in changes)
+        if isinstance(before, VirtualLan) and isinstance(lan, VirtualLan) and _personal(before) != _personal(lan)
+    }
+    for change in changes:
+        server = change.after
+        if isinstance(server, Server) and change.mark is Mark.CHANGE and _why_again(server, lans, have, after):
             yield msgspec.structs.replace(change, effect=Effect.REBOOTS)
         else:
             yield change
+    seen = {change.key for change in changes}
     for server in sorted((r for r in after.values() if isinstance(r, Server)), key=order):
-        if server.key not in seen and (lan_name := _on(server, touched)):
+        if server.key not in seen and (why := _why_again(server, lans, have, after)):
             yield Change(
                 mark=Mark.CHANGE,
                 key=server.key,
                 before=server,
                 after=server,
-                detail=f"lan {lan_name} changes",
+                detail=why,
                 effect=Effect.REBOOTS,
                 implied=True,
             )
 
 
-def _on(server: Server, lans: Mapping[tuple[str, str], Change]) -> str | None:
-    return next((nic.lan for nic in server.nics if (server.pan, nic.lan) in lans), None)
+def _why_again(
+    server: Server, lans: Container[tuple[str, str]], have: Mapping[str, Resource], after: Mapping[str, Resource]
+) -> str | None:
+    """Return what a machine learns only at its boot and what now changes, its NICs aside; None if nothing does."""
+    lan = next((nic.lan for nic in server.nics if (server.pan, nic.lan) in lans), None)
+    if lan is not None:
+        return f"lan {lan} changes"
+    before = have.get(server.key)
+    if isinstance(before, Server) and (old := _auth(before, have)) != (new := _auth(server, after)):
+        return f"auth {old} → {new}"
+    return None
+
+
+def _auth(server: Server, resources: Mapping[str, Resource]) -> str | None:
+    platform = resources.get(f"{WANT}platform")
+    return server.auth or (platform.auth if isinstance(platform, Platform) else None)
 
 
 def _personal(lan: VirtualLan) -> tuple[object, ...]:
