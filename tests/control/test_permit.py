@@ -9,13 +9,26 @@ import pytest
 from panloom.control.documents import Documents
 from panloom.control.permit import permit
 from panloom.control.world import World
-from panloom.decide.records import NodeRecord
+from panloom.decide.records import NodeRecord, Phase
 from panloom.errors import ConflictError
 from panloom.model.load import File
-from panloom.model.resources import Node
+from panloom.model.resources import Node, Volume
 from support.dict_store import DictStore
 from support.plain_control import CHASSIS
+from support.world import UP
 
+WEB = """
+apiVersion: panloom/v1
+kind: PAN
+name: shop
+lans:
+  front: {subnet: 10.1.0.0/24}
+servers:
+  web1:
+    image: web
+    nics:
+      - {lan: front, address: 10.1.0.11}
+"""
 LAB = File("lab.yaml", CHASSIS)
 MOVED = File("lab.yaml", CHASSIS.replace("address: 10.0.0.1[1-3]", "address: 10.0.0.2[1-3]"))
 
@@ -107,5 +120,24 @@ def test_what_no_fence_rests_on_may_change_under_a_server():
         larger = File("lab.yaml", CHASSIS.replace("memory: ", "memory: 1"))
         assert larger.text != CHASSIS
         assert (await documents.apply([larger], prune=False, who="ann")).revision == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_volume_is_doomed_with_its_document_and_only_once_its_server_is_gone():
+    async def scenario():
+        store, documents = await applied()
+        await documents.apply([File("web.yaml", WEB)], prune=False, who="ann")
+        await documents.delete("server", "shop/web1", yes=False, who="ann")
+        record = msgspec.structs.replace(UP, phase=Phase.FENCING)
+        await (await World.read(store)).edit(servers={"shop/web1": record})
+        with pytest.raises(ConflictError, match="volume shop/web1: its server is still being taken down"):
+            await documents.delete("volume", "shop/web1", yes=True, who="ann")
+        world = await World.read(store)
+        assert (list(world.all(Volume)), world.doomed) == (["shop/web1"], frozenset())
+        await world.edit(servers={"shop/web1": msgspec.structs.replace(record, phase=Phase.GONE)})
+        await documents.delete("volume", "shop/web1", yes=True, who="ann")
+        world = await World.read(store)
+        assert (list(world.all(Volume)), world.doomed) == ([], {"shop/web1"})
 
     asyncio.run(scenario())

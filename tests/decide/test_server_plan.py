@@ -195,3 +195,9 @@ def test_fail_over_that_is_switched_off_leaves_a_dead_server_where_it_is():
     up = msgspec.structs.replace(BOOTING, phase=Phase.UP)
     assert next_act(view(up, dead="silent", enabled=False, **SET_UP)) is None
     assert next_act(view(up, dead="silent", **SET_UP)) == BeginFence("silent")
+
+
+def test_a_disk_is_made_only_when_the_one_before_of_its_name_is_destroyed():
+    assert next_act(view(WAITING)) == MakeVolume()
+    assert next_act(view(WAITING, volume_doomed=True)) is None
+    assert next_act(view(WAITING, image_ready=False)) is None

@@ -4,6 +4,7 @@
 
     /want/…                        the resources
     /record/origin/KIND/NAME       from which file each came: what that file may remove
+    /record/doomed-volume/NAME     written when a volume's document is deleted, removed when its data are
     /record/revision/…             who changed what, and how it was before (``control.history``)
 
 An edit, its revision and what it replaced are one commit.  The last ``KEPT_REVISIONS`` are remembered.
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from panloom.control.history import History, Stored, origin_key
+from panloom.control.world import DOOMED
 from panloom.decide import history
 from panloom.decide import plan as planning
 from panloom.decide.history import Revision
@@ -29,7 +31,7 @@ from panloom.model.export import Exported
 from panloom.model.load import File, Loaded, load
 from panloom.model.resources import WANT, Resource
 from panloom.model.sources import Findings, did_you_mean
-from panloom.state.contract import Store
+from panloom.state.contract import NOTHING, Store
 
 _ATTEMPTS = 5
 _BUSY = "the documents keep changing under this edit; look who else does: panloom history"
@@ -104,8 +106,9 @@ class Documents:
     async def delete(self, kind: str, label: str, *, yes: bool, who: str) -> Outcome:
         """Take one resource out of what is wanted.
 
-        A volume goes only with ``yes`` and only when no server uses it: its data go with it.  Raises ``ConfigError``
-        when there is none of that name, and ``ConfigErrors`` when others refer to it.
+        A volume goes only with ``yes`` and only when no server uses it: the same commit dooms its data, which the
+        reconciler destroys.  Raises ``ConfigError`` when there is none of that name, and ``ConfigErrors`` when others
+        refer to it.
         """
         for _ in range(_ATTEMPTS):
             stored = await Stored.read(self._store)
@@ -117,7 +120,8 @@ class Documents:
             _check_deletion(resource, stored.resources, yes=yes)
             plan = planning.changes(stored.resources, {}, absent=frozenset((key,)))
             revision = self._revision(stored, who, "delete", plan)
-            if await self._commit(stored, plan, {}, revision):
+            doomed = {DOOMED + label: who.encode()} if isinstance(resource, model.Volume) else {}
+            if await self._commit(stored, plan, {}, revision, also=doomed):
                 return Outcome(plan, revision.number)
         raise ConflictError(_BUSY)
 
@@ -234,7 +238,15 @@ class Documents:
             undoable=True,
         )
 
-    async def _commit(self, stored: Stored, plan: Plan, origins: Mapping[str, str], revision: Revision | None) -> bool:
+    async def _commit(
+        self,
+        stored: Stored,
+        plan: Plan,
+        origins: Mapping[str, str],
+        revision: Revision | None,
+        *,
+        also: Mapping[str, bytes] = NOTHING,
+    ) -> bool:
         """Write the changes, where they are from, and the revision, all at once; False if others came first."""
         put = {change.key: model.encode(change.after) for change in plan.changes if change.after is not None}
         gone = [change.key for change in plan.changes if change.after is None]
@@ -245,7 +257,7 @@ class Documents:
         try:
             await self._store.commit(
                 expect={**stored.expect((*put, *gone)), **rests_on},
-                put=put | known | remembered,
+                put={**put, **known, **remembered, **also},
                 delete=(*gone, *map(origin_key, gone), *outdated),
             )
         except ConflictError:

@@ -4,29 +4,39 @@
                           └───▶ the records it was judged by: the edit's commit holds only while they are as they were
 
 A node that carries a server keeps its MAC, address and port, by which the server is fenced, and its document.
+A volume is not destroyed while its server is still being taken down.
 """
 
 from collections.abc import Mapping
 
-from panloom.control.world import NODES, World
+from panloom.control.world import NODES, SERVERS, World
 from panloom.decide.plan import Change, Plan
-from panloom.decide.records import NodeRecord
+from panloom.decide.records import NodeRecord, Phase
 from panloom.errors import ConflictError
-from panloom.model.resources import Node
+from panloom.model.resources import Node, Volume
 from panloom.state.contract import Store
 
 
 async def permit(store: Store, plan: Plan) -> Mapping[str, int]:
     """Return the revisions of the records that an edit rests on; ``ConflictError`` when it must not be made now."""
     nodes = [change.resource.name for change in plan.changes if _unfixes(change)]
-    if not nodes:
+    volumes = [change.resource.label for change in plan.changes if _destroys(change)]
+    if not nodes and not volumes:
         return {}
     world = await World.read(store)
     for name in nodes:
         server = world.node_records.get(name, NodeRecord()).server
         if server is not None:
             raise ConflictError(f"node {name} carries {server}; first: panloom failover {server}")
-    return world.revisions(NODES + name for name in nodes)
+    for label in volumes:
+        record = world.server_records.get(label)
+        if record is not None and record.phase is not Phase.GONE:
+            raise ConflictError(f"volume {label}: its server is still being taken down; try again soon")
+    return world.revisions((*(NODES + name for name in nodes), *(SERVERS + label for label in volumes)))
+
+
+def _destroys(change: Change) -> bool:
+    return isinstance(change.before, Volume) and change.after is None
 
 
 def _unfixes(change: Change) -> bool:

@@ -22,16 +22,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from panloom.control import failpoint
 from panloom.control.acts import Acts
 from panloom.control.boot_table import boot_table
 from panloom.control.documents import Documents
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.mac_counter import MacCounter
-from panloom.control.observer import Observer
+from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
-from panloom.control.world import World
+from panloom.control.world import DOOMED, World
 from panloom.decide.placement import Machine, Wish, place, why_not
 from panloom.decide.plan import Preview
 from panloom.decide.records import (
@@ -114,6 +115,8 @@ class Reconciler:
     async def _pass(self) -> None:
         world = await World.read(self._store)
         self._observer.use(world)
+        for label in world.doomed:
+            self._start(f"destroy {label}", partial(self._destroy, label))
         if world.platform is None:
             return
         self._go_on_fencing(world)
@@ -170,7 +173,8 @@ class Reconciler:
             self._said.pop(subject, None)
         elif self._said.get(subject) != why:
             self._said[subject] = why
-            self._events.report("held up", why, server=subject if "/" in subject else None)
+            is_server = "/" in subject and " " not in subject
+            self._events.report("held up", why, server=subject if is_server else None)
 
     async def preview(self) -> Preview:
         """Return what says, for documents not yet applied, where their servers would boot."""
@@ -212,6 +216,29 @@ class Reconciler:
         await self._documents.take_in(node, who=who)
         self._observer.discovered.pop(found.mac, None)
         return node
+
+    async def destroy(self, label: str) -> None:
+        """Destroy a doomed volume's data now; return when they are gone, or it is known why they are not yet."""
+        self._start(f"destroy {label}", partial(self._destroy, label))
+        await asyncio.wait([self._workers[f"destroy {label}"]], timeout=STORAGE_SECONDS)
+
+    async def _destroy(self, label: str) -> None:
+        """Destroy a doomed volume's data, then forget that it was doomed; nobody else does either."""
+        key, what = DOOMED + label, f"volume {label}"
+        try:
+            doomed = await self._store.get(key)
+            if doomed is None:
+                return
+            failpoint.reached("destroy data")
+            await self._storage.delete_volume(volume_of(label))
+            failpoint.reached("forget volume")
+            await self._store.commit(expect={key: doomed.revision}, delete=[key])
+        except PanloomError as error:
+            self._say(what, f"{what} is not destroyed yet: {error}")
+            return
+        self._say(what, None)
+        self._events.report("destroyed", f"{what} and its data are gone")
+        self._wake.set()
 
     # ── the parts of a pass ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -288,7 +315,7 @@ class Reconciler:
         powered = [node.name for node in world.all(Node).values() if node.power is not None]
         if not all(node in self._observer.power for node in powered):
             return  # we have just begun: a better machine may be there than those that were asked already
-        made = {volume.name for volume in (await self._observer.volumes()).volumes}
+        made = {volume.name for volume in (await self._observer.volumes()).volumes} - _doomed(world)
         waiting = {
             name: record
             for name, record in world.server_records.items()
@@ -387,7 +414,8 @@ class Reconciler:
             name=name,
             wanted=server is not None,
             record=record,
-            volume_ready=volume_of(name) in {volume.name for volume in have.stored.volumes},
+            volume_ready=volume_of(name) in {volume.name for volume in have.stored.volumes} - _doomed(world),
+            volume_doomed=name in world.doomed,
             image_ready=volume is not None and volume.image in {image.name for image in have.stored.images},
             admitted=_is_admitted(name, record, have.status),
             port_open=have.ports_applied,
@@ -401,6 +429,10 @@ class Reconciler:
             boot_timeout_seconds=platform.boot_timeout_seconds,
             max_boot_attempts=platform.max_boot_attempts,
         )
+
+
+def _doomed(world: World) -> set[str]:
+    return {volume_of(label) for label in world.doomed}
 
 
 def free_address(world: World) -> IPv4Address:

@@ -21,6 +21,8 @@ from panloom.values import MacAddress
 
 SERVERS = "/record/server/"
 NODES = "/record/node/"
+DOOMED = "/record/doomed-volume/"
+"""Volumes whose documents are gone and whose data are to be destroyed; until they are, none of that name is made."""
 
 _decode = lru_cache(maxsize=10_000)(resources.decode)  # documents stay the same for many passes
 Resource = TypeVar("Resource", bound=resources.Resource)
@@ -39,6 +41,8 @@ class World:
         self._wanted: dict[type[resources.Resource], dict[str, resources.Resource]] = {}
         self.server_records: dict[str, ServerRecord] = {}
         self.node_records: dict[str, NodeRecord] = {}
+        self.doomed = frozenset(key.removeprefix(DOOMED) for key in entries if key.startswith(DOOMED))
+        """Labels of volumes that are being destroyed."""
         for key, (_, value) in entries.items():
             if key.startswith(resources.WANT):
                 resource = _decode(key, value)
@@ -53,7 +57,9 @@ class World:
         """Read documents and records as they are now."""
         entries: dict[str, tuple[int, bytes]] = {}
         servers = await store.range(SERVERS)
-        for snapshot in (servers, await store.range(resources.WANT), await store.range(NODES)):
+        # What is doomed is read after what is wanted: a volume wanted anew is then never taken for the one before.
+        others = [await store.range(prefix) for prefix in (resources.WANT, NODES, DOOMED)]
+        for snapshot in (servers, *others):
             entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
         world = cls(store, servers.revision, entries)
         if any(nic.address is None for server in world.all(resources.Server).values() for nic in server.nics):

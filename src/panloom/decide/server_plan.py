@@ -20,15 +20,16 @@ from panloom.decide.records import Phase, ServerRecord, Step
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     """One server as it should be and as it is.
 
-    ``admitted``: the storage process grants exactly this epoch, node and personality.  ``port_open``: the kernel lets
-    exactly its addresses pass.  ``power``: None when unknown.  ``stalled_seconds``: time since the boot last reached
-    a stage.
+    ``volume_doomed``: one of its name is being destroyed.  ``admitted``: the storage process grants exactly this epoch,
+    node and personality.  ``port_open``: the kernel lets exactly its addresses pass.  ``power``: None when unknown.
+    ``stalled_seconds``: time since the boot last reached a stage.
     """
 
     name: str
     wanted: bool
     record: ServerRecord
     volume_ready: bool = False
+    volume_doomed: bool = False
     image_ready: bool = True
     admitted: bool = False
     port_open: bool = False
@@ -123,7 +124,8 @@ def next_act(view: ServerView) -> Act | None:
         case Phase.WAITING:
             if not view.wanted:
                 return Forget()
-            return MakeVolume() if not view.volume_ready and view.image_ready else None
+            can_be_made = view.image_ready and not view.volume_doomed
+            return MakeVolume() if not view.volume_ready and can_be_made else None
         case Phase.BOOTING:
             return _booting(view)
         case Phase.UP:
