@@ -81,7 +81,7 @@ def test_old_python(stubs):
 @pytest.mark.parametrize("purpose", [(), ("everything",)])
 def test_purpose_is_needed(purpose):
     done = subprocess.run([ROOT / "scripts" / "setup", *purpose], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "usage: scripts/setup demo|test\n")
+    assert (done.returncode, done.stderr) == (1, "usage: scripts/setup demo|test|bench\n")
 
 
 def test_nothing_is_installed_when_nothing_is_missing():

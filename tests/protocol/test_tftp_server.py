@@ -278,6 +278,21 @@ def test_an_ack_that_comes_twice_at_once_repeats_nothing():
     assert acknowledge(shelf, transfer, 4, after=0.001) == []
 
 
+def test_a_client_that_stays_silent_is_sent_what_it_cannot_have_seen():
+    shelf = Shelf(file=bytes(8 * 100))
+    transfer = windowed(shelf, 4)
+    assert blocks(shelf.sends(transfer)) == [1, 2, 3, 4]
+    ends = []
+    for _ in range(6):
+        shelf.now = transfer.deadline
+        transfer.handle_timer(now=shelf.now)
+        first, *_, last = blocks(shelf.sends(transfer))
+        assert first == 1
+        ends.append(last)
+    assert ends == [4, 8, 12, 16, 16, 16]
+    assert acknowledge(shelf, transfer, 8) == [9, 10, 11, 12]
+
+
 @pytest.mark.parametrize("block", [5, 6, 65535, 32768])
 def test_acks_from_outside_the_window_move_nothing(block):
     shelf = Shelf(file=bytes(8 * 100))
@@ -344,6 +359,9 @@ def test_one_packet_in_twenty_lost_costs_little(windowsize, seconds, sent, talka
     assert line.longest_pause < 5
 
 
+CLIENT_SECONDS = 5  # atftp's
+
+
 class Line:
     """A server and a client five milliseconds apart (10 µs a block), with what happens in between in order of time."""
 
@@ -382,7 +400,7 @@ class Line:
                     self._client_hears(octets)
             elif timer == self._ack_at:
                 self.shelf.now = timer
-                self._ack_at = timer + 1
+                self._ack_at = timer + CLIENT_SECONDS
                 self._carry(self.client.ack(), True, self.now + 0.0025)
             else:
                 self.shelf.now = timer
@@ -403,10 +421,11 @@ class Line:
             return
         before = self.client.blocks
         answer = self.client.receive(octets)
+        # A client too repeats what may be lost, but some count from any packet: one repeated to is never silent.
+        self._ack_at = math.inf if self.client.done else self.now + CLIENT_SECONDS
         if self.client.blocks > before:
             self.longest_pause = max(self.longest_pause, self.now - self._got_on_at)
             self._got_on_at = self.now
-            self._ack_at = math.inf if self.client.done else self.now + 1  # a client too repeats what may be lost
         if answer:
             self._carry(answer, True, self.now + 0.0025)
 

@@ -1,8 +1,8 @@
-"""A link that loses packets: nftables at a namespace's own interface, by chance."""
+"""A network that loses packets: nftables where namespaces receive, by chance."""
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from panloom.fabric.nftables import Nftables
@@ -12,22 +12,37 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def losing(place: Namespace, *, percent: int) -> Iterator[None]:
-    """Lose ``percent`` of what ``place`` receives and of what it sends, ARP excepted, until the block ends."""
+def losing(*places: Namespace, percent: int) -> Iterator[None]:
+    """Lose ``percent`` of the IPv4 packets that each of ``places`` receives, until the block ends.
+
+    Where they are received, since a sender is told of what is dropped on its own side.
+    """
+    with ExitStack() as stack:
+        for place in places:
+            stack.enter_context(_losing(place, percent))
+        yield
+
+
+@contextmanager
+def _losing(place: Namespace, percent: int) -> Iterator[None]:
     table = {"family": "ip", "name": f"loss{next(_numbers)}"}
+    chain = {"family": "ip", "table": table["name"], "name": "input"}
+    rule = {"family": "ip", "table": table["name"], "chain": "input"}
     chance = {"match": {"op": "<", "left": {"numgen": {"mode": "random", "mod": 100, "offset": 0}}, "right": percent}}
-    commands: list[dict[str, object]] = [{"add": {"table": table}}]
-    for hook in ("input", "output"):
-        chain = {"family": "ip", "table": table["name"], "name": hook}
-        hooked = {"type": "filter", "hook": hook, "prio": 0, "policy": "accept"}
-        commands += [{"add": {"chain": {**chain, **hooked}}}]
-        commands += [
-            {"add": {"rule": {"family": "ip", "table": table["name"], "chain": hook, "expr": [chance, {"drop": None}]}}}
-        ]
     nftables = Nftables(Path("/run/netns", place.name))
     try:
-        nftables.run({"nftables": commands})
-        yield
-        nftables.run({"nftables": [{"delete": {"table": table}}]})
+        nftables.run(
+            {
+                "nftables": [
+                    {"add": {"table": table}},
+                    {"add": {"chain": {**chain, "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}}},
+                    {"add": {"rule": {**rule, "expr": [chance, {"drop": None}]}}},
+                ]
+            }
+        )
+        try:
+            yield
+        finally:
+            nftables.run({"nftables": [{"delete": {"table": table}}]})
     finally:
         nftables.close()

@@ -79,6 +79,8 @@ class _Serving:
         if transfer.is_over:
             self._over()
         elif (deadline := transfer.deadline) is not None:
+            if self._timer is not None and self._timer.when() <= deadline:
+                return  # it goes off too early, finds nothing to do and comes back here
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)

@@ -31,7 +31,6 @@ _COMMANDS = {
     "power": ("panloom.command.power", "Switch nodes on or off, or reset them."),
     "node": ("panloom.command.node", "Approve, release or switch machines."),
     "console": ("panloom.command.console", "Look at a node's serial line, and type there."),
-    "console": ("panloom.command.console", "Look at a node's serial line, and type there."),
     "events": ("panloom.command.events", "Show what happened; -f to follow."),
     "status": ("panloom.command.status", "Show how the platform is."),
     "personality": ("panloom.command.personality", "Export what makes a machine be a server."),

@@ -18,6 +18,9 @@ A window is ``windowsize`` blocks after the last one acknowledged, 1 where the c
 sends a block again:
 
     silence                             the window, after the time that RFC 6298 gives or the client asked for
+    more silence                        the window and each time one more after it: a client whose ACK was lost may
+                                        ignore what it has, and count its own time-out from the last packet that it
+                                        ignored (atftp); only a block that it has not seen makes it speak
     ACK within the window               the client misses the block after it: a new window from there
     ACK of the window before, again     it misses the first block
 
@@ -44,6 +47,7 @@ LARGEST_WINDOWSIZE = 64  # below 100 kB: what receive buffers and switches take 
 READ_AHEAD_OCTETS = 65536  # of the file held for a client
 _SMALLEST_BLKSIZE = 8  # RFC 2348
 _SOONEST = 0.9  # of the shortest round trip seen: it may yet be a little shorter
+_MOST_WINDOWS = 4  # at once
 _SENDINGS = 5  # of a packet that is not answered, at least …
 _PATIENCE_SECONDS = 11.0  # … and for so long
 
@@ -95,7 +99,8 @@ class Transfer:
         self._blocks = file.octets // terms.blksize + 1  # the last one is short, or empty
         self._acknowledged = 0  # blocks, counted without wrapping
         self._sent = 0
-        self._next = 1  # the block to send next, up to the end of the window; beyond it nothing is due
+        self._next = 1  # the block to send next, up to …
+        self._last = 0  # … the end of the window; beyond it nothing is due
         self._repeated = -1  # the highest block that was out when something was sent again; 0 is the OACK
         self._octets = memoryview(b"")  # of the file, from …
         self._octets_at = 0
@@ -130,7 +135,7 @@ class Transfer:
 
     def octets_wanted(self) -> Wanted | None:
         """Return the piece of the file that the next blocks are cut from, None while none is due."""
-        if self._state is not _State.SENDING or self._next > self._window_end():
+        if self._state is not _State.SENDING or self._next > self._last:
             return None
         offset = (self._next - 1) * self._terms.blksize
         ahead = max(READ_AHEAD_OCTETS // self._terms.blksize, 1) * self._terms.blksize
@@ -188,7 +193,7 @@ class Transfer:
             self._repeated = 0
             self._await_answer()
         else:
-            self._repeat_window()
+            self._repeat_window(windows=min(self._sendings, _MOST_WINDOWS) if self._terms.windowsize > 1 else 1)
 
     def abandon(self, why: str) -> None:
         """End the transfer because the client's port is closed or the service stops."""
@@ -240,27 +245,28 @@ class Transfer:
         self._heard_at = self._now
         self._sendings = 0
 
-    def _repeat_window(self) -> None:
+    def _repeat_window(self, *, windows: int = 1) -> None:
         self._repeated = self._sent
         self._repeated_at = self._now
-        self._send_window(from_block=self._acknowledged + 1)
+        self._send_window(from_block=self._acknowledged + 1, windows=windows)
 
-    def _send_window(self, *, from_block: int) -> None:
+    def _send_window(self, *, from_block: int, windows: int = 1) -> None:
         self._next = from_block
+        self._last = min(self._acknowledged + windows * self._terms.windowsize, self._blocks)
         self._deadline = None
         self._send_what_is_due()
 
     def _send_what_is_due(self) -> None:
         """Cut blocks from the octets at hand, up to the end of the window; the clock runs from the last one."""
-        blksize, octets, end = self._terms.blksize, self._octets, self._window_end()
-        while self._next <= end:
+        blksize, octets = self._terms.blksize, self._octets
+        while self._next <= self._last:
             start = (self._next - 1) * blksize - self._octets_at
             stop = min(start + blksize, self._file.octets - self._octets_at)
             if start < 0 or stop > len(octets):
                 return  # wanted
             self._packets.append(tftp.encode_data(self._next & 0xFFFF, octets[start:stop]))
             self._next += 1
-        self._sent = max(self._sent, end)
+        self._sent = max(self._sent, self._last)
         self._await_answer()
 
     def _await_answer(self) -> None:
@@ -268,9 +274,6 @@ class Transfer:
         asked = self._terms.timeout
         self._deadline = self._now + (self._round_trip.timeout(self._backed_off) if asked is None else asked)
         self._sendings += 1
-
-    def _window_end(self) -> int:
-        return min(self._acknowledged + self._terms.windowsize, self._blocks)
 
     def _end(self, why: str) -> None:
         self._events.append(
