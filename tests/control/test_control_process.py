@@ -1,6 +1,7 @@
 """The whole life of servers with the real processes, over a real bridge, on played machines."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -317,14 +318,37 @@ def test_a_lost_state_store_begins_above_the_epochs_that_the_disks_know(control)
     control.client.post("servers", "shop/web1", "failover")
     control.until_up("shop/web1", epoch=2)
     control.kill("control")
-    for path in (control.directory / "state").iterdir():
-        path.unlink()
+    shutil.rmtree(control.directory / "state")
     control.start_control()
     control.declare()
     control.apply(ONE)
     after = control.until_up("shop/web1", seconds=30)
     assert after["epoch"] == 3
     assert first["mac"] == after["mac"]
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["wanted", "deleted"])
+def test_a_state_store_restored_from_a_copy_goes_on_above_the_epochs_that_the_disks_know(control, wanted):
+    control.start()
+    control.apply(ONE)
+    control.until_up("shop/web1")
+    control.kill("control")
+    shutil.copytree(control.directory / "state", control.directory / "copy")
+    control.start_control()
+    for epoch in (2, 3):
+        control.client.post("servers", "shop/web1", "failover")
+        control.until_up("shop/web1", epoch=epoch)
+    control.kill("control")
+    shutil.rmtree(control.directory / "state")
+    (control.directory / "copy").rename(control.directory / "state")
+    control.start_control()
+    if wanted:
+        after = control.until_up("shop/web1", epoch=4, seconds=30)
+        assert len(control.sessions_of(after["node"])) == 2
+    else:
+        control.client.delete("resources", "server", "shop/web1")
+        control.until_event("removed", server="shop/web1")
+    assert "going on above 3" in control.events("epoch")[0]["text"]
 
 
 def test_an_image_that_is_missing_holds_up_nobody_else(control):

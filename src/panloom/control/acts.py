@@ -28,7 +28,7 @@ from panloom.decide.records import (
     user_of,
     volume_of,
 )
-from panloom.errors import UnavailableError
+from panloom.errors import ConflictError, UnavailableError
 from panloom.model.resources import Node, Server, Volume
 from panloom.storage.client import StorageClient
 from panloom.storage.exports import Access, ExportedLun
@@ -104,8 +104,16 @@ class Acts:
         )
         identity = ExportedLun(lun=0, content=personality_of(name, record, world).to_octets(), read_only=True)
         disk = ExportedLun(lun=0, volume=volume_of(name))
-        await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)
-        await self._storage.export(str(target_of(name)), [disk], record.epoch, access)
+        try:
+            await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)
+            await self._storage.export(str(target_of(name)), [disk], record.epoch, access)
+        except ConflictError:
+            known = await self._observer.known_epoch(name)
+            if known <= record.epoch:
+                raise
+            # Whoever has the disk, it is not the machine that this record names.
+            cause = f"the storage process is at epoch {known} and the state, restored from a copy, at {record.epoch}"
+            await self._begin(name, record, world, cause, restart=True)
 
     async def _power_on(self, name: str, record: ServerRecord, world: World) -> None:
         node = _node(world, record)
@@ -173,8 +181,12 @@ class Acts:
             case Step.EPOCH:
                 pass
             case Step.REFUSE_LOGINS:
-                for target in targets:
-                    await self._storage.revoke(target, record.epoch)
+                try:
+                    for target in targets:
+                        await self._storage.revoke(target, record.epoch)
+                except ConflictError:
+                    await self._catch_up(name, record, world)
+                    return
             case Step.DROP_SESSIONS:
                 for target in targets:
                     await self._storage.drop(target)
@@ -188,6 +200,19 @@ class Acts:
         failpoint.reached(step.value)
         await world.edit(servers={name: failover.advance(record, step, power_confirmed=confirmed)})
         self._events.report("fenced", step.value, server=name, node=fence.node, epoch=record.epoch)
+
+    async def _catch_up(self, name: str, record: ServerRecord, world: World) -> None:
+        """Go above the epoch that the storage process knows: another than ours raised it, our state is an old copy.
+
+        ConflictError if that is not what stands in the way.
+        """
+        known = await self._observer.known_epoch(name)
+        if known < record.epoch:
+            raise ConflictError(f"the storage process refuses {name} at epoch {record.epoch}, and knows {known}")
+        await world.edit(servers={name: msgspec.structs.replace(record, epoch=known + 1)})
+        self._events.report(
+            "epoch", f"{record.epoch} was over; going on above {known}", server=name, node=record.node, epoch=known + 1
+        )
 
     async def _power_off(self, name: str, node_name: str, world: World) -> bool:
         node, server = world.all(Node).get(node_name), world.all(Server).get(name)
@@ -223,7 +248,11 @@ class Acts:
 
     async def _forget(self, name: str, record: ServerRecord, world: World) -> None:
         for target in (target_of(name), personality_target_of(name)):
-            await self._storage.unexport(str(target), record.epoch)
+            try:
+                await self._storage.unexport(str(target), record.epoch)
+            except ConflictError:
+                await self._catch_up(name, record, world)
+                return
         await world.edit(servers={name: msgspec.structs.replace(record, phase=Phase.GONE, since=time.time())})
         self._events.report("removed", f"{name} is gone; its volume stays", server=name)
 

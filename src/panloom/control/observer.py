@@ -23,7 +23,14 @@ from panloom.control.power_program import IpmiDriver, ScriptDriver
 from panloom.control.world import World
 from panloom.decide.boot_answer import BootEvent
 from panloom.decide.liveness import Liveness, Verdict
-from panloom.decide.records import Discovered, Phase, initiator_of, target_of
+from panloom.decide.records import (
+    Discovered,
+    Phase,
+    initiator_of,
+    personality_target_of,
+    target_of,
+    volume_of,
+)
 from panloom.errors import MalformedError, UnavailableError
 from panloom.model.resources import IpmiPower, Node, ScriptPower, SocketPower
 from panloom.storage import calls
@@ -212,6 +219,14 @@ class Observer:
     async def volumes(self) -> calls.Volumes:
         """Return what the storage process keeps now; UnavailableError when it takes too long."""
         return await _in_time(self.storage.volumes())
+
+    async def known_epoch(self, server: str) -> int:
+        """Return the highest epoch that the storage process knows of a server, 0 if none; ours may be lower."""
+        targets = {str(target_of(server)), str(personality_target_of(server))}
+        status, stored = await self.status(), await self.volumes()
+        known = [export.epoch for export in status.exports if export.target in targets]
+        known += [volume.epoch for volume in stored.volumes if volume.name == volume_of(server)]
+        return max(known, default=0)
 
     async def _poll_storage(self) -> None:
         while True:

@@ -272,7 +272,7 @@ class Reconciler:
             if record is None:
                 record = ServerRecord(
                     phase=Phase.WAITING,
-                    epoch=await self._first_epoch(name),
+                    epoch=await self._observer.known_epoch(name) + 1,
                     since=time.time(),
                     secret=secrets.token_hex(16),
                     beacon_key=secrets.token_hex(16),
@@ -280,14 +280,6 @@ class Reconciler:
             serial = platform.control.serial if platform else 0
             fresh = tuple([VirtualNic(lan=lan, mac=str(await self._macs.allocate(serial))) for lan in missing])
             await world.edit(servers={name: msgspec.structs.replace(record, nics=record.nics + fresh)})
-
-    async def _first_epoch(self, server: str) -> int:
-        """Return an epoch above all that the storage process knows of: it may be older than this store."""
-        targets = {str(target_of(server)), str(personality_target_of(server))}
-        status, stored = await self._observer.status(), await self._observer.volumes()
-        known = [export.epoch for export in status.exports if export.target in targets]
-        known += [volume.epoch for volume in stored.volumes if volume.name == volume_of(server)]
-        return max(known, default=0) + 1
 
     async def _clear_doubts(self, world: World) -> None:
         """A node fenced without a confirmed power-off is free again once it is seen off, or asks to boot afresh."""
