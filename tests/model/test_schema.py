@@ -110,7 +110,7 @@ def test_every_way_to_write_it_is_accepted(text):
         NODE.format("n1", "52:54:00:12:34:56", "10.0.0.1", "eth0", "much"),
         NODE.format("n1", "52:54:00:12:34:56", "10.0.0.1", "eth0", ""),
         NODE.format("n1", "52:54:00:12:34:56", "[10.0.0.1]", "eth0", "1GiB"),
-        SERVER.format("memroy: 1GiB"),
+        SERVER.format("needz: 1GiB"),
         SERVER.format("failover: maybe"),
         SERVER.format("failover: {fence: prayer}"),
         SERVER.format("failover: {within: -1}"),

@@ -19,7 +19,8 @@ Nothing is acknowledged before the Descriptor's call has returned.
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Literal, Protocol
 
 from panloom.errors import MalformedError
 from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
@@ -48,6 +49,11 @@ _ATTRIBUTES = 0x07  # task attributes, which change nothing here: commands are c
 _TENS = frozenset((int(Operation.READ_10), int(Operation.WRITE_10)))
 _PLAIN = frozenset((*_TENS, int(Operation.READ_16), int(Operation.WRITE_16)))
 _READS = frozenset((int(Operation.READ_10), int(Operation.READ_16)))
+
+
+def build() -> Literal["python", "compiled"]:
+    """Return which build of this loop was loaded: the source, or an extension module in its place."""
+    return "compiled" if __file__.endswith(tuple(EXTENSION_SUFFIXES)) else "python"
 
 
 class Stream(Protocol):
