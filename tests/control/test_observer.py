@@ -19,7 +19,7 @@ from panloom.values import MacAddress
 from panloom.wire.beacon import Beacon, digest_of
 from support.dict_store import DictStore
 from support.waiting_async import eventually
-from support.world import DOCUMENTS, PLATFORM, UP, put, world_of
+from support.world import DOCUMENTS, PLATFORM, UP, node, put, world_of
 
 SERVER, TARGET = "shop/web1", "iqn.2026-11.dev.panloom:shop.web1"
 INITIATOR = "iqn.2026-11.dev.panloom:node.n1"
@@ -274,6 +274,33 @@ def test_a_spare_that_asks_is_noted_and_a_stranger_is_discovered_once():
             assert seen.observer.waiting == {"n2": 9.0}
             assert list(seen.observer.discovered) == ["52:54:00:77:00:99"]
             assert len(await seen.told("waiting")) == len(await seen.told("discovered")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_changes_its_mac_makes_nobody_forget_what_happened():
+    async def scenario():
+        async with watching() as seen:
+            seen.events.report("fence complete", "n1 is shut out", server=SERVER)
+            honest = MacAddress.parse("52:54:00:77:00:99")
+            for number in range(12_000):
+                mac = honest if number % 100 == 0 else MacAddress((2 << 40) + number)
+                seen.observer.boot_event(BootEvent("discovered", 1.0, mac, IPv4Address("10.77.0.200")))
+            assert len(seen.observer.discovered) == module.MAX_DISCOVERED
+            assert str(honest) in seen.observer.discovered
+            assert len(await seen.told("discovered")) <= module.MAX_TOLD
+            assert await seen.told("fence complete")
+
+    asyncio.run(scenario())
+
+
+def test_who_is_named_by_a_document_by_now_is_no_stranger():
+    async def scenario():
+        async with watching() as seen:
+            event = BootEvent("discovered", 1.0, MacAddress.parse("52:54:00:77:00:02"), IPv4Address("10.77.0.200"))
+            seen.observer.boot_event(event)
+            seen.observer.use(await put(seen.store, node(2).model_copy(update={"memory_octets": 1})))
+            assert seen.observer.discovered == {}
 
     asyncio.run(scenario())
 

@@ -126,11 +126,15 @@ class Documents:
         raise ConflictError(_BUSY)
 
     async def take_in(self, node: model.Node, *, who: str) -> Outcome:
-        """Make a discovered machine a node, as if a document named it; ``ConflictError`` when that name is taken."""
+        """Make a discovered machine a node, as if a document named it.
+
+        ``ConflictError`` when its name, MAC or address is another node's by now.
+        """
         for _ in range(_ATTEMPTS):
             stored = await Stored.read(self._store)
-            if node.key in stored.resources:
-                raise ConflictError(f"there is a node {node.name} already")
+            for other in stored.resources.values():
+                if isinstance(other, model.Node) and _are_one(node, other):
+                    raise ConflictError(f"there is a node {other.name} already")
             plan = planning.changes(stored.resources, {node.key: node})
             revision = self._revision(stored, who, "approve", plan)
             if await self._commit(stored, plan, {}, revision):
@@ -267,6 +271,10 @@ class Documents:
 
 def _noun(resource: Resource) -> str:
     return f"{resource.kind} {resource.label}"
+
+
+def _are_one(node: model.Node, other: model.Node) -> bool:
+    return node.name == other.name or node.mac == other.mac or node.address == other.address
 
 
 def _check_deletion(resource: Resource, stored: Mapping[str, Resource], *, yes: bool) -> None:

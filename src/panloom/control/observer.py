@@ -42,6 +42,7 @@ REWATCH_SECONDS = 2.0
 ADOPTION_SECONDS = 5.0  # a new system hands its sessions from iscsistart to iscsid, which logs in anew
 TELL_AGAIN_SECONDS = 60.0
 MAX_TOLD = 256
+MAX_DISCOVERED = 256  # machines that no document names; a real one asks again within seconds
 STORAGE_SECONDS = 3.0  # a status that takes longer is none
 Answer = TypeVar("Answer")
 _log = logging.getLogger("panloom.observer")
@@ -67,7 +68,7 @@ class Observer:
         self.waiting: dict[str, float] = {}
         """Node → monotonic seconds when it last asked to boot and was told to wait."""
         self.discovered: dict[str, Discovered] = {}
-        """Hardware MAC → a machine that asks to boot and is named by no document."""
+        """Hardware MAC → a machine that asks to boot and is named by no document; who asked last comes last."""
         self.logged_in: Callable[[str, int], None] = lambda initiator, epoch: None  # noqa: ARG005
         """Called with a node's initiator name and its server's epoch when it has logged in."""
         self._dead_at: dict[str, float] = {}
@@ -110,6 +111,7 @@ class Observer:
             self.liveness.forget(server)
             self.dead.pop(server, None)
         for node in world.all(Node).values():
+            self.discovered.pop(str(node.mac), None)
             path = node.power.path if isinstance(node.power, SocketPower) else None
             if path is not None and path not in self._supervisors:
                 self._supervisors[path] = asyncio.create_task(self._watch_supervisor(path), name=f"power {path}")
@@ -200,10 +202,15 @@ class Observer:
             self.events.report(kind, why, node=node, server=server, **({"mac": mac} if mac else {"peer": peer}))
 
     def _discover(self, mac: str, address: str) -> None:
-        if mac not in self.discovered:
-            self.discovered[mac] = Discovered(mac=mac, address=address, first_seen=time.time())
-            self.events.report("discovered", f"{mac} asks to boot and no document names it: panloom node approve {mac}")
-            self.changed()
+        known = self.discovered.pop(mac, None)
+        self.discovered[mac] = known or Discovered(mac=mac, address=address, first_seen=time.time())
+        if known is not None:
+            return
+        if len(self.discovered) > MAX_DISCOVERED:
+            del self.discovered[next(iter(self.discovered))]  # who asks no more; who does comes back
+        why = f"{mac} asks to boot and no document names it: panloom node approve {mac}"
+        self._tell_seldom("discovered", why, server=None, node=None, mac=mac)
+        self.changed()
 
     def stage(self, node: str, stage: str, at: float, *, server: str | None = None, epoch: int = 0) -> None:
         """Note that a machine's boot reached a stage; the first time it is an event."""

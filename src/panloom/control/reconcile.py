@@ -206,8 +206,10 @@ class Reconciler:
     async def adopt(self, found: Discovered, world: World, *, who: str) -> Node:
         """Make a discovered machine a node of the pool, as if a document named it."""
         port = await self._ports.port_of(found.mac)
+        digits = found.mac.replace(":", "")
+        short = f"n-{digits[-6:]}"
         node = Node(
-            name=f"n-{found.mac.replace(':', '')[-6:]}",
+            name=f"n-{digits}" if short in world.all(Node) else short,  # two makers may have given the same last digits
             mac=MacAddress.parse(found.mac),
             address=free_address(world),
             port=port or "",
@@ -293,7 +295,11 @@ class Reconciler:
         """Under ``approve: always`` a discovered machine becomes a node by itself."""
         if world.platform is not None and world.platform.approve == "always":
             for found in list(self._observer.discovered.values()):
-                await self.adopt(found, await World.read(self._store), who="panloom")
+                try:
+                    await self.adopt(found, await World.read(self._store), who="panloom")
+                    self._say(found.mac, None)
+                except ConflictError as error:  # one that cannot be taken in keeps no other waiting
+                    self._say(found.mac, f"{found.mac} is not taken in: {error}")
 
     def _replace_boot_table(self, world: World) -> None:
         """Hand out what this world says, unless a newer one has been handed out."""
