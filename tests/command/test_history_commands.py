@@ -6,6 +6,7 @@ import pty
 import pwd
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 import yaml
@@ -15,15 +16,28 @@ from support.served import served
 from support.waiting import until
 
 
-@pytest.fixture
-def panloom(tmp_path):
-    """Return a command line after three revisions: the chassis, two servers, an edit of both."""
-    with served(tmp_path) as socket:
-        line = CommandLine(tmp_path, socket)
+@contextmanager
+def edited(directory):
+    """Yield a command line after three revisions: the chassis, two servers, an edit of both."""
+    with served(directory) as socket:
+        line = CommandLine(directory, socket)
         assert line("apply", "lab.yaml").code == 0
         assert line("apply", "web.yaml").code == 0
         edit(line)
         assert line("apply", "web.yaml").code == 0
+        yield line
+
+
+@pytest.fixture
+def panloom(tmp_path):
+    with edited(tmp_path) as line:
+        yield line
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Yield one for tests that change nothing."""
+    with edited(tmp_path_factory.mktemp("told")) as line:
         yield line
 
 
@@ -32,8 +46,8 @@ def edit(line):
     path.write_text(path.read_text().replace("within: 10s", "within: 20s"))
 
 
-def test_history_says_who_when_what_and_from_where(panloom):
-    said = panloom("history", TZ="UTC")
+def test_history_says_who_when_what_and_from_where(told):
+    said = told("history", TZ="UTC")
     header, first, second, third = said.data.splitlines()
     assert header.split() == ["REVISION", "AT", "WHO", "WHAT", "CHANGES", "FROM"]
     me = pwd.getpwuid(os.geteuid()).pw_name
@@ -42,28 +56,28 @@ def test_history_says_who_when_what_and_from_where(panloom):
     assert third.split()[3:] == [me, "apply", "~2", "web.yaml"]
     assert said.talk == "See one: panloom history 3\n"
     assert max(map(len, said.data.splitlines())) <= 80
-    rows = json.loads(panloom("history", "-o", "json").data)
-    assert yaml.safe_load(panloom("history", "-o", "yaml").data) == rows
+    rows = json.loads(told("history", "-o", "json").data)
+    assert yaml.safe_load(told("history", "-o", "yaml").data) == rows
     assert abs(rows[-1]["at"] - time.time()) < 600
     assert (rows[-1]["number"], rows[-1]["changes"]) == (3, ["~ server shop/web1", "~ server shop/web2"])
-    assert "~ server shop/web1, ~ server shop/web2" in panloom("history", "-o", "wide").data
+    assert "~ server shop/web1, ~ server shop/web2" in told("history", "-o", "wide").data
 
 
-def test_one_revision_field_by_field(panloom):
-    said = panloom("history", "3")
+def test_one_revision_field_by_field(told):
+    said = told("history", "3")
     assert said.data.splitlines()[1:4] == ["from web.yaml", "~ server shop/web1", "    failover.within  10 s  →  20 s"]
     assert said.talk == "Go back to before it: panloom rollback 2\n"
-    assert panloom("history", "9").talk.startswith("revision 9: is not remembered; see those that are: panloom history")
+    assert told("history", "9").talk.startswith("revision 9: is not remembered; see those that are: panloom history")
 
 
-def test_diff_between_revisions(panloom):
+def test_diff_between_revisions(told):
     for arguments in (("--from", "2"), ("--from", "2", "--to", "3")):
-        said = panloom("diff", *arguments)
+        said = told("diff", *arguments)
         assert (said.code, said.data.splitlines()[1]) == (2, "    failover.within  10 s  →  20 s")
-    assert panloom("diff", "--from", "3") == (0, "No changes.\n", "")
-    assert json.loads(panloom("diff", "--from", "1", "--to", "2", "-o", "json").data)["add"] == 4
+    assert told("diff", "--from", "3") == (0, "No changes.\n", "")
+    assert json.loads(told("diff", "--from", "1", "--to", "2", "-o", "json").data)["add"] == 4
     for wrong in ((), ("--to", "3"), ("--from", "2", "web.yaml")):
-        assert "name files, or a revision" in panloom("diff", *wrong).talk
+        assert "name files, or a revision" in told("diff", *wrong).talk
 
 
 def test_rollback_shows_first_and_does_it_when_told(panloom):
@@ -121,20 +135,20 @@ def test_rollback_asks_at_a_terminal(panloom, answer, code):
     assert ("rollback to 2" in panloom("history").data) == (code == 0)
 
 
-def test_what_is_exported_applies_to_no_changes(panloom):
-    everything = panloom("export")
+def test_what_is_exported_applies_to_no_changes(told):
+    everything = told("export")
     assert everything.talk == ""
-    assert panloom("plan", "-", stdin=everything.data)[:2] == (0, "No changes.\n")
-    assert json.loads(panloom("export", "-o", "json").data) == list(yaml.safe_load_all(everything.data))
+    assert told("plan", "-", stdin=everything.data)[:2] == (0, "No changes.\n")
+    assert json.loads(told("export", "-o", "json").data) == list(yaml.safe_load_all(everything.data))
     for arguments in (("server", "shop/web1"), ("server/shop/web1",), ("servers",), ("pan/shop",), ("node", "n1")):
-        said = panloom("export", *arguments)
+        said = told("export", *arguments)
         assert said.code == 0
-        assert panloom("plan", "-", stdin=said.data)[:2] == (0, "No changes.\n")
-    assert "within: 20s" in panloom("export", "server", "shop/web1").data
-    assert "within" not in panloom("export", "server", "shop/web1", "--revision", "2").data
-    assert "which its `disk:` describes" in panloom("export", "volumes").talk
-    assert "did you mean `shop/web2`?" in panloom("export", "server", "shop/web3").talk
-    assert "did you mean `servers`?" in panloom("export", "servrs").talk
+        assert told("plan", "-", stdin=said.data)[:2] == (0, "No changes.\n")
+    assert "within: 20s" in told("export", "server", "shop/web1").data
+    assert "within" not in told("export", "server", "shop/web1", "--revision", "2").data
+    assert "which its `disk:` describes" in told("export", "volumes").talk
+    assert "did you mean `shop/web2`?" in told("export", "server", "shop/web3").talk
+    assert "did you mean `servers`?" in told("export", "servrs").talk
 
 
 def test_nothing_has_been_applied(tmp_path):

@@ -302,7 +302,7 @@ def test_after_any_row_of_edits_each_revision_is_as_it_was(rows):
             else:
                 text = "apiVersion: panloom/v1\nkind: PAN\nname: p\nservers:\n"
                 text += "".join(f"  {name}: {{image: web, failover: {{within: {s}}}}}\n" for name, s in asked.items())
-                await documents.apply([File("p.yaml", text)], prune=what == "prune", who="ann")
+                await documents.apply([LAB, File("p.yaml", text)], prune=what == "prune", who="ann")
             revisions = await documents.history.revisions()
             if revisions[-1].number > last:
                 seen[last + 1] = await wanted(store)
