@@ -10,7 +10,7 @@ import pytest
 from panloom.control.ports import Ports, wanted_filter
 from panloom.control.world import World
 from panloom.decide.port_filter import TABLE, PortRule
-from panloom.decide.records import STEPS, Fence, Phase, Step
+from panloom.decide.records import STEPS, Fence, Phase, Step, VirtualNic
 from panloom.errors import ConflictError
 from panloom.fabric.nftables import Nftables
 from panloom.values import MacAddress
@@ -70,6 +70,18 @@ def test_a_nic_without_an_address_of_its_own_has_the_one_that_was_lent_to_it():
     assert PortRule("port-n1", VIRTUAL, None) in wanted_filter(world).rules
     world.leased[VIRTUAL] = IPv4Address("10.1.0.99")
     assert PortRule("port-n1", VIRTUAL, IPv4Address("10.1.0.99")) in wanted_filter(world).rules
+
+
+def test_an_address_that_was_lent_and_then_given_to_another_passes_at_one_port_only():
+    lender = WEB1.model_copy(update={"nics": (WEB1.nics[0].model_copy(update={"address": None}),)})
+    other = WEB1.model_copy(update={"name": "web2"})
+    record = msgspec.structs.replace(UP, node="n2", nics=(VirtualNic(lan="front", mac="02:50:4c:00:00:02"),))
+    documents = (*(lender if document is WEB1 else document for document in DOCUMENTS), other)
+    servers = {"shop/web1": UP, "shop/web2": record}
+    world = asyncio.run(put(DictStore(), *documents, servers=servers))
+    world.leased[VIRTUAL] = ADDRESS
+    assert [rule.port for rule in wanted_filter(world).rules if rule.address == ADDRESS] == ["port-n2"]
+    assert PortRule("port-n1", VIRTUAL, None) in wanted_filter(world).rules
 
 
 def test_in_a_kernel_what_was_applied_is_there_and_an_older_world_cannot_undo_it():

@@ -65,6 +65,7 @@ def wanted_filter(world: World) -> PortFilter:
     nodes = [node for node in world.all(Node).values() if node.port]
     ports = {node.name: node.port for node in nodes}
     rules = [PortRule(node.port, node.mac, node.address, is_hardware=True) for node in nodes]
+    fixed = {nic.address for server in world.all(Server).values() for nic in server.nics}
     for name, record in world.server_records.items():
         server = world.all(Server).get(name)
         port = ports.get(record.node or "")
@@ -73,6 +74,7 @@ def wanted_filter(world: World) -> PortFilter:
         macs = {nic.lan: MacAddress.parse(nic.mac) for nic in record.nics}
         for nic in server.nics:
             if nic.lan in macs:
-                address = nic.address or world.leased.get(macs[nic.lan])
-                rules.append(PortRule(port, macs[nic.lan], address))
+                lent = world.leased.get(macs[nic.lan])
+                # A document may have given away what was lent before; whoever has the lease must ask for another.
+                rules.append(PortRule(port, macs[nic.lan], nic.address or (None if lent in fixed else lent)))
     return PortFilter.of(ports.values(), rules)
