@@ -102,7 +102,11 @@ class Acts:
             user=user_of(name, record.epoch) if chap else None,
             secret=record.secret if chap else None,
         )
-        identity = ExportedLun(lun=0, content=personality_of(name, record, world).to_octets(), read_only=True)
+        try:
+            personality = personality_of(name, record, world).to_octets()
+        except ValueError as error:
+            raise UnavailableError(f"{error}; give {name} fewer NICs, or its LANs shorter settings") from error
+        identity = ExportedLun(lun=0, content=personality, read_only=True)
         disk = ExportedLun(lun=0, volume=volume_of(name))
         try:
             await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)

@@ -391,6 +391,10 @@ class Reconciler:
             except PanloomError as error:
                 self._say(name, str(error))
                 return
+            except Exception as error:  # noqa: BLE001 - the top of this task: a fault of ours holds up one server
+                _log.exception("server=%s", name)
+                self._say(name, f"the control process failed ({type(error).__name__}: {error}); see its log")
+                return
 
     async def _have(self, world: World) -> _Have:
         status, stored = await self._observer.status(), await self._observer.volumes()

@@ -1,0 +1,69 @@
+"""A server's worker says why it cannot go on, whoever is at fault."""
+
+import asyncio
+from ipaddress import IPv4Network
+
+import msgspec
+
+from panloom.control.boots import Boots
+from panloom.control.events import EventLog
+from panloom.control.observer import Observer
+from panloom.control.personalities import booted_with
+from panloom.control.reconcile import Reconciler
+from panloom.decide.records import Phase, VirtualNic
+from panloom.model.resources import Nic
+from panloom.storage import calls
+from support.dict_store import DictStore
+from support.world import DOCUMENTS, LAN, UP, WEB1, put, world_of
+
+BOOTING = msgspec.structs.replace(UP, phase=Phase.BOOTING)
+
+
+class Storage:
+    """A storage process with nothing in it."""
+
+    async def status(self):
+        return calls.Status((), ())
+
+    async def volumes(self):
+        return calls.Volumes((), ())
+
+
+def why_of(storage, record=BOOTING, documents=DOCUMENTS):
+    """Let the worker of shop/web1 go on; return what holds it up, and the events."""
+
+    async def scenario():
+        store, events = DictStore(), EventLog(DictStore())
+        world = await world_of(store, record, documents)
+        record_then = msgspec.structs.replace(record, personality=booted_with("shop/web1", record, world))
+        await put(store, servers={"shop/web1": record_then})
+        reconciler = Reconciler(store, storage, None, Observer(storage, Boots(DictStore()), events), events)
+        await reconciler._work("shop/web1")
+        return reconciler.why("shop/web1"), [event.kind for event in await events.after(0)]
+
+    return asyncio.run(scenario())
+
+
+def test_a_personality_that_does_not_fit_is_said_so():
+    lans = [
+        LAN.model_copy(update={"name": f"lan{n}", "subnet": IPv4Network((0x0A020000 + n * 256, 24))}) for n in range(40)
+    ]
+    server = WEB1.model_copy(update={"nics": tuple(Nic(lan=lan.name) for lan in lans)})
+    record = msgspec.structs.replace(
+        BOOTING, nics=tuple(VirtualNic(lan=lan.name, mac=f"02:50:4c:00:01:{n:02x}") for n, lan in enumerate(lans))
+    )
+    documents = (*(server if document is WEB1 else document for document in DOCUMENTS), *lans)
+    why, kinds = why_of(Storage(), record, documents)
+    assert why.endswith("does not fit into 4096; give shop/web1 fewer NICs, or its LANs shorter settings")
+    assert kinds == ["held up"]
+
+
+def test_a_fault_of_ours_is_said_so_too(caplog):
+    class Faulty(Storage):
+        async def volumes(self):
+            raise KeyError("what nobody foresaw")
+
+    why, kinds = why_of(Faulty())
+    assert why == "the control process failed (KeyError: 'what nobody foresaw'); see its log"
+    assert kinds == ["held up"]
+    assert caplog.records[-1].exc_info
