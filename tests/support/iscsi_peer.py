@@ -18,7 +18,7 @@ class MemoryDisk:
     """A bytearray as a unit.  ``errors``: call → errno that it raises; ``fenced`` refuses what changes the disk."""
 
     def __init__(self, blocks=BLOCKS, *, read_only=False):
-        self.octets = bytearray(index // 512 % 251 for index in range(blocks * 512))
+        self.octets = bytearray(b"".join(bytes([block % 251]) * 512 for block in range(blocks)))
         self.calls = []
         self.errors = {}
         self.fenced = False

@@ -97,6 +97,10 @@ class Driver:
             self.abandon()
             raise
 
+    async def ended(self) -> None:
+        """Wait until the session is over."""
+        await asyncio.shield(self._ended)
+
     def abandon(self) -> None:
         """Close the connection without a logout."""
         self._core.abandon()

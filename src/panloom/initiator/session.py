@@ -134,6 +134,10 @@ class Session:
         """Log out and close the connection; calls under way end in UnavailableError."""
         await self._driver.close()
 
+    async def ended(self) -> None:
+        """Wait until the session is over: closed, refused on its way back, or not back within its time."""
+        await self._driver.ended()
+
     async def abort(self) -> None:
         """Close the connection without a logout, as firmware does when the kernel takes over."""
         self._driver.abandon()

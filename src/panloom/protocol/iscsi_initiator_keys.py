@@ -154,17 +154,20 @@ def _yes(flag: bool) -> str:
 
 def _check(key: str, offer: str, answer: str) -> None:
     """RefusedError unless this is an answer to that offer (section 6.2)."""
-    if answer in _NO_ANSWER:
-        return
-    if key in _SMALLER or key in _LARGER:
-        number, offered = decode_number(answer), int(offer)
-        least, most = _SMALLER.get(key) or _LARGER[key]
-        fits = least <= number <= most and (number <= offered if key in _SMALLER else number >= offered)
-    elif key in _YES_IF_EITHER:
-        fits = answer == "Yes" or (answer == "No" and offer == "No")
-    elif key in _YES_IF_BOTH:
-        fits = answer == "No" or (answer == "Yes" and offer == "Yes")
-    else:
-        fits = answer in offer.split(",")
-    if not fits:
+    if answer not in _NO_ANSWER and not _fits(key, offer, answer):
         raise RefusedError(f"the target answers {key}={answer[:40]} to our offer {offer}")
+
+
+def _fits(key: str, offer: str, answer: str) -> bool:
+    if key in _SMALLER or key in _LARGER:
+        try:
+            number, offered = decode_number(answer), int(offer)
+        except MalformedError:
+            return False
+        least, most = _SMALLER.get(key) or _LARGER[key]
+        return least <= number <= most and (number <= offered if key in _SMALLER else number >= offered)
+    if key in _YES_IF_EITHER:
+        return answer == "Yes" or (answer == "No" and offer == "No")
+    if key in _YES_IF_BOTH:
+        return answer == "No" or (answer == "Yes" and offer == "Yes")
+    return answer in offer.split(",")
