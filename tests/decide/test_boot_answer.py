@@ -1,4 +1,4 @@
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 import pytest
@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from panloom.decide.boot_answer import (
     BootIndex,
+    BootNode,
+    BootRelay,
     BootServer,
     Firmware,
     Scope,
@@ -19,7 +21,7 @@ from panloom.decide.boot_answer import (
     why_waiting,
 )
 from panloom.values import Iqn, MacAddress
-from panloom.wire.dhcp import MessageType, Option
+from panloom.wire.dhcp import UNSPECIFIED, MessageType, Option
 from support.boot_chassis import MACS, SECRET, VIRTUAL_MAC, server, table
 from support.dhcp_client import IPXE, PXE_BIOS, PXE_EFI, DhcpClient
 
@@ -167,3 +169,42 @@ def test_half_a_pair_of_credentials_is_refused():
 
 def test_the_root_path_is_that_of_rfc_4173():
     assert root_path(table(), server()) == "iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1"
+
+
+# ── behind a relay ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+RELAY = BootRelay(IPv4Address("10.88.0.1"), IPv4Network("10.88.0.0/24"), IPv4Address("10.88.0.254"))
+FAR = "52:54:00:88:00:01"
+
+
+def relayed(mac, options=IPXE, *, giaddr=RELAY.address, ciaddr="0.0.0.0"):
+    """Return what a machine is given through a relay; ``FAR`` is known there, the others here."""
+    far = BootNode("far", MacAddress.parse(FAR), IPv4Address("10.88.0.51"), server())
+    here = table(n1=server())
+    request = DhcpClient(mac, options).message(MessageType.REQUEST, giaddr=giaddr, ciaddr=IPv4Address(ciaddr))
+    the_table = msgspec.structs.replace(here, relays=(RELAY,), nodes=(*here.nodes, far))
+    return boot_answer(BootIndex(the_table), request, LOADERS)
+
+
+@pytest.mark.parametrize("through", [{}, {"giaddr": UNSPECIFIED, "ciaddr": "10.88.0.51"}])
+def test_a_node_behind_a_relay_is_given_its_networks_mask_and_router(through):
+    given = relayed(FAR, **through)
+    assert given.addresses == (IPv4Address("10.88.0.51"),) * 2
+    assert given.options[Option.SUBNET_MASK] == b"\xff\xff\xff\0"
+    assert given.options[Option.ROUTER] == RELAY.router.packed
+    assert given.wants_token
+
+
+@pytest.mark.parametrize("mac", [MACS["n1"], MACS["stranger"], VIRTUAL_MAC])
+def test_a_relay_brings_nothing_to_who_is_not_of_its_network(mac):
+    assert relayed(mac) is None
+
+
+def test_a_node_of_a_relays_network_is_given_nothing_on_another():
+    assert relayed(FAR, giaddr=UNSPECIFIED) is None
+
+
+def test_firmware_behind_a_relay_is_given_a_loader_from_here():
+    given = relayed(FAR, PXE_EFI)
+    assert given.file == "snponly.efi"
+    assert given.options[Option.TFTP_SERVER_NAME] == b"10.77.0.1"

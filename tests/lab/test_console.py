@@ -80,7 +80,7 @@ def test_a_console_that_is_killed_gives_the_keyboard_back(tmp_path):
             second.leave()
 
 
-def test_cap_198_a_second_one_sees_the_same_and_types_nothing(tmp_path):
+def test_a_second_one_sees_the_same_and_types_nothing(tmp_path):
     with running_lab(tmp_path) as lab, console(lab, "n1") as first:
         lab.power("n1", "on")
         first.until(rb"Ctrl-B", "the boot loader says how to stop it")

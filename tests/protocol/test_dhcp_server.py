@@ -22,6 +22,7 @@ from support.dhcp_client import DhcpClient
 
 OURS = IPv4Address("10.77.0.1")
 MASK = {Option.SUBNET_MASK: b"\xff\xff\xff\0"}
+RELAY = IPv4Address("10.88.0.1")
 A, B = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
 STRANGERS = [f"52:54:00:00:01:{number:02x}" for number in range(5)]
 RANGE = (IPv4Address("10.77.0.200"), IPv4Address("10.77.0.202"))
@@ -46,6 +47,9 @@ class PaperDesk:
 
     def serves(self, address: IPv4Address) -> bool:
         return str(address).startswith("10.77.0.")
+
+    def relays(self, address: IPv4Address) -> bool:
+        return address == RELAY
 
 
 class Site:
@@ -303,16 +307,30 @@ def test_replies_go_where_rfc_2131_section_4_1_says():
     )
     assert destination(client.reboot(address)) == (A, "10.77.0.51", 68)
     assert destination(client.message(MessageType.REQUEST, ciaddr=address, broadcast=True)) == (A, "10.77.0.51", 68)
-    relay = IPv4Address("10.77.0.9")
-    assert destination(client.message(MessageType.DISCOVER, giaddr=relay)) == ("None", "10.77.0.9", 67)
+    assert destination(client.message(MessageType.DISCOVER, giaddr=RELAY)) == ("None", "10.88.0.1", 67)
+
+
+def test_who_is_behind_a_relay_is_answered_by_routing_when_it_renews():
+    site, client = Site(), DhcpClient(A)
+    far = site.desk.fixed[client.mac] = IPv4Address("10.88.0.51")
+    site.send(client.message(MessageType.REQUEST, {Option.REQUESTED_ADDRESS: far.packed}, giaddr=RELAY))
+    site.server.receive(dhcp.encode(client.message(MessageType.REQUEST, ciaddr=far)), now=site.now)
+    for write in site.server.leases_to_store():
+        site.server.stored(write, now=site.now)
+    (datagram,) = site.server.packets_to_send()
+    assert (datagram.mac, datagram.address, datagram.port) == (None, far, dhcp.CLIENT_PORT)
+    assert dhcp.decode(datagram.octets).message_type is MessageType.ACK
 
 
 def test_a_relay_gets_its_option_back_and_one_from_elsewhere_gets_nothing():
     site, client = Site(), DhcpClient(A, {Option.RELAY_AGENT: b"\1\4port"})
-    (reply,) = site.send(client.message(MessageType.DISCOVER, giaddr=IPv4Address("10.77.0.9")))
+    (reply,) = site.send(client.message(MessageType.DISCOVER, giaddr=RELAY))
     assert reply.options[Option.RELAY_AGENT] == b"\1\4port"
-    assert site.send(client.message(MessageType.DISCOVER, giaddr=IPv4Address("192.0.2.9"))) == []
-    assert "relayed by 192.0.2.9" in site.last.why
+    assert list(reply.options)[-1] == Option.RELAY_AGENT  # RFC 3046 section 2.2
+    assert reply.giaddr == RELAY
+    for forged in ("192.0.2.9", "10.77.0.52", "10.77.0.1", "10.88.0.2", "255.255.255.255"):
+        assert site.send(client.message(MessageType.DISCOVER, giaddr=IPv4Address(forged))) == []
+        assert f"relayed by {forged}" in site.last.why
     (reply,) = site.send(client.discover())
     assert Option.RELAY_AGENT not in reply.options
 

@@ -317,6 +317,9 @@ class PowerSupply:
             if request["call"] == "watch":
                 self._feed(handler)
                 return
+            if request["call"] != "power":
+                handler.wfile.write(json.dumps({"id": request["id"], "error": "no such call"}).encode() + b"\n")
+                continue
             if request["action"] != "status":
                 self.calls.append((request["node"], request["action"]))
             answer = self.machines[request["node"]].act(request["action"])

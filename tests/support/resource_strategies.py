@@ -31,6 +31,9 @@ platforms = st.builds(
         address=addresses,
         subnet=subnets,
         discovery=st.none() | ranges,
+        relays=st.lists(
+            st.builds(resources.Relay, address=addresses, subnet=subnets, router=st.none() | addresses), max_size=2
+        ).map(tuple),
         http_port=ports,
         iscsi_port=ports,
     ),

@@ -99,8 +99,16 @@ class BootDesk:
         return f"{answer.file}{token}".encode()
 
     def serves(self, address: IPv4Address) -> bool:
-        """Return whether ``address`` belongs to a network that is served here."""
+        """Return whether ``address`` belongs to a network that is served here, no router between."""
         return self.index.is_local(address)
+
+    def relays(self, address: IPv4Address) -> bool:
+        """Return whether ``address`` is a relay that the platform names."""
+        return address in self.index.relays
+
+    def is_customer(self, address: IPv4Address) -> bool:
+        """Return whether ``address`` belongs to a network that is served here, directly or through a relay."""
+        return self.index.is_local(address) or self.index.is_relayed(address)
 
     def tell(self, event: DhcpEvent, *, now: float) -> None:
         """Report and log an event of the DHCP server."""

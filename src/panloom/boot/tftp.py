@@ -133,7 +133,7 @@ class TftpService:
         """Begin what ``octets`` ask for; return the error to send, None if there is none."""
         if peer in self._serving:
             return None  # the same request again: the transfer's own timer repeats what was lost
-        if not self._desk.serves(IPv4Address(peer[0])):
+        if not self._desk.is_customer(IPv4Address(peer[0])):
             _log.info("tftp=ignored peer=%s:%d why=%r", *peer, "of no network here")
             return None
         opened = open_transfer(octets, self._size_of, now=time.monotonic())

@@ -1,7 +1,7 @@
 """From documents and records to what the boot services may hand out."""
 
 from panloom.control.world import World
-from panloom.decide.boot_answer import BootNode, BootServer, BootTable, ServerNic
+from panloom.decide.boot_answer import BootNode, BootRelay, BootServer, BootTable, ServerNic
 from panloom.decide.records import Phase, initiator_of, target_of, user_of
 from panloom.model.resources import Node, Server, VirtualLan
 from panloom.values import MacAddress
@@ -22,6 +22,9 @@ def boot_table(world: World) -> BootTable | None:
         http_port=platform.storage.http_port,
         iscsi_port=platform.storage.iscsi_port,
         discovery=platform.storage.discovery,
+        relays=tuple(
+            BootRelay(relay.address, relay.subnet, relay.router or relay.address) for relay in platform.storage.relays
+        ),
         nodes=tuple(
             BootNode(name=node.name, mac=node.mac, address=node.address, server=_server_on(node.name, world))
             for node in world.all(Node).values()

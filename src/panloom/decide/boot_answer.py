@@ -9,6 +9,9 @@
                                                              of its range
     anything else                   PXE or iPXE       –      of discovery   as a spare's: told to wait
     anything else                   none              –      no answer
+    a node's hardware MAC, relayed  any               1      as on the storage network, and the relay as its router,
+                                                             if its address is of that relay's network
+    anything else, relayed          any               –      no answer
 
 A hardware MAC never has an address of scope 2, and a virtual MAC none of scope 1, whatever is free or busy.  Option
 17 and a file name exclude each other: iPXE hooks the root path before it runs the script and fails without
@@ -82,6 +85,14 @@ class ServerNic(msgspec.Struct, frozen=True):
     domain: str | None = None
 
 
+class BootRelay(msgspec.Struct, frozen=True):
+    """A network whose requests a DHCP relay brings here; ``address`` is the relay's own in it, its ``giaddr``."""
+
+    address: IPv4Address
+    subnet: IPv4Network
+    router: IPv4Address
+
+
 class BootTable(msgspec.Struct, frozen=True):
     """Everything the boot services of one interface may hand out."""
 
@@ -91,6 +102,7 @@ class BootTable(msgspec.Struct, frozen=True):
     http_port: int = 8080
     iscsi_port: int = 3260
     discovery: AddressRange | None = None  # None: unknown machines get no answer
+    relays: tuple[BootRelay, ...] = ()
     nodes: tuple[BootNode, ...] = ()
     nics: tuple[ServerNic, ...] = ()
 
@@ -164,6 +176,7 @@ class BootIndex:
         self.table = table
         self.nodes = {node.mac: node for node in table.nodes}
         self.nics = {nic.mac: nic for nic in table.nics if nic.mac not in self.nodes}
+        self.relays = {relay.address: relay for relay in table.relays}
         fixed = {node.address for node in table.nodes} | {nic.address for nic in table.nics if nic.address is not None}
         routers = {nic.router for nic in table.nics if nic.router is not None}
         self.reserved = frozenset(fixed | routers | {table.address})
@@ -174,8 +187,21 @@ class BootIndex:
         return mac in self.nodes
 
     def is_local(self, address: IPv4Address) -> bool:
-        """Return whether ``address`` is of the storage network or of a LAN served here."""
+        """Return whether ``address`` is of the storage network or of a LAN served here, no router between."""
         return address in self.table.subnet or any(address in nic.subnet for nic in self.table.nics)
+
+    def is_relayed(self, address: IPv4Address) -> bool:
+        """Return whether ``address`` is of a network behind a relay."""
+        return any(address in relay.subnet for relay in self.table.relays)
+
+    def relay_of(self, request: dhcp.Message) -> BootRelay | None:
+        """Return the relay behind which the sender is; None for who is on the storage network.
+
+        Who renews its lease asks without the relay and says its address instead, RFC 2131 section 4.3.2.
+        """
+        if request.giaddr != dhcp.UNSPECIFIED:
+            return self.relays.get(request.giaddr)
+        return next((relay for relay in self.table.relays if request.ciaddr in relay.subnet), None)
 
 
 def firmware_of(request: dhcp.Message) -> Firmware:
@@ -197,17 +223,21 @@ def firmware_of(request: dhcp.Message) -> Firmware:
 def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Collection[str]) -> BootAnswer | None:
     """Return what the sender of ``request`` is given, None for no answer; ``loaders`` are the files that TFTP has."""
     table, firmware = index.table, firmware_of(request)
-    if nic := index.nics.get(request.chaddr):
+    relay = index.relay_of(request)
+    subnet = relay.subnet if relay else table.subnet
+    if relay is None and (nic := index.nics.get(request.chaddr)):
         addresses = nic.range if nic.address is None else (nic.address, nic.address)
         return None if addresses is None else BootAnswer(Scope.NIC, addresses, _nic_options(nic, firmware), nic=nic)
     node = index.nodes.get(request.chaddr)
-    if node is not None:
+    if node is not None and node.address in subnet:
         scope, addresses = Scope.NODE, (node.address, node.address)
-    elif table.discovery is not None and firmware is not Firmware.NONE:
+    elif node is None and relay is None and table.discovery is not None and firmware is not Firmware.NONE:
         scope, addresses = Scope.DISCOVERY, table.discovery
     else:
         return None
-    options: dict[int, bytes] = {Option.SUBNET_MASK: table.subnet.netmask.packed}
+    options: dict[int, bytes] = {Option.SUBNET_MASK: subnet.netmask.packed}
+    if relay is not None:
+        options[Option.ROUTER] = relay.router.packed
     if firmware in (Firmware.PXE_EFI, Firmware.PXE_BIOS, Firmware.PXE_OTHER):
         loader = {Firmware.PXE_EFI: EFI_LOADER, Firmware.PXE_BIOS: BIOS_LOADER}.get(firmware)
         if loader is None or loader not in loaders:

@@ -14,6 +14,7 @@ from panloom.model.resources import (
     Node,
     Pan,
     Platform,
+    Relay,
     Resource,
     Server,
     VirtualLan,
@@ -55,9 +56,22 @@ class _Whole:
             if storage.discovery and storage.discovery[0] <= storage.address <= storage.discovery[1]:
                 why = f"holds the control node's own address {storage.address}; leave it out"
                 self._add(platform, ("storage", "discovery"), why)
+            self._check_relays(platform)
             if platform.liveness.timeout_seconds <= platform.liveness.interval_seconds:
                 why = "must be longer than the interval, or one late answer is a death; write several intervals"
                 self._add(platform, ("liveness", "timeout"), why)
+
+    def _check_relays(self, platform: Platform) -> None:
+        storage = platform.storage
+        for index, relay in enumerate(storage.relays):
+            where = ("storage", "relays", index)
+            self._check_host(platform, (*where, "address"), relay.address, relay.subnet, "its subnet")
+            if relay.router is not None:
+                self._check_host(platform, (*where, "router"), relay.router, relay.subnet, "its subnet")
+            for other in (storage.subnet, *(earlier.subnet for earlier in storage.relays[:index])):
+                if relay.subnet.overlaps(other):
+                    why = f"{relay.subnet} overlaps {other}, which is served too; take another"
+                    self._add(platform, (*where, "subnet"), why)
 
     def check_nodes(self) -> None:
         platform = next(self._all(Platform), None)
@@ -70,13 +84,28 @@ class _Whole:
             if platform is None:
                 continue
             storage = platform.storage
+            relay = next((relay for relay in storage.relays if node.address in relay.subnet), None)
+            if relay is not None and node.address not in storage.subnet:
+                self._check_relayed(node, relay)
+                continue
             self._check_host(node, ("address",), node.address, storage.subnet, "the platform's storage network")
+            if not node.port and node.key in self._loaded.sources:
+                why = "has no `port`; write the interface of the control node where its cable ends, like `port: port1`"
+                self._add(node, ("port",), why)
             if node.address == storage.address:
                 self._add(node, ("address",), f"{node.address} is the control node's own")
             if storage.discovery and storage.discovery[0] <= node.address <= storage.discovery[1]:
                 low, high = storage.discovery
                 why = f"{node.address} lies in the discovery range {low}-{high}; take one outside"
                 self._add(node, ("address",), why)
+
+    def _check_relayed(self, node: Node, relay: Relay) -> None:
+        self._check_host(node, ("address",), node.address, relay.subnet, f"the network of relay {relay.address}")
+        if node.address in (relay.address, relay.router):
+            self._add(node, ("address",), f"{node.address} is the relay's or the router's own")
+        if node.port:
+            why = f"{node.address} is behind relay {relay.address}, so its cable does not end here; leave `port` out"
+            self._add(node, ("port",), why)
 
     def check_lans(self) -> None:
         platform = next(self._all(Platform), None)
@@ -86,9 +115,10 @@ class _Whole:
                 self._check_host(lan, ("range",), end, lan.subnet, "its subnet")
             if lan.router is not None:
                 self._check_host(lan, ("router",), lan.router, lan.subnet, "its subnet")
-            if platform and lan.subnet.overlaps(platform.storage.subnet):
-                why = f"{lan.subnet} overlaps the platform's storage network {platform.storage.subnet}; take another"
-                self._add(lan, ("subnet",), why)
+            for served in (platform.storage.subnet, *(r.subnet for r in platform.storage.relays)) if platform else ():
+                if lan.subnet.overlaps(served):
+                    why = f"{lan.subnet} overlaps the platform's storage network {served}; take another"
+                    self._add(lan, ("subnet",), why)
 
     def check_servers(self) -> None:
         taken: dict[tuple[str, IPv4Address], Server] = {}

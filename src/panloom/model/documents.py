@@ -82,6 +82,18 @@ class ControlNodeSpec(Written):
     serial: Serial = 0x504C
 
 
+class RelaySpec(Written):
+    """A network of nodes behind a router, whose DHCP relay asks for them."""
+
+    address: Address = Field(examples=["10.0.1.1"])
+    subnet: Subnet = Field(examples=["10.0.1.0/24"])
+    router: Address | None = None
+
+    def part(self) -> resources.Relay:
+        """Return what it means."""
+        return resources.Relay(**dict(self))
+
+
 class StorageNetworkSpec(Written):
     """The network that boots machines and carries their disks."""
 
@@ -89,6 +101,7 @@ class StorageNetworkSpec(Written):
     address: Address = Field(examples=["10.0.0.1"])
     subnet: Subnet = Field(examples=["10.0.0.0/24"])
     discovery: Range | None = None
+    relays: tuple[RelaySpec, ...] = ()
     http_port: Port = 8080
     iscsi_port: Port = 3260
 
@@ -117,7 +130,9 @@ class PlatformSpec(Spec):
         return resources.Platform(
             name=name,
             control=resources.ControlNode(serial=self.control.serial),
-            storage=resources.StorageNetwork(**dict(self.storage)),
+            storage=resources.StorageNetwork(
+                **{**dict(self.storage), "relays": tuple(relay.part() for relay in self.storage.relays)}
+            ),
             auth=self.auth,
             approve=self.approve,
             liveness=resources.Liveness(
@@ -183,7 +198,8 @@ class NodeSpec(Spec):
 
     mac: Mac = Field(examples=["52:54:00:12:34:56"])
     address: Address = Field(examples=["10.0.0.11"])
-    port: Interface = Field(examples=["port1"])
+    port: Interface | None = Field(None, examples=["port1"])
+    """The interface of the control node where its cable ends; left out behind a relay."""
     memory: Size = Field(examples=["16GiB"])
     power: PowerSpec | None = None
 
@@ -193,7 +209,7 @@ class NodeSpec(Spec):
             name=name,
             mac=self.mac,
             address=self.address,
-            port=self.port,
+            port=self.port or "",
             memory_octets=self.memory,
             power=self.power and self.power.resource(name),
         )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from panloom.model.documents import API_VERSION, SPECS, PanSpec, Spec, inner_model
-from panloom.model.resources import Member, Node, Pan, Resource, Server, VirtualLan, Volume, order
+from panloom.model.resources import Member, Node, Pan, Platform, Resource, Server, VirtualLan, Volume, order
 
 Document = dict[str, Any]
 _UNITS = ("", "_octets", "_seconds")
@@ -91,7 +91,7 @@ def _values(spec: type[BaseModel], part: BaseModel) -> dict[str, Any]:
             value = tuple(_values(inner, item) for item in value)
         elif inner and isinstance(value, BaseModel):
             value = _values(inner, value)
-        if value is not None:
+        if value is not None and value != "":
             found[field] = value
     return found
 
@@ -104,10 +104,15 @@ def _members(kind: type[Resource], pan: str, resources: Mapping[str, Resource]) 
 
 def _unwritable(resource: Resource, resources: Mapping[str, Resource]) -> str:
     match resource:
-        case Node(port=""):
+        case Node(port="") if not _is_relayed(resource, resources):
             return "it was taken in without a port; write a document that names one"
         case Volume() if f"/want/server/{resource.label}" in resources:
             return f"it is the disk of server {resource.label}, which its `disk:` describes"
         case Member() if f"/want/pan/{resource.pan}" not in resources:
             return f"PAN {resource.pan} is not described any more"
     return ""
+
+
+def _is_relayed(node: Node, resources: Mapping[str, Resource]) -> bool:
+    platform = resources.get("/want/platform")
+    return isinstance(platform, Platform) and any(node.address in relay.subnet for relay in platform.storage.relays)

@@ -77,6 +77,16 @@ class ControlNode(Part):
     """16 bits that tell its virtual MACs from another control node's."""
 
 
+class Relay(Part):
+    """A network of nodes behind a router, whose DHCP relay asks for them."""
+
+    address: IPv4Address
+    """The relay's own in that network: the ``giaddr`` of what it forwards."""
+    subnet: IPv4Network
+    router: IPv4Address | None = None
+    """None: the relay."""
+
+
 class StorageNetwork(Part):
     """The network that boots machines and carries their disks."""
 
@@ -86,6 +96,7 @@ class StorageNetwork(Part):
     subnet: IPv4Network
     discovery: AddressRange | None = None
     """Lent to machines that no Node document names; None leaves them unanswered."""
+    relays: tuple[Relay, ...] = ()
     http_port: int = 8080
     iscsi_port: int = 3260
 
@@ -159,7 +170,7 @@ class Node(Resource):
     mac: Mac
     address: IPv4Address
     port: str
-    """The interface of the control node where its cable ends."""
+    """The interface of the control node where its cable ends; empty behind a relay."""
     memory_octets: int
     power: Power | None = None
     """None: nobody but a person can switch it."""
@@ -263,6 +274,13 @@ KINDS: dict[str, type[Resource]] = {
 """In the order in which they are made: nothing refers to a later kind."""
 
 
+def order(resource: Resource) -> tuple[object, ...]:
+    """Return what sorts resources as they are made, and web2 before web10."""
+    parts = re.split(r"([0-9]+)", resource.label)
+    name = (("", int(part)) if part.isdigit() else (part, 0) for part in parts)
+    return (list(KINDS).index(resource.kind), *name)
+
+
 def encode(resource: Resource) -> bytes:
     """Return the JSON that is stored."""
     return resource.model_dump_json().encode()
@@ -274,10 +292,3 @@ def decode(key: str, value: bytes) -> Resource:
     if not key.startswith(WANT) or kind not in KINDS:
         raise ValueError(f"{key} is no resource this version knows")
     return KINDS[kind].model_validate_json(value)
-def order(resource: Resource) -> tuple[object, ...]:
-    """Return what sorts resources as they are made, and web2 before web10."""
-    parts = re.split(r"([0-9]+)", resource.label)
-    name = (("", int(part)) if part.isdigit() else (part, 0) for part in parts)
-    return (list(KINDS).index(resource.kind), *name)
-
-

@@ -73,7 +73,11 @@ class Desk(Protocol):
         ...
 
     def serves(self, address: IPv4Address) -> bool:
-        """Return whether ``address`` belongs to a network that is served here."""
+        """Return whether ``address`` belongs to a network that is served here, no router between."""
+        ...
+
+    def relays(self, address: IPv4Address) -> bool:
+        """Return whether ``address`` is a relay whose requests are answered."""
         ...
 
 
@@ -86,7 +90,7 @@ class LeaseWrite(msgspec.Struct, frozen=True):
 
 
 class Datagram(msgspec.Struct, frozen=True):
-    """Octets for a client's MAC (None: for a relay, by routing), from our server port."""
+    """Octets for a client's MAC (None: by routing, to a relay or what is behind it), from our server port."""
 
     octets: bytes
     mac: MacAddress | None
@@ -176,8 +180,8 @@ class DhcpServer:
             return
         if request.op is not Op.REQUEST:
             self._event(DhcpEventKind.IGNORED, request.chaddr, None, "another server's reply")
-        elif request.giaddr != UNSPECIFIED and not self._desk.serves(request.giaddr):
-            self._event(DhcpEventKind.IGNORED, request.chaddr, None, f"relayed by {request.giaddr}, of no network here")
+        elif request.giaddr != UNSPECIFIED and not self._desk.relays(request.giaddr):
+            self._event(DhcpEventKind.IGNORED, request.chaddr, None, f"relayed by {request.giaddr}, which is no relay")
         else:
             self._dispatch(request)
 
@@ -344,7 +348,10 @@ class DhcpServer:
     def _reply(
         self, request: Message, kind: MessageType, yiaddr: IPv4Address, options: Mapping[int, bytes], file: bytes
     ) -> None:
-        """RFC 2131 section 4.3.1, table 3; the destination by section 4.1."""
+        """RFC 2131 section 4.3.1, table 3; the destination by section 4.1.
+
+        A relay is answered at its own address: who forges another's has sent the answer to that one.
+        """
         whole: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes((kind,)), Option.SERVER_IDENTIFIER: self._address.packed}
         whole.update(options)
         if file:
@@ -371,6 +378,8 @@ class DhcpServer:
         octets = dhcp.encode(reply)
         if relayed:
             self._packets.append(Datagram(octets, None, request.giaddr, dhcp.SERVER_PORT))
+        elif ciaddr != UNSPECIFIED and not self._desk.serves(ciaddr):
+            self._packets.append(Datagram(octets, None, ciaddr))
         elif nak or (request.broadcast and ciaddr == UNSPECIFIED):
             self._packets.append(Datagram(octets, MacAddress(0xFFFFFFFFFFFF), _BROADCAST))
         else:
