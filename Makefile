@@ -19,7 +19,7 @@ demo: setup-demo
 test:
 	@mkdir -p .cache && scripts/host-state > .cache/host-state.before
 	@scripts/setup test
-	@$(as_root) scripts/run pytest --numprocesses 2 --dist loadgroup --ignore tests/test_harmless.py
+	@$(as_root) scripts/run pytest --numprocesses 2 --no-loadscope-reorder --ignore tests/test_harmless.py
 	@$(as_root) env PANLOOM_HOST_STATE=.cache/host-state.before scripts/run pytest tests/test_harmless.py
 
 fuzz: SECONDS := 600
