@@ -25,7 +25,7 @@ def assert_no_hole(lab: LabInTest):
     The writer waits for each write, so only the one under way may be missing.
     """
     tags = lab.tags()
-    last = newest(lab)
+    last = max(counter for _, counter in tags.values())
     for counter in range(max(0, last - len(WRITER_RING) + 2), last):
         sector = WRITER_RING.start + counter % len(WRITER_RING)
         assert tags[sector] == (1, counter)
