@@ -15,10 +15,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
+from panloom.boot.http_protocol import HttpProtocol
 from panloom.boot.interface import tcp_listener
 from panloom.decide.boot_answer import BootTable
 
@@ -28,7 +28,7 @@ _CONNECTIONS_OF_A_CLIENT = 16  # its oldest makes room for one more: who opens m
 _LARGEST_HEAD = 16384
 
 
-class _Protocol(H11Protocol):
+class _Protocol(HttpProtocol):
     """uvicorn's HTTP/1.1, which logs no path and drops those who connect and never finish a request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -83,6 +83,7 @@ class HttpService:
         application = Starlette(
             routes=[Route("/boot/{token}", self._script), Route("/files/{name:path}", self._file)],
         )
+        application.router.redirect_slashes = False  # to whatever host the request names
         config = uvicorn.Config(
             application,
             http=_Protocol,

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from panloom.boot.http_protocol import HttpProtocol
 from panloom.errors import UnavailableError
 
 DEFAULT_PATH = Path("/run/panloom/panloom.sock")
@@ -141,7 +141,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _CheckedProtocol(H11Protocol):
+class _CheckedProtocol(HttpProtocol):
     """Speaks HTTP with those who may enter; ``scope["client"]`` is (user name, uid)."""
 
     group: int
