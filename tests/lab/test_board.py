@@ -35,12 +35,14 @@ async def plugged_in():
         await links.apply([Make(Bridge("lab0")), *map(Make, addresses)])
     async with Bench("lab0") as bench:
         board = await bench.plug_in("n1", HARDWARE)
-        await switch_on(board)
+        await bench.settle()
+        await switch_on(bench, board)
         yield bench, board
 
 
-async def switch_on(board):
-    await board.power_up()
+async def switch_on(bench, board):
+    await board.forget()
+    await bench.open("n1")
     await board.give_storage_address(STORAGE)
     await board.give_os_address(await board.make_os_nic(0, VIRTUAL), FRONT, None)
 
@@ -84,21 +86,19 @@ def test_it_has_a_hardware_and_a_virtual_identity(lab):
 
 def test_a_machine_without_power_says_no_farewell_and_begins_with_nothing(lab):
     async def work():
-        async with plugged_in() as (_, board):
+        async with plugged_in() as (bench, board):
             async with conversation(board) as (machine, control):
-                await board.power_down()
+                await bench.close("n1")
                 sniffer = Sniffer(lab.inside, "lab0", lambda frame, _: frame[6:12] == HARDWARE.to_octets())
                 machine.close()
-                await board.power_up()
-                await board.give_storage_address(STORAGE)
+                await switch_on(bench, board)
                 with pytest.raises(BlockingIOError):
                     control.recv(1)
                 assert not [frame for _, frame in sniffer.close() if frame[23] == socket.IPPROTO_TCP]
-            await board.power_down()
-            await board.power_up()
+            await board.forget()
             with board.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody, pytest.raises(OSError, match="unreachable"):
                 nobody.sendto(b"", (PORTAL, 9))
-            await switch_on(board)
+            await switch_on(bench, board)
             async with conversation(board):
                 pass
 
@@ -109,13 +109,13 @@ def test_a_machine_that_hangs_keeps_its_link_and_passes_nothing(lab):
     async def work():
         loop = asyncio.get_running_loop()
         async with plugged_in() as (bench, board), conversation(board) as (machine, control):
-            await bench.swallow("n1", everything=True)
+            await bench.close("n1")
             assert "LOWER_UP" in (await asyncio.to_thread(lab.inside.run, "ip", "link", "show", "n1")).stdout.decode()
             await loop.sock_sendall(machine, b"late")
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await loop.sock_recv(control, 10)
-            await bench.swallow("n1", everything=False)
+            await bench.open("n1")
             assert await loop.sock_recv(control, 10) == b"late"
 
     lab.call(work())
@@ -125,11 +125,12 @@ def test_plugging_in_again_takes_the_port_over_and_the_end_of_the_bench_takes_it
     async def work():
         async with plugged_in() as (bench, _):
             board = await bench.plug_in("n1", HARDWARE)
-            await switch_on(board)
+            await bench.settle()
+            await switch_on(bench, board)
             async with conversation(board):
                 pass
             with pytest.raises(KernelError, match="n2"):
-                await bench.swallow("n2", everything=True)
+                await bench.close("n2")
 
     lab.call(work())
     shown = lab.inside.run("ip", "link", "show", "lab0").stdout.decode()

@@ -7,6 +7,7 @@ added to it.
 
 import signal
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -27,14 +28,26 @@ def is_writing(lab: LabInTest, epoch: int) -> bool:
     return sum(known == epoch for known, _ in lab.tags().values()) > 20
 
 
-def victim_that_writes(lab: LabInTest):
-    """Boot web1 and wait until its tags pour in; return the node it is on."""
+@dataclass(frozen=True)
+class Scene:
+    """A server that writes without pause on one of two machines, before anything happens to it."""
+
+    victim: str
+    spare: str
+    hardware: str  # the spare's own MAC
+    since: int  # the last event so far
+
+
+@pytest.fixture
+def scene(lab) -> Scene:
+    """Boot web1 and wait until its tags pour in."""
     lab.apply(ONE)
-    row = lab.until_up("shop/web1")
+    victim = lab.until_up("shop/web1")["node"]
     lab.until_answers("shop/web1")
     until(lambda: is_writing(lab, 1), "the victim writes", seconds=30)
-    lab.until_adopted(row["node"])
-    return row["node"]
+    lab.until_adopted(victim)
+    (spare,) = {"n1", "n2"} - {victim}
+    return Scene(victim, spare, lab.node(spare)["mac"], lab.last_event())
 
 
 def frames_that_passed(lab: LabInTest, other_port: str):
@@ -44,9 +57,9 @@ def frames_that_passed(lab: LabInTest, other_port: str):
     )
 
 
-def fence_of(lab: LabInTest, since: int):
+def fence_of(lab: LabInTest, scene: Scene):
     """Wait until the fence is complete; return what the volume holds of the old epoch then."""
-    lab.until_event("fence complete", after=since, server="shop/web1")
+    lab.until_event("fence complete", after=scene.since, server="shop/web1")
     return {sector: tag for sector, tag in lab.tags().items() if tag[0] == 1}
 
 
@@ -57,78 +70,65 @@ def assert_nothing_was_added(lab: LabInTest, at_fence):
             assert at_fence.get(sector) == (1, counter)
 
 
-def assert_served_by(lab: LabInTest, node: str, *, hardware: str):
+def assert_the_spare_serves(lab: LabInTest, scene: Scene):
+    lab.until_up("shop/web1", not_on={scene.victim})
     page = lab.until_answers("shop/web1", epoch=2)
-    assert (page["node"], page["mac"], page["address"], page["boots"]) == (node, MAC, ADDRESS, "2")
-    assert lab.node(node)["mac"] == hardware
+    assert (page["node"], page["mac"], page["address"], page["boots"]) == (scene.spare, MAC, ADDRESS, "2")
+    assert lab.node(scene.spare)["mac"] == scene.hardware
     # The spare keeps its own MAC on the wire: the control node knows its storage address by it.
-    neighbour = lab.inside.run("ip", "neigh", "show", lab.node(node)["address"]).stdout.decode()
-    assert hardware in neighbour
+    neighbour = lab.inside.run("ip", "neigh", "show", lab.node(scene.spare)["address"]).stdout.decode()
+    assert scene.hardware in neighbour
 
 
-def test_cap_192_195_a_killed_machine_leaves_nothing_behind(lab):
-    victim = victim_that_writes(lab)
-    (spare,) = {"n1", "n2"} - {victim}
-    hardware = lab.node(spare)["mac"]
-    since = lab.last_event()
-    lab.power(victim, "kill")
-    at_fence = fence_of(lab, since)
+def test_cap_192_195_a_killed_machine_leaves_nothing_behind(lab, scene):
+    lab.power(scene.victim, "kill")
+    at_fence = fence_of(lab, scene)
     assert at_fence
-    lab.until_up("shop/web1", not_on={victim})
-    assert_served_by(lab, spare, hardware=hardware)
+    assert_the_spare_serves(lab, scene)
     until(lambda: is_writing(lab, 2), "the spare writes", seconds=30)
     assert_nothing_was_added(lab, at_fence)
-    steps = [event["text"] for event in lab.events("fenced", after=since, server="shop/web1")]
+    steps = [event["text"] for event in lab.events("fenced", after=scene.since, server="shop/web1")]
     assert steps == ["refuse logins", "drop sessions", "drain writes", "filter port", "power off"]
     # Switched on again it is nobody: no session, no boot script of the server, a spare.
-    since = lab.last_event()
-    lab.power(victim, "on")
-    lab.until_event("waiting", after=since, seconds=40, node=victim)
-    assert lab.node(victim)["state"] == "spare"
-    assert lab.call(lab.lab.sessions_of(victim)) == []
-    assert not lab.events("boot", after=since, node=victim, text="script")
+    again = lab.last_event()
+    lab.power(scene.victim, "on")
+    lab.until_event("waiting", after=again, seconds=40, node=scene.victim)
+    assert lab.node(scene.victim)["state"] == "spare"
+    assert lab.call(lab.lab.sessions_of(scene.victim)) == []
+    assert not lab.events("boot", after=again, node=scene.victim, text="script")
 
 
-def test_a_machine_that_hangs_for_30_seconds_and_goes_on_finds_itself_shut_out(lab):
-    victim = victim_that_writes(lab)
-    (spare,) = {"n1", "n2"} - {victim}
-    hardware = lab.node(spare)["mac"]
-    since = lab.last_event()
-    lab.power(victim, "refuse")
-    sniffer = frames_that_passed(lab, spare)
-    lab.power(victim, "stop")
+def test_a_machine_that_hangs_for_30_seconds_and_goes_on_finds_itself_shut_out(lab, scene):
+    lab.power(scene.victim, "refuse")
+    sniffer = frames_that_passed(lab, scene.spare)
+    lab.power(scene.victim, "stop")
     stopped = time.monotonic()
-    at_fence = fence_of(lab, since)
+    at_fence = fence_of(lab, scene)
     fenced = time.monotonic()
-    assert lab.events("power off failed", after=since, node=victim)
-    lab.until_up("shop/web1", not_on={victim})
-    assert_served_by(lab, spare, hardware=hardware)
+    assert lab.events("power off failed", after=scene.since, node=scene.victim)
+    assert_the_spare_serves(lab, scene)
     until(lambda: time.monotonic() - stopped > 30, "it has hung for 30 s", seconds=40)
     woken = lab.last_event()
-    lab.power(victim, "continue")
-    assert_it_is_refused(lab, victim, woken)
+    lab.power(scene.victim, "continue")
+    assert_it_is_refused(lab, scene.victim, woken)
     passed = [frame for at, frame in sniffer.close() if at > fenced]
     assert passed == []
     assert_nothing_was_added(lab, at_fence)
-    assert_served_by(lab, spare, hardware=hardware)
+    assert_the_spare_serves(lab, scene)
 
 
-def test_a_machine_cut_off_but_alive_and_writing_is_shut_out_before_it_comes_back(lab):
-    victim = victim_that_writes(lab)
-    (spare,) = {"n1", "n2"} - {victim}
-    hardware = lab.node(spare)["mac"]
-    since = lab.last_event()
-    lab.power(victim, "refuse")
-    sniffer = frames_that_passed(lab, spare)
-    lab.inside.ip(f"link set {victim} nomaster")
-    at_fence = fence_of(lab, since)
+def test_a_machine_cut_off_but_alive_and_writing_is_shut_out_before_it_comes_back(lab, scene):
+    lab.power(scene.victim, "refuse")
+    sniffer = frames_that_passed(lab, scene.spare)
+    lab.inside.ip(f"link set {scene.victim} nomaster")
+    at_fence = fence_of(lab, scene)
     fenced = time.monotonic()
-    lab.until_up("shop/web1", not_on={victim})
-    assert lab.power(victim, "status"), "the victim lives"
+    lab.until_up("shop/web1", not_on={scene.victim})
+    assert lab.power(scene.victim, "status"), "the victim lives"
     back = lab.last_event()
-    lab.inside.ip(f"link set {victim} master lab0")
-    assert_it_is_refused(lab, victim, back)
-    assert_served_by(lab, spare, hardware=hardware)
+    lab.inside.ip(f"link set {scene.victim} master lab0")
+    assert_it_is_refused(lab, scene.victim, back)
+    assert_the_spare_serves(lab, scene)
     passed = [frame for at, frame in sniffer.close() if at > fenced]
     assert passed == []
     assert_nothing_was_added(lab, at_fence)
@@ -158,10 +158,8 @@ def test_under_fence_power_nothing_starts_until_the_machine_is_known_to_be_off(l
     lab.until_event("placed", after=since, seconds=30, server="shop/web1")
 
 
-def test_the_control_process_paused_for_60_seconds_fails_nobody_over(lab):
+def test_the_control_process_paused_for_60_seconds_fails_nobody_over(lab, scene):
     """SIGSTOP of the control process is no evidence against anybody; disks and pages go on meanwhile."""
-    victim = victim_that_writes(lab)
-    since = lab.last_event()
     processes = lab.lab
     processes.signal("control", signal.SIGSTOP)
     before = max(counter for _, counter in lab.tags().values())
@@ -170,12 +168,12 @@ def test_the_control_process_paused_for_60_seconds_fails_nobody_over(lab):
     assert lab.page() is not None
     assert max(counter for _, counter in lab.tags().values()) > before
     processes.signal("control", signal.SIGCONT)
-    held = lab.until_event("held", after=since)
+    held = lab.until_event("held", after=scene.since)
     assert "late ourselves" in held["text"]
     # It judges again from here on: well past the time-out, still nobody is fenced …
     resumed = time.monotonic()
     until(lambda: time.monotonic() - resumed > 6, "three time-outs have passed", seconds=10)
-    assert not lab.events("fence", after=since)
+    assert not lab.events("fence", after=scene.since)
     # … and a machine that really dies is.
-    lab.power(victim, "kill")
-    lab.until_event("fence complete", after=since)
+    lab.power(scene.victim, "kill")
+    lab.until_event("fence complete", after=scene.since)

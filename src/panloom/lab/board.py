@@ -6,11 +6,12 @@
     │  (bridge)    │                │  its storage address     │          │  MAC, addresses │
     └──────────────┘                └──────────────────────────┘          └─────────────────┘
 
-The hardware stays when the power goes; what software had made of it goes: the NIC is down before anything else ends,
-so that nothing more leaves the machine, no FIN and no RST.  A machine that hangs keeps its link, and its port passes no
-frame.
+The hardware stays when the power goes, and so does the link, as that of a NIC that waits to be woken.  A machine that
+is off or hangs has a port that passes no frame, either way; it is closed before the machine's software ends, so that
+nothing more leaves the machine, no FIN and no RST.
 """
 
+import asyncio
 import os
 import socket
 import struct
@@ -28,6 +29,8 @@ from panloom.fabric.namespaces import new_namespace, within
 from panloom.values import MacAddress
 
 NIC: Final = "eth0"
+_LIVE: Final = MacAddress(0x02_00_00_00_00_01)  # nobody's; it never sends
+_POLL_SECONDS = 0.005
 _QUIET: Final = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}  # linux/if_link.h: none
 _BR_STATE_DISABLED, _BR_STATE_FORWARDING = 0, 3  # linux/if_bridge.h
 _RTM_SETLINK, _IFLA_PROTINFO = 19, 12  # linux/rtnetlink.h, linux/if_link.h
@@ -79,11 +82,14 @@ class Board:
         self._firmware, self._os = (Path(f"/proc/self/fd/{descriptor}") for descriptor in descriptors)
 
     def socket(self, family: int, kind: int, protocol: int = 0, *, of_os: bool = False) -> socket.socket:
-        """Return a socket of the firmware's namespace or of the OS's, not blocking; it ends without a farewell."""
+        """Return a socket of the firmware's namespace or of the OS's, not blocking.
+
+        A connection of the firmware's ends without a farewell, so that none is kept back until the next power-on.
+        """
         with within(self._os if of_os else self._firmware):
             made = socket.socket(family, kind, protocol)
         made.setblocking(False)
-        if kind == socket.SOCK_STREAM:
+        if kind == socket.SOCK_STREAM and not of_os:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         return made
 
@@ -92,8 +98,8 @@ class Board:
         for descriptor in self.descriptors:
             os.close(descriptor)
 
-    async def power_up(self) -> None:
-        """Forget everything of the last time, and bring the link up."""
+    async def forget(self) -> None:
+        """Make the hardware as it is at power-on: no address, no NIC of the OS."""
         async with Netlink(self._os) as os_links:
             with suppress(KernelError):  # there is none after a first power-on
                 await os_links.ask("link", "del", index=await os_links.index("os0"))
@@ -104,17 +110,12 @@ class Board:
             await links.ask("link", "set", index=nic, IFLA_AF_SPEC=_QUIET)
             await links.ask("link", "set", index=nic, state="up")
 
-    async def power_down(self) -> None:
-        """Cut the machine off for good; what its processes still send goes nowhere."""
-        async with Netlink(self._firmware) as links:
-            await links.ask("link", "set", index=await links.index(NIC), state="down")
-
     async def give_storage_address(self, address: IPv4Interface) -> None:
         """Give the NIC its address of scope 1."""
         await _add_address(self._firmware, NIC, address)
 
     async def make_os_nic(self, number: int, mac: MacAddress) -> str:
-        """Make a NIC of the OS, with a virtual MAC, and bring it up; return its name."""
+        """Make a NIC of the OS, with a virtual MAC, and return its name; it is down."""
         name = f"os{number}"
         async with Netlink(self._firmware) as links:
             await links.ask(
@@ -129,14 +130,18 @@ class Board:
         with within(self._os):
             Path(f"/proc/sys/net/ipv4/conf/{name}/arp_notify").write_text("1")  # tells the switches where this MAC is
         async with Netlink(self._os) as links:
-            index = await links.index(name)
-            await links.ask("link", "set", index=index, IFLA_AF_SPEC=_QUIET)
-            await links.ask("link", "set", index=index, state="up")
+            await links.ask("link", "set", index=await links.index(name), IFLA_AF_SPEC=_QUIET)
         return name
 
+    async def raise_os_nic(self, name: str) -> None:
+        """Bring a NIC of the OS up: it tells the network where its addresses are now."""
+        async with Netlink(self._os) as links:
+            await links.ask("link", "set", index=await links.index(name), state="up")
+
     async def give_os_address(self, name: str, address: IPv4Interface, router: IPv4Address | None) -> None:
-        """Give a NIC of the OS an address and, where it has one, its router."""
+        """Give a NIC of the OS an address, bring it up and, where it has one, use its router."""
         await _add_address(self._os, name, address)
+        await self.raise_os_nic(name)
         if router is not None:
             async with Netlink(self._os) as links:
                 with suppress(KernelError):  # the first NIC with a router has the default route
@@ -146,13 +151,14 @@ class Board:
 class Bench:
     """The chassis side of emulated machines: plugs boards in at the bridge; an asynchronous context manager.
 
-    The boards are gone when it ends.
+    The boards are gone when it ends.  One more port is always open: a bridge without any has no carrier, and for up to
+    a second after the first one opens it sends nothing.
     """
 
     def __init__(self, bridge: str) -> None:
         self._bridge = bridge
         self._links = Netlink(None)
-        self._boards: list[Board] = []
+        self._boards: dict[str, Board] = {}
 
     async def __aenter__(self) -> Self:
         await self._links.__aenter__()
@@ -161,14 +167,14 @@ class Bench:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for board in self._boards:
+        for board in self._boards.values():
             board.close()
         await self._links.__aexit__(kind, error, traceback)
 
     async def plug_in(self, port: str, mac: MacAddress) -> Board:
-        """Make a board and a cable from it to ``port`` of the bridge; one that was there goes."""
+        """Make a board and a cable from it to ``port`` of the bridge; an older cable goes."""
         board = Board(mac, (new_namespace(), new_namespace()))
-        self._boards.append(board)
+        self._boards[port] = board
         with suppress(KernelError):
             await self._links.ask("link", "del", index=await self._links.index(port))
         far_end = {"ifname": NIC, "address": str(mac), "net_ns_fd": board.descriptors[0]}
@@ -176,12 +182,34 @@ class Bench:
         index, bridge = await self._links.index(port), await self._links.index(self._bridge)
         await self._links.ask("link", "set", index=index, IFLA_AF_SPEC=_QUIET)
         await self._links.ask("link", "set", index=index, master=bridge, state="up")
+        await board.forget()
         return board
 
-    async def swallow(self, port: str, *, everything: bool) -> None:
-        """Let no frame pass at a port while its link stays up, or let them pass again."""
-        state = _BR_STATE_DISABLED if everything else _BR_STATE_FORWARDING
-        _set_port_state(await self._links.index(port), state)
+    async def settle(self) -> None:
+        """Close the ports of all boards once the bridge has noticed their links: from then on it leaves them alone."""
+        live = f"{self._bridge}-live"
+        if live not in self._boards:
+            await self.plug_in(live, _LIVE)
+        for port in self._boards:
+            await self._until_noticed(port)
+        for port in self._boards.keys() - {live}:
+            await self.close(port)
+
+    async def _until_noticed(self, port: str) -> None:
+        """Wait until a link is known to be up, which takes up to a second."""
+        while True:
+            (link,) = await self._links.ask("link", "get", ifname=port)
+            if link.get("operstate") == "UP":
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def close(self, port: str) -> None:
+        """Let no frame pass at a port from now on, in or out."""
+        _set_port_state(await self._links.index(port), _BR_STATE_DISABLED)
+
+    async def open(self, port: str) -> None:
+        """Let frames pass."""
+        _set_port_state(await self._links.index(port), _BR_STATE_FORWARDING)
 
 
 def _set_port_state(index: int, state: int) -> None:

@@ -2,8 +2,8 @@
 
     panloom.lab.supervisor --socket power.sock --chassis chassis.json --console DIR
 
-It makes the bridge and the ports, starts a QEMU process for each machine that is switched on, writes down what its
-serial line says, and answers on a Unix socket, one JSON line each way:
+It makes the bridge and the ports, runs the machines that are switched on (a QEMU process each, emulated ones as tasks
+of its own), writes down what their serial lines say, and answers on a Unix socket, one JSON line each way:
 
     {"id": 1, "call": "power", "node": "n1", "action": "on"}   →   {"id": 1, "ok": {"power": "on"}}
     {"id": 2, "call": "watch"}                        →   {"event": "power", "node": "n1", "power": "off", "at": …}
@@ -20,35 +20,58 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
-from panloom.errors import PanloomError, UnavailableError
+from panloom.errors import PanloomError
 from panloom.fabric.links import Links, changes
 from panloom.lab.bay import Bay, ProcessBay
+from panloom.lab.board import Bench
 from panloom.lab.chassis import Chassis
-from panloom.lab.qemu import command_line, kvm_is_usable
+from panloom.lab.emulated import LoneBay, SharedBay
+from panloom.lab.qemu import Machine, command_line, kvm_is_usable
+from panloom.values import MacAddress
 
 _log = logging.getLogger("panloom.supervisor")
 _MAX_LINE_OCTETS = 1 << 16
 
 
 class Supervisor:
-    """Serves the power socket for all machines of a chassis."""
+    """Serves the power socket for all machines of a chassis; an asynchronous context manager.
+
+    On entry the machines' cables are plugged in, on exit every machine is switched off.
+    """
 
     def __init__(self, chassis: Chassis, console: Path) -> None:
+        self._chassis = chassis
+        self._console = console
         self._watchers: set[asyncio.StreamWriter] = set()
         self._attached: dict[asyncio.StreamWriter, Bay] = {}
-        self._bays = {
-            machine.name: ProcessBay(
-                machine,
-                console / f"{machine.name}.log",
-                self._changed,
-                lambda machine=machine: command_line(machine, kvm=kvm_is_usable()),  # type: ignore[misc]
-            )
-            for machine in chassis.machines
-        }
+        self._bays: dict[str, Bay] = {}
+        self._bench = Bench(chassis.bridge)
+
+    async def __aenter__(self) -> Self:
+        await self._bench.__aenter__()
+        for machine in self._chassis.machines:
+            self._bays[machine.name] = await self._bay(machine)
+        await self._bench.settle()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(bay.act("kill") for bay in self._bays.values()))
+        await self._bench.__aexit__(kind, error, trace)
+
+    async def _bay(self, machine: Machine) -> Bay:
+        console = self._console / f"{machine.name}.log"
+        if machine.kind == "qemu":
+            return ProcessBay(machine, console, self._changed, lambda: command_line(machine, kvm=kvm_is_usable()))
+        board = await self._bench.plug_in(machine.tap, MacAddress.parse(machine.mac))
+        kind = SharedBay if machine.kind == "shared" else LoneBay
+        return kind(machine, console, self._changed, board, self._bench)
 
     async def serve(self, path: Path) -> asyncio.Server:
         """Listen on a Unix socket that only our own user may use."""
@@ -56,10 +79,6 @@ class Supervisor:
         server = await asyncio.start_unix_server(self._converse, path, limit=_MAX_LINE_OCTETS)
         path.chmod(0o600)
         return server
-
-    async def stop(self) -> None:
-        """Switch every machine off."""
-        await asyncio.gather(*(bay.act("kill") for bay in self._bays.values()))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -89,7 +108,7 @@ class Supervisor:
             case {"call": "power", "node": str(node), "action": str(action)} if node in self._bays:
                 try:
                     on = await self._bays[node].act(action)
-                except (UnavailableError, OSError) as error:
+                except (PanloomError, OSError) as error:
                     return {"id": number, "error": str(error)}
                 return {"id": number, "ok": {"power": "on" if on else "off"}}
             case {"call": "console", "node": str(node)} if node in self._bays:
@@ -137,14 +156,11 @@ async def _serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    supervisor = Supervisor(chassis, options.console)
-    server = await supervisor.serve(options.socket)
-    _log.info("supervisor=ready machines=%d", len(chassis.machines))
-    try:
+    async with Supervisor(chassis, options.console) as supervisor:
+        server = await supervisor.serve(options.socket)
+        _log.info("supervisor=ready machines=%d", len(chassis.machines))
         await stop.wait()
-    finally:
         server.close()
-        await supervisor.stop()
 
 
 if __name__ == "__main__":
