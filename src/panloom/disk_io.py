@@ -258,10 +258,14 @@ def sha256(fd: int) -> bytes:
 
 def make_directory(path: Path) -> None:
     """Make a directory and those above it, durable on return; nothing happens if they are there and durable."""
-    for each in (*reversed(path.absolute().parents), path):
+    above = path.absolute().parents
+    for each in (*reversed(above), path):
         with suppress(FileExistsError):
             _system.mkdir(each, 0o700)
-    for each in path.absolute().parents:  # an earlier process may have made one of them, and been killed
+    device = _system.stat(path).st_dev
+    for each in above:  # an earlier process may have made one of them, and been killed
+        if _system.stat(each).st_dev != device:  # what is mounted has its place already
+            break
         with suppress(PermissionError):
             _sync_directory(each)
 

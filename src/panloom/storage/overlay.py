@@ -18,11 +18,13 @@ first written after the last flush, whole: a durable bit is written only when al
 bits are never cleared, so any mixture of old and new sectors of a map is true.  The volatile map of an earlier boot is
 made equal to the durable one before the header names this boot; whoever dies in between does it again.
 
-The two header copies are written in turn: one that is torn leaves the other.  The epoch in it is the fencing token: a
+The two header copies are written in turn: one that is torn leaves the other.  Opening writes the newest again, since a
+process that was killed may not have waited for the disk.  The epoch in it is the fencing token: a
 write under an older grant fails, and raising the epoch or ending a grant returns only when no such write is under way.
 
 After a failed fdatasync the kernel has forgotten which pages it lost: the volume is offline, everything fails with
-EIO, and no later sync is believed.
+EIO, and no later sync is believed.  So it is when a header cannot be written through, which reports, once, whatever
+the kernel failed to write to the file since it was last asked.
 """
 
 import errno
@@ -146,7 +148,9 @@ class Volume:
             else:
                 _load_durable(fd, own)
                 header = msgspec.structs.replace(header, boot_id=boot_id, sequence=header.sequence + 1)
-                _write_header(fd, header)
+            # Of this boot, too: a killed process may have left it in the kernel's cache only, and the next one would
+            # then go in place of the last that is whole on the disk.
+            _write_header(fd, header)
         except BaseException:
             close_file(fd)
             raise
@@ -174,14 +178,21 @@ class Volume:
             grant.ended = True
 
     def raise_epoch(self, epoch: int) -> None:
-        """Set the epoch, durable on return; no older grant can write any more.  ConflictError if it would go down."""
+        """Set the epoch, durable on return; no older grant can write any more.  ConflictError if it would go down.
+
+        OSError, and then offline, if the disk refuses to remember it.
+        """
         with self._changing:
             if epoch < self._epoch:
                 raise ConflictError(f"epoch {epoch} is lower than the volume's, {self._epoch}")
-            self._epoch = epoch  # fences even if the disk refuses to remember it
+            self._epoch = epoch  # fences even then
             if epoch != self._header.epoch:
                 header = msgspec.structs.replace(self._header, epoch=epoch, sequence=self._header.sequence + 1)
-                _write_header(self._fd, header)
+                try:
+                    _write_header(self._fd, header)
+                except OSError:
+                    self._online = False
+                    raise
                 self._header = header
 
     def read(self, offset: int, into: memoryview) -> None:
@@ -338,7 +349,7 @@ def _newest_header(path: Path, fd: int) -> VolumeHeader:
 
 
 def _write_header(fd: int, header: VolumeHeader) -> None:
-    """Write the copy that is not the newest, and wait for the disk."""
+    """Write the copy that the sequence says, and wait for the disk."""
     write_through(fd, encode_header(header), header.sequence % 2 * HEADER_OCTETS)
 
 

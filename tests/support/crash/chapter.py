@@ -1,0 +1,208 @@
+"""What is common to all stories of crashes: they are told in chapters, and every moment of a chapter is examined.
+
+chapter   a start of the machine ─ work, deaths of the process, clean ends ─ power cut
+states    at each moment of it: what a killed process leaves, and what a power cut may leave
+recovery  is itself cut short, now and then, and must then be done again
+"""
+
+import copy
+import os
+import random
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from panloom.errors import PanloomError
+from panloom.storage import overlay
+from support.crash.disk import ROOT, Contents, Disk, Mark, Write
+from support.crash.recorder import Recorder
+
+RECOVERIES = 0.02  # of the states after a power cut
+LATER = 1000  # boots
+
+
+class Violation(AssertionError):
+    """Something that was promised is not so."""
+
+
+@contextmanager
+def boot_of_the_machine(directory, number):
+    """Let the machine be in its so many-th boot."""
+    file = directory / "boot-id"
+    file.write_text(f"{number:08x}-0000-4000-8000-000000000000\n")
+    before, overlay.BOOT_ID_FILE = overlay.BOOT_ID_FILE, file
+    try:
+        yield
+    finally:
+        overlay.BOOT_ID_FILE = before
+
+
+def _note(mark, promise):
+    promise.notes += 1
+    mark.note(promise)
+
+
+@dataclass
+class Chapter:
+    """From a start of the machine to its power cut."""
+
+    boot: int
+    contents: Contents
+    promise: object
+    log: list
+
+    def states(self, chance, limit):
+        """Yield contents, the promise that holds for them, and whether the power was cut; no more than that at once."""
+        disk, promise = Disk(self.contents), copy.deepcopy(self.promise)
+        for entry in self.log:
+            if isinstance(entry, Write):
+                for contents in disk.torn(entry):
+                    yield contents, promise, False
+            disk.add(entry)
+            if isinstance(entry, Mark):
+                _note(entry, promise)
+            yield disk.everything(), promise, False
+            for contents in disk.after_power_cut(chance, limit):
+                yield contents, promise, True
+
+    def cut(self, chance):
+        """Return one of the states that a power cut within it may leave, and the promise that then holds."""
+        disk, promise = Disk(self.contents), copy.deepcopy(self.promise)
+        for entry in self.log[: chance.randint(0, len(self.log))]:
+            disk.add(entry)
+            if isinstance(entry, Mark):
+                _note(entry, promise)
+        promise.power_was_cut()
+        return chance.choice(list(disk.after_power_cut(chance, 40))), promise
+
+
+class Story:
+    """Told once; what happens depends on the seed alone.  ``_live`` is what the process does, from start to end."""
+
+    def __init__(self, directory: Path, seed: int, *, steps: int):
+        self.directory = directory
+        self.chance = random.Random(seed)
+        self.steps = steps
+        self.promise = None
+        self.recorder = None
+
+    def beginning(self):
+        """Return the contents and the promise before anything has happened."""
+        raise NotImplementedError
+
+    def live(self, root, *, durable):
+        """Be a process, from its start to its end; ``durable``: all that it finds is on the disk."""
+        raise NotImplementedError
+
+    def tell(self, chapters=3):
+        """Return that many chapters."""
+        told = []
+        contents, promise = self.beginning()
+        for boot in range(1, chapters + 1):
+            root = self.directory / f"chapter-{boot}"
+            root.mkdir()
+            contents.write_to(root)
+            chapter = Chapter(boot, contents, copy.deepcopy(promise), [])
+            with boot_of_the_machine(self.directory, boot), Recorder(root, contents) as self.recorder:
+                chapter.log, self.promise = self.recorder.log, promise
+                for life in range(2):
+                    self.live(root, durable=life == 0)
+                    self.recorder.revive()
+            shutil.rmtree(root)
+            told.append(chapter)
+            contents, promise = chapter.cut(self.chance)
+        return told
+
+    def mark(self, note):
+        """Have the promise changed, here and whenever the log is read."""
+        self.recorder.mark(note)
+        note(self.promise)
+
+
+@contextmanager
+def in_memory():
+    """Lend a directory that syncs cost nothing in."""
+    memory = Path("/dev/shm")
+    name = f"panloom-crash-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=name, dir=memory if memory.is_dir() else None) as directory:
+        yield Path(directory)
+
+
+NOTHING = Contents({}, {ROOT: {}})
+
+
+@dataclass
+class Examination:
+    """Opens what crashes leave, in ``directory``; counts, and keeps the first words of what is wrong."""
+
+    directory: Path
+    states: int = 0
+    distinct: int = 0
+    recoveries: int = 0
+    violations: list = field(default_factory=list)
+
+    def tell(self, kind, seed, *, limit, steps=10):
+        """Have a story told and look at every moment of it; one that goes wrong while it is told is a violation."""
+        directory = self.directory / f"story-{seed}"
+        directory.mkdir()
+        try:
+            chapters = kind(directory, seed, steps=steps).tell()
+        except (AssertionError, PanloomError, OSError) as error:
+            self.violations.append(f"seed {seed}, while it was told: {error!r}")
+        else:
+            self.examine(chapters, seed, limit=limit)
+        finally:
+            shutil.rmtree(directory)
+
+    def examine(self, chapters, seed, *, limit):
+        """Look at every moment of some chapters; stop at the first violation."""
+        chance = random.Random(seed)
+        for chapter in chapters:
+            seen = set()
+            for moment, (contents, promise, power_cut) in enumerate(chapter.states(chance, limit)):
+                self.states += 1
+                key = hash((promise.notes, power_cut, contents.key()))
+                self.distinct += key not in seen
+                if key in seen:
+                    continue
+                seen.add(key)
+                where = f"seed {seed}, boot {chapter.boot}, state {moment}, {'power cut' if power_cut else 'kill'}"
+                try:
+                    recovers = power_cut and chance.random() < RECOVERIES
+                    self._check(contents, promise, chapter.boot, power_cut, chance if recovers else None)
+                except Violation as violation:
+                    self.violations.append(f"{where}: {violation}")
+                    return
+
+    def _check(self, contents, promise, boot, power_cut, chance=None):
+        root = self.directory / "state"
+        root.mkdir()
+        try:
+            contents.write_to(root)
+            boot += LATER * power_cut
+            with boot_of_the_machine(self.directory, boot):
+                if chance is None:
+                    promise.check(root, power_cut=power_cut)
+                    return
+                with Recorder(root, contents) as recorder:
+                    promise.check(root, power_cut=True)
+        finally:
+            shutil.rmtree(root)
+        self._interrupt(Chapter(boot, contents, promise, recorder.log), chance)
+
+    def _interrupt(self, recovery, chance):
+        """Let a recovery that went well be killed, and cut short by the power, at each moment of it."""
+        for contents, promise, power_cut in recovery.states(chance, 2):
+            self.recoveries += 1
+            self.states += 1
+            boot = recovery.boot + LATER * power_cut
+            root = self.directory / "state"
+            root.mkdir()
+            try:
+                contents.write_to(root)
+                with boot_of_the_machine(self.directory, boot):
+                    promise.check(root, power_cut=True)
+            finally:
+                shutil.rmtree(root)

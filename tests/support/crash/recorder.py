@@ -1,0 +1,212 @@
+"""The kernel's file calls, done, written down, and refused where a fault is wanted.
+
+with Recorder(root) as recorder:      every call of disk_io below ``root`` goes into ``recorder.log``
+    recorder.faults = …               may raise, or make a write short, before a call is done
+    recorder.die_after(3)             the process ends within the fourth call that changes something from here
+"""
+
+import errno
+import os
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from panloom.disk_io import SystemCalls, instead_of_the_kernel
+from support.crash.disk import ROOT, SECTOR, Contents, Make, Mark, Names, Size, Sync, Write
+
+CHANGES = (
+    "open", "pwritev", "fdatasync", "fsync", "ftruncate", "posix_fallocate", "punch_hole", "sendfile", "reflink",
+    "fchmod", "mkdir", "rename", "unlink",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """The process is dead: it does nothing any more, not even tidy up."""
+
+
+class Recorder:
+    """Stands between ``disk_io`` and the kernel as long as its ``with`` block lasts."""
+
+    def __init__(self, root: Path, contents: Contents | None = None):
+        """Begin with an empty directory, or with one to which ``contents`` were written."""
+        self.root = root
+        self.log = []
+        self.faults = None  # called with the name of a call and its arguments; may raise OSError or return a count
+        self._inodes = dict(contents.paths(root)) if contents else {root: ROOT}
+        self._next = max(self._inodes.values()) + 1
+        self._open = {}  # descriptor → inode
+        self._lives = None  # calls left
+        self.dead = False
+        self._lock = threading.RLock()
+        self._stack = ExitStack()
+
+    def __enter__(self):
+        calls = {name: self._through(name) for name in SystemCalls.__slots__}
+        self._stack.enter_context(instead_of_the_kernel(SystemCalls(**calls)))
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
+
+    def mark(self, note):
+        """Write down something that is no call."""
+        with self._lock:
+            if not self.dead:
+                self.log.append(Mark(note))
+
+    def die_after(self, calls):
+        """End the process within the call that follows this many from here; None: let it live."""
+        self._lives = calls
+
+    def kill(self):
+        """Let nothing that the process still does have any effect."""
+        self.dead = True
+
+    def revive(self):
+        """Let a new process begin; the old one's descriptors are closed."""
+        self.dead, self._lives = False, None
+
+    def _through(self, name):
+        real = getattr(SystemCalls(), name)
+        note = getattr(self, f"_note_{name}", None)
+
+        def call(*arguments):
+            with self._lock:
+                if name == "close":
+                    self._open.pop(arguments[0], None)
+                    return real(*arguments)
+                arguments = self.before(name, arguments)
+                return note(real, *arguments) if note else real(*arguments)
+
+        return call
+
+    def before(self, name, arguments):
+        """Die before a call, or raise what it is to end in, or return its arguments, perhaps shortened."""
+        with self._lock:
+            if self.dead:
+                raise Killed
+            if name in CHANGES:
+                self._live_on()
+            return self._hurt(name, arguments) if self.faults is not None else arguments
+
+    def _live_on(self):
+        if self._lives is not None:
+            if self._lives == 0:
+                self.dead = True
+                raise Killed
+            self._lives -= 1
+
+    def _hurt(self, name, arguments):
+        try:
+            return self.faults(name, arguments) or arguments
+        except OSError:
+            if name in ("fsync", "fdatasync") and arguments[0] in self._open:
+                self.log.append(Sync(self._open[arguments[0]], failed=True))
+            raise
+
+    def inode(self, path):
+        """Return the number of what bears this name."""
+        return self._inodes[path]
+
+    def knows(self, path):
+        """Return whether what bears this name is recorded."""
+        return path in self._inodes
+
+    def appeared(self, path):
+        """Write down that there is a new, empty file."""
+        self.log.append(Size(self._next, 0))
+        self._name(path, self._next)
+        self._next += 1
+
+    def vanished(self, path):
+        """Write down that a name is gone."""
+        del self._inodes[path]
+        self.log.append(Names(self.inode(path.parent), ((path.name, None),)))
+
+    def _name(self, path, inode):
+        self._inodes[path] = inode
+        self.log.append(Names(self.inode(path.parent), ((path.name, inode),)))
+
+    def _note_open(self, real, path, flags, mode):
+        path = Path(path)
+        new = not path.exists()
+        fd = real(path, flags, mode)
+        if self._below(path):
+            if new:
+                self.appeared(path)
+            self._open[fd] = self.inode(path)
+        return fd
+
+    def _below(self, path):
+        return path == self.root or self.root in path.parents
+
+    def _note_mkdir(self, real, path, mode):
+        real(path, mode)
+        self.log.append(Make(self._next))
+        self._name(Path(path), self._next)
+        self._next += 1
+
+    def _note_rename(self, real, source, target):
+        real(source, target)
+        inode = self._inodes.pop(source)
+        self._inodes[target] = inode
+        names = ((source.name, None), (target.name, inode))
+        assert source.parent == target.parent
+        self.log.append(Names(self.inode(source.parent), names))
+
+    def _note_unlink(self, real, path):
+        real(path)
+        self.vanished(path)
+
+    def _note_pwritev(self, real, fd, views, offset, flags):
+        octets = b"".join(views)
+        count = real(fd, views, offset, flags)
+        self._wrote(fd, offset, octets[:count])
+        if flags & os.RWF_DSYNC and fd in self._open:
+            self._live_on()  # the kernel has it, the disk has not
+            sectors = range(offset // SECTOR, -(-(offset + count) // SECTOR))
+            self.log.append(Sync(self._open[fd], sectors))
+        return count
+
+    def _note_punch_hole(self, real, fd, offset, length):
+        real(fd, offset, length)
+        self._wrote(fd, offset, bytes(max(0, min(length, os.fstat(fd).st_size - offset))))
+
+    def _wrote(self, fd, offset, octets):
+        if octets and fd in self._open:
+            self.log.append(Write(self._open[fd], offset, octets))
+
+    def _note_ftruncate(self, real, fd, octets):
+        real(fd, octets)
+        self.log.append(Size(self._open[fd], octets))
+
+    def _note_posix_fallocate(self, real, fd, offset, length):
+        real(fd, offset, length)
+        self.log.append(Size(self._open[fd], os.fstat(fd).st_size))
+
+    def _note_sendfile(self, real, target, source, offset, length):
+        at = os.lseek(target, 0, os.SEEK_CUR)
+        count = real(target, source, offset, length)
+        self._wrote(target, at, os.pread(target, count, at))
+        return count
+
+    def _note_reflink(self, real, target, source):
+        real(target, source)
+        size = os.fstat(target).st_size
+        self.log.append(Size(self._open[target], size))
+        self._wrote(target, 0, os.pread(target, size, 0))
+
+    def _note_fsync(self, real, fd):
+        real(fd)
+        if fd in self._open:
+            self.log.append(Sync(self._open[fd]))
+
+    _note_fdatasync = _note_fsync
+
+
+def refuse(code):
+    """Raise what the kernel says."""
+    raise OSError(code, os.strerror(code))
+
+
+NO_SPACE, IO_ERROR = errno.ENOSPC, errno.EIO

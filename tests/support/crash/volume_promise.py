@@ -1,0 +1,214 @@
+"""What the storage process has promised: told of as it goes along, asked of whatever a crash has left.
+
+import, create, delete      there, or not; either, while it is under way
+export, revoke, unexport    in exports.json, whole; either one, while it is under way
+write, unmap                a killed process: done once answered
+                            a power cut: each sector as at the last flush that was answered, or as at any time since
+flush                       FUA, SYNCHRONIZE CACHE, STOP UNIT, FUA reads, drain, a clean end
+epoch                       never lower than one that was answered
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+from panloom.errors import PanloomError
+from panloom.storage.connection_manager import ConnectionManager
+from panloom.storage.exports import ExportsFile
+from panloom.storage.volume_store import VolumeStore
+from support.crash.chapter import Violation
+from support.crash.disk import SECTOR
+
+PLACE = "var/storage"
+
+
+def sectors_of(octets):
+    """Return the sectors of some octets."""
+    return [octets[start : start + SECTOR] for start in range(0, len(octets), SECTOR)]
+
+
+class VolumePromise:
+    """One volume: what each sector may hold."""
+
+    def __init__(self, octets):
+        self.there = {False, True}
+        self.now = [{sector} for sector in sectors_of(octets)]
+        self.on_disk = [{sector} for sector in sectors_of(octets)]
+        self.epochs = range(1)
+        self._changing = (0, [])
+
+    def begin(self, offset, octets):
+        """Something is being written."""
+        self._changing = (offset // SECTOR, sectors_of(octets))
+        for number, sector in enumerate(self._changing[1], self._changing[0]):
+            self.now[number].add(sector)
+            self.on_disk[number].add(sector)
+
+    def done(self):
+        """It was answered."""
+        for number, sector in enumerate(self._changing[1], self._changing[0]):
+            self.now[number] = {sector}
+
+    def flushed(self):
+        """A flush was answered."""
+        self.on_disk = [set(sectors) for sectors in self.now]
+
+    def seen(self, octets, *, durable):
+        """The process that came after a crash reads this."""
+        for number, sector in enumerate(sectors_of(octets)):
+            self.now[number] = {sector}
+            if durable:
+                self.on_disk[number] = {sector}
+
+    def raising(self, epoch):
+        """An epoch is being written down."""
+        self.epochs = range(self.epochs.start, max(epoch + 1, self.epochs.stop))
+
+    def raised(self, epoch):
+        """It was answered."""
+        self.epochs = range(max(epoch, self.epochs.start), self.epochs.stop)
+
+    def check(self, name, octets, epoch, *, power_cut):
+        """Raise ``Violation`` unless this is what may be."""
+        if epoch not in self.epochs:
+            raise Violation(f"{name}: epoch {epoch} is none of {self.epochs}")
+        for number, may_be in enumerate(self.on_disk if power_cut else self.now):
+            if octets[number * SECTOR : (number + 1) * SECTOR] not in may_be:
+                raise Violation(f"{name}: sector {number} holds {octets[number * SECTOR :][:8].hex()}…")
+
+
+class Promise:
+    """All of one directory."""
+
+    def __init__(self):
+        self.notes = 0  # how often it was changed
+        self.images = {}  # name → whether it may be there, octets
+        self.volumes = {}
+        self.exports = {}  # target → what may be in the file; None: nothing
+
+    def check(self, root, *, power_cut):
+        """Start the storage process's parts on what is left; ``Violation`` unless all is as promised."""
+        try:
+            with Running(root) as running:
+                self._check_images(root, running.store.facts().images)
+                self._check_volumes(running, power_cut)
+                self._check_exports(running)
+        except (PanloomError, OSError) as error:
+            raise Violation(f"does not start: {error}") from error
+
+    def _check_images(self, root, facts):
+        found = {image.name: image.sha256 for image in facts}
+        for name, (there, octets) in self.images.items():
+            if (name in found) not in there:
+                raise Violation(f"image {name} {'is' if name in found else 'is not'} there")
+            if name in found:
+                path = root / PLACE / "images" / f"{name}.{found[name]}"
+                if path.read_bytes() != octets or found[name] != hashlib.sha256(octets).hexdigest():
+                    raise Violation(f"image {name} is not whole")
+        _no_others("images", found, self.images)
+
+    def _check_volumes(self, running, power_cut):
+        found = {path.name.removesuffix(".volume") for path in (running.root / PLACE / "volumes").iterdir()}
+        for name, volume in self.volumes.items():
+            if (name in found) not in volume.there:
+                raise Violation(f"volume {name} {'is' if name in found else 'is not'} there")
+            if name in found:
+                volume.check(name, *running.read(name), power_cut=power_cut)
+        _no_others("volumes", found, self.volumes)
+
+    def _check_exports(self, running):
+        found = running.manager._exports
+        for target, may_be in self.exports.items():
+            export = found.get(target)
+            if export not in may_be:
+                raise Violation(f"{target} is exported as {export}")
+            for name in export.written_volumes if export else ():
+                if running.store.open(name).epoch < export.epoch:
+                    raise Violation(f"volume {name} has not heard of epoch {export.epoch}")
+        _no_others("exports", found, self.exports)
+
+    def importing(self, name, octets):
+        """An image is being imported."""
+        there, _ = self.images.get(name, ({False}, b""))
+        self.images[name] = ({*there, True}, octets)
+
+    def imported(self, name):
+        """It was answered."""
+        self.images[name] = ({True}, self.images[name][1])
+
+    def power_was_cut(self):
+        """From here on a killed process leaves no more than the power cut did."""
+        for volume in self.volumes.values():
+            volume.now = [set(sectors) for sectors in volume.on_disk]
+
+    def saw(self, seen, *, durable):
+        """A new process has started and tells what it sees; ``durable``: after a power cut, so the disk has it."""
+        self.images = {name: ({name in seen.images}, octets) for name, (_, octets) in self.images.items()}
+        for name, volume in self.volumes.items():
+            volume.there = {name in seen.volumes}
+            if name in seen.volumes:
+                octets, epoch = seen.volumes[name]
+                volume.seen(octets, durable=durable)
+                volume.epochs = range(epoch, epoch + 1)
+        self.exports = {target: {seen.exports.get(target)} for target in self.exports}
+
+
+def _no_others(kind, found, promised):
+    if set(found) - set(promised):
+        raise Violation(f"{kind} {set(found) - set(promised)} come from nowhere")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a process sees when it starts: names of images, octets and epochs of volumes, exports by target."""
+
+    images: set
+    volumes: dict
+    exports: dict
+
+
+class Running:
+    """The parts of a storage process that keep something, on a directory; ends as a process does that is killed."""
+
+    def __init__(self, root):
+        self.root = root
+        self.store = VolumeStore(root / PLACE)
+        self._alive = True
+        try:
+            self.manager = ConnectionManager(self.store, ExportsFile(root / PLACE / "exports.json"), lambda event: None)
+        except BaseException:
+            self.kill()
+            raise
+
+    def read(self, name):
+        """Return a volume's octets and epoch."""
+        volume = self.store.open(name)
+        octets = bytearray(volume.octets)
+        volume.read(0, memoryview(octets))
+        return bytes(octets), volume.epoch
+
+    def seen(self):
+        """Return what whoever asks is told."""
+        facts = self.store.facts()
+        return Seen(
+            {image.name for image in facts.images},
+            {volume.name: self.read(volume.name) for volume in facts.volumes},
+            dict(self.manager._exports),
+        )
+
+    def end(self):
+        """End as on SIGTERM."""
+        self.manager.shut_down()
+        self._alive = False
+
+    def kill(self):
+        """End without a word: the kernel gives the lock back."""
+        if self._alive:
+            self._alive = False
+            os.close(self.store._lock_fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()

@@ -1,0 +1,232 @@
+"""What a storage process may live through: work, deaths in the midst of it, clean ends, power cuts; all from one seed.
+
+Story(directory, seed).tell()  →  chapters, each from a start to the next power cut: contents, promise, log
+Chapter.states(chance, limit)  →  every moment of it, and what a kill or a power cut leaves at each
+"""
+
+import random
+
+import msgspec
+
+from panloom.storage.descriptor import SessionFacts
+from panloom.storage.exports import Access, Export, ExportedLun
+from panloom.values import Iqn
+from support.crash.chapter import NOTHING, Story
+from support.crash.conversation import INITIATOR, Session
+from support.crash.disk import SECTOR
+from support.crash.recorder import Killed
+from support.crash.volume_promise import Promise, Running, VolumePromise
+
+IMAGE = random.Random(1).randbytes(21_700)  # five clusters, and a tail that is no whole block
+SECTORS = {"web1": 12 * 8 + 3, "web2": 5 * 8}
+OVER = {"web1": "web@1", "web2": None}
+TARGETS = {name: f"iqn.2026-11.dev.panloom:shop.{name}" for name in SECTORS}
+
+
+class Connection:
+    """Stands for the thread of a session, which here is the story's own."""
+
+    def __init__(self):
+        self.facts = SessionFacts(INITIATOR, INITIATOR, "127.0.0.1:1", bytes(6), "kernel", 0.0, 0.0)
+
+    def shut_down(self):
+        """Nothing to wait for."""
+
+
+class VolumeStory(Story):
+    """A storage process with two targets, each with one volume."""
+
+    def beginning(self):
+        """An empty disk, and nothing promised."""
+        self._source = self.directory / "source"
+        self._source.write_bytes(IMAGE)
+        self._fill = 0
+        return NOTHING, Promise()
+
+    def live(self, root, *, durable):
+        """Start, work, and end in one of three ways: cleanly, between two calls, within one."""
+        self._running = None
+        try:
+            self._live(root, durable)
+        except Killed:
+            pass
+        finally:
+            if self._running:
+                self._running.kill()
+
+    def _live(self, root, durable):
+        if self.chance.random() < 0.2:
+            self.recorder.die_after(self.chance.randrange(12))
+        self._running = Running(root)
+        self.recorder.die_after(None)
+        seen = self._running.seen()
+        self.mark(lambda promise: promise.saw(seen, durable=durable))
+        self._prepare()
+        if self.chance.random() < 0.7:
+            self.recorder.die_after(self.chance.randrange(80))
+        for _ in range(self.steps):
+            self._step()
+        if self.chance.random() < 0.5:
+            self._end_cleanly()
+
+    def _prepare(self):
+        if self.promise.images.get("web@1", ({False}, b""))[0] != {True}:
+            self._import()
+        for name in SECTORS:
+            self._create(name)
+            self._export(name, self._epoch(name) + 1)
+
+    def _epoch(self, name):
+        """Return the highest epoch that anybody has heard of."""
+        volume = self.promise.volumes.get(name)
+        exports = self.promise.exports.get(TARGETS[name], {None})
+        return max([volume.epochs.stop - 1 if volume else 0, *(export.epoch for export in exports if export)])
+
+    # --- what may happen
+
+    def _step(self):
+        name = self.chance.choice(("web1", "web1", "web2"))
+        match self.chance.choices(("write", "flush", "move", "forget", "again", "remake"), (60, 18, 8, 4, 5, 5))[0]:
+            case "write":
+                self._write(name)
+            case "flush":
+                self._flush(name)
+            case "move":
+                if self.chance.random() < 0.5:
+                    self._revoke(name, self._epoch(name) + 1)
+                self._export(name, self._epoch(name) + 1)
+            case "forget":
+                self._unexport(name)
+                self._export(name, self._epoch(name) + self.chance.randrange(2))
+            case "again":
+                self._import()
+                self._create(name)
+            case "remake":
+                self._unexport(name)
+                self._delete(name)
+                self._create(name)
+                self._export(name, self._epoch(name) + 1)
+
+    def _import(self):
+        self.mark(lambda promise: promise.importing("web@1", IMAGE))
+        self._running.store.import_image("web@1", self._source)
+        self.mark(lambda promise: promise.imported("web@1"))
+
+    def _create(self, name):
+        known = self.promise.volumes.get(name)
+        if known is None or True not in known.there:
+            octets = (IMAGE if OVER[name] else b"").ljust(SECTORS[name] * SECTOR, b"\0")
+            self.mark(lambda promise: promise.volumes.update({name: VolumePromise(octets)}))
+        self._running.store.create(name, OVER[name], SECTORS[name] * SECTOR)
+        self.mark(lambda promise: setattr(promise.volumes[name], "there", {True}))
+
+    def _delete(self, name):
+        self.mark(lambda promise: setattr(promise.volumes[name], "there", {False, True}))
+        self._running.manager.delete_volume(name)
+        self.mark(lambda promise: setattr(promise.volumes[name], "there", {False}))
+
+    def _export(self, name, epoch):
+        access = Access(INITIATOR.name)
+        self._exporting(
+            name, Export(TARGETS[name], max(epoch, 1), (ExportedLun(0, volume=name),), access),
+            lambda export: self._running.manager.export(export),
+        )  # fmt: skip
+
+    def _revoke(self, name, epoch):
+        (known,) = self.promise.exports[TARGETS[name]]
+        self._exporting(
+            name, msgspec.structs.replace(known, epoch=epoch, access=None),
+            lambda _: self._running.manager.revoke(TARGETS[name], epoch),
+        )  # fmt: skip
+
+    def _exporting(self, name, export, call):
+        def begin(promise):
+            promise.exports.setdefault(export.target, {None}).add(export)
+            promise.volumes[name].raising(export.epoch)
+
+        def done(promise):
+            promise.exports[export.target] = {export}
+            promise.volumes[name].raised(export.epoch)
+
+        self.mark(begin)
+        call(export)
+        self.mark(done)
+
+    def _unexport(self, name):
+        epoch = self._epoch(name)
+
+        def begin(promise):
+            promise.exports[TARGETS[name]].add(None)
+            promise.volumes[name].raising(epoch)
+
+        def done(promise):
+            promise.exports[TARGETS[name]] = {None}
+            promise.volumes[name].raised(epoch)
+            promise.volumes[name].flushed()
+
+        self.mark(begin)
+        self._running.manager.unexport(TARGETS[name], epoch)
+        self.mark(done)
+
+    def _session(self, name):
+        manager, target = self._running.manager, Iqn(TARGETS[name])
+        admission = manager.admit(INITIATOR, target, manager.credentials(INITIATOR, target, ""), Connection())
+        return Session(admission.descriptors, immediate=self.chance.random() < 0.6)
+
+    def _write(self, name):
+        first = self.chance.randrange(SECTORS[name])
+        blocks = min(self.chance.choice((1, 1, 2, 3, 8, 9, 16, 30)), SECTORS[name] - first)
+        if self.chance.random() < 0.3:
+            first, blocks = first // 8 * 8, min(8, SECTORS[name] - first // 8 * 8)
+        self._fill += 1
+        session = self._session(name)
+        zeros, fua = bytes(blocks * SECTOR), False
+        kind = self.chance.choices(("write", "fua", "unmap", "same"), (50, 20, 25, 5))[0]
+        octets = zeros
+        if kind in ("write", "fua"):
+            octets = b"".join(
+                f"{self._fill} {number} ".encode().ljust(SECTOR, b"%c" % (self._fill % 255 + 1))
+                for number in range(blocks)
+            )
+        elif kind == "same":
+            octets = f"{self._fill} same".encode().ljust(SECTOR, b"s") * blocks
+        self.mark(lambda promise: promise.volumes[name].begin(first * SECTOR, octets))
+        match kind:
+            case "write":
+                sense = session.write(first, octets)
+            case "fua":
+                sense, fua = session.write(first, octets, fua=True), True
+            case "unmap":
+                sense = session.unmap(first, blocks)
+            case _:
+                sense = session.write_same(first, blocks, octets[:SECTOR])
+        if sense is not None:
+            raise AssertionError(f"{kind} answered {sense}")
+        self.mark(lambda promise: promise.volumes[name].done())
+        if fua:
+            self.mark(lambda promise: promise.volumes[name].flushed())
+
+    def _flush(self, name):
+        match self.chance.randrange(5):
+            case 0:
+                self._running.manager.drop(TARGETS[name])
+                for session in [*self._running.manager._sessions.values()]:
+                    self._running.manager.gone(session.id, "dropped")
+                self._running.manager.drain(TARGETS[name])
+                sense = None
+            case 1:
+                sense = self._session(name).stop()
+            case 2:
+                sense = self._session(name).read(0, 1, fua=True)
+            case _:
+                sense = self._session(name).synchronize()
+        if sense is not None:
+            raise AssertionError(f"a flush answered {sense}")
+        self.mark(lambda promise: promise.volumes[name].flushed())
+
+    def _end_cleanly(self):
+        for session in [*self._running.manager._sessions.values()]:
+            self._running.manager.gone(session.id, "closed")
+        self._running.end()
+        self._running = None
+        self.mark(lambda promise: [volume.flushed() for volume in promise.volumes.values()])
