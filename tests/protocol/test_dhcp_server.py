@@ -158,8 +158,23 @@ def test_an_address_taken_away_while_its_lease_is_stored_is_not_acknowledged():
     client.receive(dhcp.encode(site.send(client.discover())[0]))
     site.send(client.request(), store=False)
     site.desk.fixed[client.mac] = IPv4Address("10.77.0.61")
-    assert site.store() == []
+    assert kinds(site.store()) == [MessageType.NAK]
     assert site.last.why == "no longer this machine's address"
+    assert site.server.owner(IPv4Address("10.77.0.51")) is None
+
+
+def test_an_address_taken_away_while_it_is_renewed_stays_its_owners_until_the_lease_is_over():
+    """The NAK may be lost: until then the machine believes that it has the address."""
+    site, client, other = Site(), DhcpClient(A), DhcpClient(B)
+    site.bind(client)
+    site.now += 300
+    site.send(client.renew(), store=False)
+    site.desk.fixed[client.mac], site.desk.fixed[other.mac] = IPv4Address("10.77.0.61"), client.address
+    assert kinds(site.store()) == [MessageType.NAK]
+    site.now += LEASE_SECONDS - 301
+    assert site.send(other.discover()) == []
+    site.now += 1
+    assert site.bind(other) == IPv4Address("10.77.0.51")
 
 
 @pytest.mark.parametrize(

@@ -202,12 +202,15 @@ class DhcpServer:
         if lease is None or lease.state is not _State.STORING or lease.mac != write.mac or lease.request is None:
             return
         request, lease.request = lease.request, None
-        lease.state = _State.BOUND
+        believed_until, lease.state = lease.durable_until, _State.BOUND
         lease.until = lease.durable_until = self._now + write.seconds
         assignment = self._desk.assignment(request)
         if assignment is None or not assignment.allows(write.address):
-            self._event(DhcpEventKind.REFUSED, lease.mac, write.address, "no longer this machine's address")
-            self._end(write.address)
+            if believed_until is None:
+                self._end(write.address)
+            else:  # the NAK may be lost
+                lease.until = lease.durable_until = believed_until
+            self._nak(request, write.address, "no longer this machine's address")
             return
         file = self._desk.acknowledged(request, write.address, now=self._now)
         times: dict[int, bytes] = {Option.LEASE_TIME: write.seconds.to_bytes(4, "big")}
