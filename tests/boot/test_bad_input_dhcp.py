@@ -179,8 +179,11 @@ def test_bad_input(services, wire, caplog, octets, answer, line):
 def test_every_length_below_a_whole_header_is_silence(services, wire, caplog):
     caplog.set_level("INFO", "panloom.boot")
     for length in range(OPTIONS):
-        wire.send(GOOD[:length], MacAddress.parse(MACS["n1"]))
-    assert wire.answers_by_then(GOOD[:1], XID) == []
+        if length % 40:
+            wire.send(GOOD[:length], MacAddress.parse(MACS["n1"]))
+        else:  # no more at once than a socket holds
+            assert wire.answers_by_then(GOOD[:length], XID) == []
+    assert wire.answers_by_then(b"", XID) == []
     assert sum("too few for DHCP" in record.getMessage() for record in caplog.records) == OPTIONS + 1
 
 
