@@ -1,10 +1,11 @@
-"""A whole lab in a network namespace of its own: supervisor, storage and control processes, QEMU machines.
+"""A whole lab in a network namespace of its own: supervisor, storage and control processes, machines.
 
     with running_lab(tmp_path, writer=True) as lab:
         lab.apply(WEB)
         lab.until_up("shop/web1")
 
-Everything is real: firmware, kernels, processes.  Whatever the lab started ends with it.
+Everything is real: firmware, kernels, processes; with ``chassis`` the machines may be emulated ones, which take a
+fraction of a second where QEMU takes ten.  Whatever the lab started ends with it.
 """
 
 import os
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from panloom.decide.records import initiator_of
+from panloom.lab import disk_marks
 from panloom.lab.chassis import Chassis
+from panloom.lab.disk_marks import Mark
 from panloom.lab.image import SECTOR_OCTETS, WRITER_RING, build_image
 from panloom.lab.running import RunningLab
 from panloom.storage.image import Image
@@ -160,10 +163,24 @@ class LabInTest:
 
     def tags(self, server: str = "shop.web1") -> dict[int, tuple[int, int]]:
         """Return the writer's ring as it is on the volume: sector → (epoch, counter)."""
+        return read_ring(*self._volume(server))
+
+    def marks(self, server: str) -> Mapping[int, Mark]:
+        """Return the ring that an emulated machine writes, as it is on a server's volume: number → mark."""
+        path, golden = self._volume(server.replace("/", "."))
+        octets = bytearray(disk_marks.RING_MARKS * disk_marks.MARK_OCTETS)
+        Volume.open(path, Image.from_file(golden)).read(disk_marks.RING_OFFSET, memoryview(octets))
+        return disk_marks.ring(bytes(octets))
+
+    def _volume(self, name: str) -> tuple[Path, Path]:
         volumes = self.lab.directory / "volumes"
-        (path,) = volumes.glob(f"volumes/{server}*")
+        (path,) = volumes.glob(f"volumes/{name}.*")
         (golden,) = volumes.glob("images/web@1.*")
-        return read_ring(path, golden)
+        return path, golden
+
+    def console(self, node: str) -> list[str]:
+        """Return what a machine's serial line has said, without the times."""
+        return [line.split(" ", 2)[-1] for line in self.lab.console_tail(node, 1 << 20)]
 
 
 def read_ring(path: Path, golden: Path) -> dict[int, tuple[int, int]]:
@@ -228,11 +245,16 @@ def is_from(frame: bytes, mac: str, address: str) -> bool:
 
 
 @contextmanager
-def running_lab(directory: Path, *, nodes: int = 3, writer: bool = False, start: bool = True) -> Iterator[LabInTest]:
-    """Start a lab; with ``start`` False only its namespace and loop are there, and the test starts the parts."""
-    golden = image(writer=writer)
+def running_lab(
+    directory: Path, *, nodes: int = 3, writer: bool = False, start: bool = True, chassis: Chassis | None = None
+) -> Iterator[LabInTest]:
+    """Start a lab; with ``start`` False only its namespace and loop are there, and the test starts the parts.
+
+    ``chassis``: of emulated machines, which need no system on their disk.
+    """
+    golden = image(writer=writer) if chassis is None else disk_marks.make_blank_image(directory / "blank.img")
     with namespace("lab") as inside, LoopInside(inside) as loop:
-        lab = LabInTest(RunningLab(directory, chassis=Chassis.of(nodes=nodes)), inside, loop, golden)
+        lab = LabInTest(RunningLab(directory, chassis=chassis or Chassis.of(nodes=nodes)), inside, loop, golden)
         try:
             if start:
                 lab.call(lab.lab.start(golden))

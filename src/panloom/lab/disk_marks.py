@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 
@@ -24,6 +25,7 @@ MARK_OCTETS = 4096
 BOOTS_OFFSET = 32 << 10
 RING_OFFSET = 64 << 10
 RING_MARKS = 112
+IMAGE_OCTETS = 1 << 20
 
 _MAGIC = b"panloom-mark"
 _FORM = re.compile(rb"panloom-mark 1 ([a-z0-9-]{1,63}/[a-z0-9-]{1,63}) ([0-9]{1,12}) ([0-9]{1,15}) ([0-9a-f]{8})\n")
@@ -62,6 +64,13 @@ class Mark(msgspec.Struct, frozen=True, order=True):
         if len(octets) != MARK_OCTETS or zlib.crc32(octets[match.end() :], zlib.crc32(said)) != int(crc, 16):
             raise MalformedError(f"the block of mark {said.decode()} is torn")
         return cls(server, int(epoch), int(number))
+
+
+def make_blank_image(path: Path) -> Path:
+    """Write the image of a disk that an emulated machine boots from: it needs no system there, only room."""
+    with path.open("wb") as file:
+        file.truncate(IMAGE_OCTETS)
+    return path
 
 
 def ring(octets: bytes) -> Mapping[int, Mark]:

@@ -65,7 +65,8 @@ class SharedBay(Bay):
             try:
                 await live(self.machine.name, self._board, say, load_seconds=self.machine.load_seconds)
             except Exception as error:  # noqa: BLE001 - the task's top guard: a machine that crashes stays on, and silent
-                say(f"PANLOOM failed={type(error).__name__}: {error}")
+                for cause in _causes(error):
+                    say(f"PANLOOM failed={type(cause).__name__}: {cause}")
 
     async def _off(self) -> None:
         if self._task is not None:
@@ -77,6 +78,13 @@ class SharedBay(Bay):
 
     async def _hang(self, *, hangs: bool) -> None:
         await (self._bench.close if hangs else self._bench.open)(self.machine.tap)
+
+
+def _causes(error: Exception) -> list[Exception]:
+    """Return what is wrong, of what went wrong in several tasks."""
+    if isinstance(error, ExceptionGroup):
+        return [cause for member in error.exceptions for cause in _causes(member)]
+    return [error]
 
 
 class LoneBay(ProcessBay):

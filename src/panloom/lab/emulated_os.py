@@ -77,6 +77,7 @@ class OperatingSystem:
         await self._make_nics()
         self._stage("userland")
         listener = self._board.socket(socket.AF_INET, socket.SOCK_STREAM, of_os=True)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier boot linger on
         listener.bind(("0.0.0.0", _HTTP_PORT))
         pages = await asyncio.start_server(self._converse, sock=listener)
         async with pages, asyncio.TaskGroup() as group:
