@@ -146,12 +146,44 @@ def test_after_a_failed_sync_no_other_makes_certain_what_it_lost():
     assert {octets for octets, _ in written_anew} == {b"a"}
 
 
+def test_after_a_failed_sync_of_a_directory_its_names_stay_uncertain_until_they_are_made_anew():
+    made = Names(ROOT, (("x", 1),))
+    lost = states(made, Sync(ROOT, failed=True), Sync(ROOT))
+    assert {names for _, names in lost} == {(), ("x",)}
+    others = states(made, Sync(ROOT, failed=True), Names(ROOT, (("y", 2),)), Sync(ROOT))
+    assert {names for _, names in others} == {("y",), ("x", "y")}
+    gone = states(made, Sync(ROOT, failed=True), Names(ROOT, (("x", None),)), Sync(ROOT))
+    assert {names for _, names in gone} == {()}
+
+
+def test_beyond_its_end_a_file_holds_nothing():
+    """A size that was lost takes the data with it, also for whoever makes the file longer after the crash."""
+    disk = Disk(Contents({1: (512, {0: sector(b"a")})}, {ROOT: {"x": 1}}))
+    disk.add(Write(1, 512, sector(b"b")))
+    left = {tuple(contents.files[1][1]) for contents in disk.after_power_cut(None, 100) if contents.files[1][0] == 512}
+    assert left == {(0,)}
+    short = Disk(Contents({1: (512, {0: sector(b"a")})}, {ROOT: {"x": 1}}))
+    short.add(Size(1, 100))
+    (cut,) = {contents.octets(1) for contents in short.after_power_cut(None, 100) if contents.files[1][0] == 100}
+    assert cut == b"a" * 100
+
+
 def test_a_killed_process_leaves_all_but_the_end_of_its_last_write():
     disk = Disk(Contents({1: (0, {})}, {ROOT: {"x": 1}}))
     (torn,) = disk.torn(Write(1, 0, b"a" * 4096 + b"b" * 100))
     assert torn.files[1][0] == 4096
     disk.add(Write(1, 0, b"a" * 4096 + b"b" * 100))
     assert disk.everything().files[1][0] == 4196
+
+
+def test_a_write_that_nobody_recorded_is_noticed(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with Recorder(root) as recorder:
+        Directory(root / "a")
+        assert recorder.lost() == ()
+        (root / "a" / "x").write_bytes(b"unseen")
+    assert recorder.lost() == (root / "a" / "x",)
 
 
 def test_the_recorder_misses_nothing(tmp_path):

@@ -105,11 +105,14 @@ class Story:
             root.mkdir()
             contents.write_to(root)
             chapter = Chapter(boot, contents, copy.deepcopy(promise), [])
-            with boot_of_the_machine(self.directory, boot), Recorder(root, contents) as self.recorder:
-                chapter.log, self.promise = self.recorder.log, promise
+            recorder = Recorder(root, contents, reflinks=self.chance.random() < 0.5)
+            with boot_of_the_machine(self.directory, boot), recorder as self.recorder:
+                chapter.log, self.promise = recorder.log, promise
                 for life in range(2):
                     self.live(root, durable=life == 0)
-                    self.recorder.revive()
+                    recorder.revive()
+                if lost := recorder.lost():
+                    raise Violation(f"{lost} were written to by another way than is recorded")
             shutil.rmtree(root)
             told.append(chapter)
             contents, promise = chapter.cut(self.chance)

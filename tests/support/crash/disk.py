@@ -6,8 +6,8 @@
                                                  each name, each size: as before, or as at any time since
 
 The model is meaner than any file system: un-synced sectors of 512 octets, sizes and names are lost, kept and reordered
-one by one, even those of one call.  A rename is whole.  After a sync that failed, what it was to write stays uncertain
-whatever syncs follow, until it is written anew.
+one by one, even those of one call.  A rename is whole.  Beyond its end a file holds nothing.  After a sync that failed,
+what it was to write, names too, stays uncertain whatever syncs follow, until it is written anew.
 
 A process that is killed leaves all that the kernel was given, and of its last write perhaps only the first pages.
 """
@@ -111,6 +111,25 @@ class Contents:
         for name, child in self.directories.get(inode, {}).items():
             yield from self.paths(root / name, child)
 
+    def unlike(self, root: Path, inode=ROOT):
+        """Yield the paths below ``root`` that are not as here; SQLite's index of its log is nowhere."""
+        names = self.directories[inode]
+        yield from (path for path in root.iterdir() if path.name not in names and not path.name.endswith("-shm"))
+        for name, child in names.items():
+            path = root / name
+            if child in self.directories:
+                yield from self.unlike(path, child) if path.is_dir() else (path,)
+            elif not path.is_file() or path.read_bytes() != self.octets(child):
+                yield path
+
+    def octets(self, inode):
+        """Return what a file holds."""
+        size, sectors = self.files[inode]
+        octets = bytearray(size)
+        for number, sector in sectors.items():
+            octets[number * SECTOR : (number + 1) * SECTOR] = sector
+        return bytes(octets[:size])
+
     def _write(self, inode, path):
         for name, child in self.directories[inode].items():
             if child in self.directories:
@@ -149,6 +168,7 @@ class Disk:
         self.directories = {ROOT: {}}
         self.files = {}
         self.renames = []  # number of the entry, Names: not yet certain
+        self.lost_renames = set()  # numbers of those that a failed sync left uncertain
         self._number = 0
         if contents:
             self.directories = {inode: dict(names) for inode, names in contents.directories.items()}
@@ -173,12 +193,28 @@ class Disk:
                     file.lost |= those
                 else:
                     self._settle(file, those - file.lost, size=sectors is None)
-            case Sync(inode, failed=False):
-                for _, names in self.renames:
-                    if names.directory == inode:
-                        self._rename(self.directories, names)
-                self.renames = [each for each in self.renames if each[1].directory != inode]
+            case Sync(inode, failed=True):
+                self.lost_renames |= {number for number, names in self.renames if names.directory == inode}
+            case Sync(inode):
+                self._settle_names(inode)
         return entry
+
+    def _settle_names(self, directory):
+        """Make certain what no failed sync has lost, or what came after that under the same name."""
+        renames, self.renames = self.renames, []
+        for number, names in renames:
+            if names.directory != directory or number in self.lost_renames:
+                self.renames.append((number, names))
+                continue
+            self._rename(self.directories, names)
+            anew = {name for name, _ in names.names}
+            kept = [
+                (older, Names(directory, tuple(each for each in lost.names if each[0] not in anew)))
+                if lost.directory == directory
+                else (older, lost)
+                for older, lost in self.renames
+            ]
+            self.renames = [(older, lost) for older, lost in kept if lost.names]
 
     def _write(self, file, offset, octets):
         position, end = offset, offset + len(octets)
@@ -305,8 +341,17 @@ class Disk:
                 for sector, versions in file.versions.items():
                     if chosen := choose(versions):
                         sectors[sector] = chosen[1]
-            files[inode] = (size, sectors)
+            files[inode] = (size, _within(sectors, size) if file.sizes else sectors)
         return Contents(files, directories)
+
+
+def _within(sectors, size):
+    """Return the sectors before the end of a file; what is beyond it reads as zeros, should it grow again."""
+    last, octets = divmod(size, SECTOR)
+    within = {number: sector for number, sector in sectors.items() if number < last}
+    if octets and last in sectors:
+        within[last] = sectors[last][:octets].ljust(SECTOR, b"\0")
+    return within
 
 
 def _newest(versions):

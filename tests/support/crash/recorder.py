@@ -3,6 +3,7 @@
 with Recorder(root) as recorder:      every call of disk_io below ``root`` goes into ``recorder.log``
     recorder.faults = …               may raise, or make a write short, before a call is done
     recorder.die_after(3)             the process ends within the fourth call that changes something from here
+    recorder.meanwhile(3, action)     the fourth such call waits for ``action``, which another thread could have done
 """
 
 import errno
@@ -12,11 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from panloom.disk_io import SystemCalls, instead_of_the_kernel
-from support.crash.disk import ROOT, SECTOR, Contents, Make, Mark, Names, Size, Sync, Write
+from support.crash.disk import ROOT, SECTOR, Contents, Disk, Make, Mark, Names, Size, Sync, Write
 
 CHANGES = (
-    "open", "pwritev", "fdatasync", "fsync", "ftruncate", "posix_fallocate", "punch_hole", "sendfile", "reflink",
-    "fchmod", "mkdir", "rename", "unlink",
+    "open", "pwritev", "fdatasync", "fsync", "ftruncate", "posix_fallocate", "punch_hole", "zero_blocks",
+    "copy_file_range", "sendfile", "reflink", "fchmod", "mkdir", "link", "rename", "unlink",
 )  # fmt: skip
 
 
@@ -27,15 +28,21 @@ class Killed(BaseException):
 class Recorder:
     """Stands between ``disk_io`` and the kernel as long as its ``with`` block lasts."""
 
-    def __init__(self, root: Path, contents: Contents | None = None):
-        """Begin with an empty directory, or with one to which ``contents`` were written."""
+    def __init__(self, root: Path, contents: Contents | None = None, *, reflinks=False):
+        """Begin with an empty directory, or with one to which ``contents`` were written.
+
+        ``reflinks``: play a file system that has them.
+        """
         self.root = root
         self.log = []
+        self._began_with = contents
+        self._reflinks = reflinks
         self.faults = None  # called with the name of a call and its arguments; may raise OSError or return a count
         self._inodes = dict(contents.paths(root)) if contents else {root: ROOT}
         self._next = max(self._inodes.values()) + 1
         self._open = {}  # descriptor → inode
         self._lives = None  # calls left
+        self._meanwhile = None  # calls left, what is then done
         self.dead = False
         self._lock = threading.RLock()
         self._stack = ExitStack()
@@ -58,13 +65,25 @@ class Recorder:
         """End the process within the call that follows this many from here; None: let it live."""
         self._lives = calls
 
+    def meanwhile(self, calls, action):
+        """Have something done before the call that follows this many from here; in a thread that holds no lock."""
+        self._meanwhile = (calls, action)
+
+    def lost(self):
+        """Return the paths that are not as the log says: somebody has written without being recorded."""
+        disk = Disk(self._began_with)
+        for entry in self.log:
+            disk.add(entry)
+        return tuple(disk.everything().unlike(self.root))
+
     def kill(self):
         """Let nothing that the process still does have any effect."""
         self.dead = True
 
     def revive(self):
         """Let a new process begin; the old one's descriptors are closed."""
-        self.dead, self._lives = False, None
+        self.dead, self._lives, self._meanwhile = False, None, None
+        self._open.clear()
 
     def _through(self, name):
         real = getattr(SystemCalls(), name)
@@ -86,8 +105,16 @@ class Recorder:
             if self.dead:
                 raise Killed
             if name in CHANGES:
+                self._do_meanwhile()
                 self._live_on()
             return self._hurt(name, arguments) if self.faults is not None else arguments
+
+    def _do_meanwhile(self):
+        if self._meanwhile is not None:
+            calls, action = self._meanwhile
+            self._meanwhile = (calls - 1, action) if calls else None
+            if not calls:
+                action()
 
     def _live_on(self):
         if self._lives is not None:
@@ -131,6 +158,7 @@ class Recorder:
         path = Path(path)
         new = not path.exists()
         fd = real(path, flags, mode)
+        self._open.pop(fd, None)  # of a file that was closed by another way than ours
         if self._below(path):
             if new:
                 self.appeared(path)
@@ -154,6 +182,10 @@ class Recorder:
         assert source.parent == target.parent
         self.log.append(Names(self.inode(source.parent), names))
 
+    def _note_link(self, real, source, target):
+        real(source, target)
+        self._name(target, self.inode(source))
+
     def _note_unlink(self, real, path):
         real(path)
         self.vanished(path)
@@ -171,6 +203,13 @@ class Recorder:
     def _note_punch_hole(self, real, fd, offset, length):
         real(fd, offset, length)
         self._wrote(fd, offset, bytes(max(0, min(length, os.fstat(fd).st_size - offset))))
+
+    _note_zero_blocks = _note_punch_hole
+
+    def _note_copy_file_range(self, real, source, target, length, start, at):
+        count = real(source, target, length, start, at)
+        self._wrote(target, at, os.pread(target, count, at))
+        return count
 
     def _wrote(self, fd, offset, octets):
         if octets and fd in self._open:
@@ -191,8 +230,11 @@ class Recorder:
         return count
 
     def _note_reflink(self, real, target, source):
-        real(target, source)
-        size = os.fstat(target).st_size
+        if not self._reflinks:
+            refuse(errno.EOPNOTSUPP)
+        size = os.fstat(source).st_size
+        os.ftruncate(target, size)
+        os.pwrite(target, os.pread(source, size, 0), 0)
         self.log.append(Size(self._open[target], size))
         self._wrote(target, 0, os.pread(target, size, 0))
 

@@ -30,7 +30,7 @@ class StatePromise:
     def __init__(self):
         self.notes = 0  # how often it was changed
         self.may_be = [{}]
-        self.leases = {}  # address → MAC that was told that it is its
+        self.leases = {}  # address → whose it may be: a MAC that was told so, or None
         self.macs = 0  # the last one given
 
     def begin(self, put, delete):
@@ -51,6 +51,18 @@ class StatePromise:
         """A new process tells this."""
         self.may_be = [entries]
 
+    def saw_leases(self, leases):
+        """It relies on these."""
+        self.leases = {address: {leases.get(address)} for address in {*self.leases, *leases}}
+
+    def leasing(self, write):
+        """An address is being given, or taken back."""
+        self.leases.setdefault(write.address, {None}).add(write.mac)
+
+    def leased(self, write):
+        """The machine was told."""
+        self.leases[write.address] = {write.mac}
+
     def check(self, root, *, power_cut):
         """Open the store that is left, and compare; kill and power cut leave the same."""
         try:
@@ -61,9 +73,9 @@ class StatePromise:
             raise Violation(f"the store differs in {_differences(entries, self.may_be)}")
         if changes != entries:
             raise Violation(f"the history ends in {changes}, the store holds {entries}")
-        for address, owner in self.leases.items():
-            if leases.get(address) != owner:
-                raise Violation(f"{address} was given to {owner}, the book says {leases.get(address)}")
+        for address, owners in self.leases.items():
+            if leases.get(address) not in owners:
+                raise Violation(f"{address} was given to {owners}, the book says {leases.get(address)}")
         if mac <= self.macs:
             raise Violation(f"the MAC {mac} is given a second time; {self.macs} were")
 
@@ -141,7 +153,8 @@ class StateStory(Story):
             self.mark(lambda promise: promise.saw(entries))
             self._told = Told(store, self.mark)
             self._book = LeaseBook(self._told, self._written)
-            await self._book.load()
+            leases = dict(await self._book.load())
+            self.mark(lambda promise: promise.saw_leases(leases))
             store._writer._connection.execute("PRAGMA wal_autocheckpoint = 24")  # a log that comes round often
             if self.chance.random() < 0.6:
                 self.recorder.die_after(self.chance.randrange(150))
@@ -160,20 +173,28 @@ class StateStory(Story):
             case "commit":
                 await self._commit(self._key())
             case "together":
-                await asyncio.gather(*(self._commit(key) for key in {self._key() for _ in range(3)}))
+                await asyncio.gather(*(self._commit(key) for key in dict.fromkeys(self._key() for _ in range(3))))
             case "delete":
                 key = self._key()
                 await self._told.commit(expect={}, delete=[key])
             case "lease":
-                for number in {self.chance.randrange(20) for _ in range(3)}:
-                    mac = MacAddress.parse(f"02:00:00:00:00:{number:02x}")
-                    self._book.add([LeaseWrite(IPv4Address(f"10.0.0.{number}"), mac)])
+                for number in dict.fromkeys(self.chance.randrange(8) for _ in range(3)):
+                    self._lease(LeaseWrite(IPv4Address(f"10.0.0.{number}"), self._machine()))
                 while self._book._queue:
                     await self._book._write(self._book._take_group())
             case "mac":
                 mac = await MacCounter(self._told).allocate(SERIAL)
                 number = mac.number & 0xFFFFFF
                 self.mark(lambda promise: setattr(promise, "macs", number))
+
+    def _machine(self):
+        """Return a MAC, or None for an address that its machine gives back."""
+        number = self.chance.randrange(6)
+        return MacAddress.parse(f"02:00:00:00:00:{number:02x}") if number else None
+
+    def _lease(self, write):
+        self.mark(lambda promise: promise.leasing(write))
+        self._book.add([write])
 
     def _key(self):
         return f"/want/{self.chance.randrange(12)}"
@@ -184,8 +205,7 @@ class StateStory(Story):
 
     def _written(self, written):
         if not written.why:
-            write = written.write
-            self.mark(lambda promise: promise.leases.update({write.address: write.mac}))
+            self.mark(lambda promise: promise.leased(written.write))
 
 
 def _older_format():

@@ -36,25 +36,37 @@ class VolumePromise:
         self.on_disk = [{sector} for sector in sectors_of(octets)]
         self.epochs = range(1)
         self._changing = (0, [])
+        self._flushing = None  # what each sector may hold once the flush that is under way is answered
 
     def begin(self, offset, octets):
         """Something is being written."""
         self._changing = (offset // SECTOR, sectors_of(octets))
         for number, sector in enumerate(self._changing[1], self._changing[0]):
-            self.now[number].add(sector)
-            self.on_disk[number].add(sector)
+            for known in (self.now, self.on_disk, self._flushing):
+                if known:
+                    known[number].add(sector)
 
     def done(self):
         """It was answered."""
         for number, sector in enumerate(self._changing[1], self._changing[0]):
             self.now[number] = {sector}
 
+    def flushing(self):
+        """A flush begins; what is written from here on need not be in it."""
+        self._flushing = [set(sectors) for sectors in self.now]
+
     def flushed(self):
         """A flush was answered."""
-        self.on_disk = [set(sectors) for sectors in self.now]
+        self.on_disk = self._flushing or [set(sectors) for sectors in self.now]
+        self._flushing = None
+
+    def not_flushed(self):
+        """It was refused."""
+        self._flushing = None
 
     def seen(self, octets, *, durable):
         """The process that came after a crash reads this."""
+        self._flushing = None
         for number, sector in enumerate(sectors_of(octets)):
             self.now[number] = {sector}
             if durable:

@@ -173,15 +173,16 @@ class VolumeStory(Story):
         admission = manager.admit(INITIATOR, target, manager.credentials(INITIATOR, target, ""), Connection())
         return Session(admission.descriptors, immediate=self.chance.random() < 0.6)
 
-    def _write(self, name):
+    def _write(self, name, session=None):
+        """Write something, somewhere; within somebody else's flush if that lends its session."""
         first = self.chance.randrange(SECTORS[name])
         blocks = min(self.chance.choice((1, 1, 2, 3, 8, 9, 16, 30)), SECTORS[name] - first)
         if self.chance.random() < 0.3:
             first, blocks = first // 8 * 8, min(8, SECTORS[name] - first // 8 * 8)
         self._fill += 1
-        session = self._session(name)
         zeros, fua = bytes(blocks * SECTOR), False
-        kind = self.chance.choices(("write", "fua", "unmap", "same"), (50, 20, 25, 5))[0]
+        kind = self.chance.choices(("write", "fua", "unmap", "same"), (50, 0 if session else 20, 25, 5))[0]
+        session = session or self._session(name)
         octets = zeros
         if kind in ("write", "fua"):
             octets = b"".join(
@@ -218,11 +219,21 @@ class VolumeStory(Story):
                 sense = self._session(name).stop()
             case 2:
                 sense = self._session(name).read(0, 1, fua=True)
+            case 3:
+                sense = self._flush_while_another_writes(name)
             case _:
                 sense = self._session(name).synchronize()
         if sense is not None:
             raise AssertionError(f"a flush answered {sense}")
         self.mark(lambda promise: promise.volumes[name].flushed())
+
+    def _flush_while_another_writes(self, name):
+        flusher, writer = self._session(name), self._session(name)
+        self.mark(lambda promise: promise.volumes[name].flushing())
+        self.recorder.meanwhile(self.chance.randrange(4), lambda: self._write(name, writer))
+        sense = flusher.synchronize()
+        self.recorder.meanwhile(0, lambda: None)
+        return sense
 
     def _end_cleanly(self):
         for session in [*self._running.manager._sessions.values()]:
