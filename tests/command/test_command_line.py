@@ -134,8 +134,8 @@ def test_show_a_node_with_the_stages_of_its_boot(applied):
 def test_acts(applied):
     moved = applied("failover", "shop/web1")
     assert (moved.code, moved.data) == (0, "shop/web1 moves from n1: fence first, then a spare boots.\n")
-    assert applied("power", "n1", "off").data == "n1: power off\n"
-    assert applied("power", "n2", "on") == (1, "", "the power driver of n2 does not answer\n")
+    assert applied("node", "power", "off", "n1").data == "n1: power off\n"
+    assert applied("node", "power", "on", "n2") == (1, "", "the power driver of n2 does not answer\n")
     assert applied("node", "approve", "52:54:00:00:00:09").data == "52:54:00:00:00:09: approved\n"
     assert applied("node", "release", "n1").data == "n1: released\n"
     assert applied("status").data.startswith("not redundant\nPART")
@@ -148,7 +148,7 @@ def test_power_of_many_nodes_is_switched_and_each_failure_told(applied):
     said = applied("node", "power", "kill", "n[1-3]")
     assert (said.code, said.data) == (1, "n1: power on\nn3: power on\n")
     assert said.talk == "n2: the power driver of n2 does not answer\n"
-    assert applied("power", "n[1,3]", "off").data == "n1: power off\nn3: power off\n"
+    assert applied("node", "power", "off", "n[1,3]").data == "n1: power off\nn3: power off\n"
     said = applied("node", "power", "on", "n[4-1]")
     assert (said.code, said.data) == (1, "")
     assert "[4-1]: 4-1 runs backwards; write 1-4" in said.talk
@@ -261,9 +261,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(applied):
     following.stderr.close()
 
 
-@pytest.mark.parametrize(
-    "name", ["plan", "apply", "diff", "get", "show", "delete", "failover", "power", "node", "events"]
-)
+@pytest.mark.parametrize("name", ["plan", "apply", "diff", "get", "show", "delete", "failover", "node", "events"])
 def test_help_of_each_command(name, tmp_path):
     said = CommandLine(tmp_path, tmp_path / "no.sock")(name, "--help")
     assert said.code == 0

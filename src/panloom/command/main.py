@@ -28,7 +28,6 @@ _COMMANDS = {
     "export": ("panloom.command.export", "Print what is wanted, as documents that apply again."),
     "delete": ("panloom.command.delete", "Take one resource out of what is wanted."),
     "failover": ("panloom.command.failover", "Move a server to another node now."),
-    "power": ("panloom.command.power", "Switch nodes on or off, or reset them."),
     "node": ("panloom.command.node", "Approve, release or switch machines."),
     "console": ("panloom.command.console", "Look at a node's serial line, and type there."),
     "events": ("panloom.command.events", "Show what happened; -f to follow."),

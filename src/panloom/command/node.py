@@ -50,13 +50,8 @@ def power(client: Client, action: str, nodes: tuple[str, ...]) -> int:
 
     `kill` pulls the plug of a machine of a lab. Exit code 1 when one of them could not be switched; the others were.
     """
-    return switch(client, action, nodes)
-
-
-def switch(client: Client, action: str, sets: tuple[str, ...]) -> int:
-    """Do one thing to the power of all nodes in the sets; say how it went with each, and return the exit code."""
     try:
-        names = list(dict.fromkeys(name for text in sets for name in nodeset.expand(text)))
+        names = list(dict.fromkeys(name for text in nodes for name in nodeset.expand(text)))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="NODES") from error
 
