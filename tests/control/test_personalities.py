@@ -7,6 +7,7 @@ import pytest
 
 from panloom.control.personalities import booted_with, personality_of
 from panloom.errors import UnavailableError
+from panloom.model.resources import Liveness
 from support.dict_store import DictStore
 from support.world import DOCUMENTS, LAN, MAC, PLATFORM, UP, WEB1, world_of
 
@@ -29,6 +30,13 @@ def test_the_lan_gives_what_the_nic_does_not_say():
     assert (found.pan, found.server, found.node, found.epoch) == ("shop", "web1", "n1", 3)
     assert (str(found.beacon_address), found.beacon_key) == ("10.77.0.1", UP.beacon_key)
     assert b"EPOCH='3'\n" in found.to_octets()
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(1.0, 0.25), (3.0, 0.75), (60.0, 1.0)])
+def test_beacons_come_the_oftener_the_sooner_silence_is_judged_and_that_needs_no_boot(timeout, seconds):
+    hasty = changed(PLATFORM, liveness=Liveness(timeout_seconds=timeout))
+    assert personality(documents=hasty).beacon_seconds == seconds
+    assert personality(documents=hasty).digest() == personality().digest()
 
 
 def test_a_nic_without_an_address_of_its_own_asks_for_one():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panloom.decide.liveness import Liveness, Verdict
+from panloom.decide.liveness import MAX_BEACON_SECONDS, Liveness, Verdict, beacon_seconds
 
 
 def watching(*servers, now=0.0, max_simultaneous=2):
@@ -63,6 +63,25 @@ def test_when_enough_of_them_speak_again_the_one_that_stays_silent_is_dead():
     run(liveness, 0.0, 2.5)
     findings = run(liveness, 3.0, 6.0, hears=["b", "c"])
     assert [(f.verdict, f.servers) for f in findings][:1] == [(Verdict.DEAD, ("a",))]
+
+
+@pytest.mark.parametrize("timeout", [1.0, 2.0, 3.0, 10.0])
+@given(phases=st.lists(st.floats(0, 1), min_size=23, max_size=23), late=st.floats(0, 0.9))
+def test_a_silent_server_is_judged_among_any_number_of_living_ones_that_send_their_beacons(timeout, phases, late):
+    """``late``: for what part of its period each beacon is on its way, at the most that a busy machine takes."""
+    period = beacon_seconds(timeout)
+    assert period <= MAX_BEACON_SECONDS
+    liveness = Liveness(interval_seconds=timeout / 4, timeout_seconds=timeout, max_simultaneous=2)
+    living = {f"s{number}": phase * period for number, phase in enumerate(phases)}
+    for server in (*living, "silent"):
+        liveness.watch(server, 0.0)
+    ticks = (step * timeout / 20 for step in range(21, 40))
+    for now in ticks:
+        for server, phase in living.items():
+            liveness.heard(server, phase + (now - phase - late * period) // period * period)
+        findings = liveness.verdicts(now)
+        if now > timeout:
+            assert [(finding.verdict, finding.servers) for finding in findings] == [(Verdict.DEAD, ("silent",))]
 
 
 def test_what_is_not_watched_is_never_judged():

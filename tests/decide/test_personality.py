@@ -22,6 +22,8 @@ def test_known_octets():
     assert len(octets) == SIZE_OCTETS
     assert octets.startswith(b"PANLOOM_PERSONALITY='1'\nPAN='shop'\nSERVER='web1'\nNODE='n1'\nEPOCH='7'\nNICS='1'\n")
     assert b"NIC0_MAC='02:50:4c:00:00:01'\nNIC0_ADDRESS='10.1.0.11'\nNIC0_PREFIX='24'\n" in octets
+    assert b"BEACON_SECONDS='1'\n" in octets
+    assert b"BEACON_SECONDS='0.25'\n" in personality(beacon_seconds=0.25).to_octets()
     assert octets.endswith(b"\n\n")
 
 
@@ -53,5 +55,5 @@ def test_any_printable_value_survives(text):
 
 def test_only_what_needs_another_boot_changes_the_digest():
     digest = personality().digest()
-    assert personality(epoch=8, node="n2", beacon_key="11").digest() == digest
+    assert personality(epoch=8, node="n2", beacon_key="11", beacon_seconds=0.25).digest() == digest
     assert personality(nics=()).digest() != digest

@@ -4,7 +4,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from panloom.errors import ConfigError
 from panloom.fabric.links import Tap
 from panloom.lab.chassis import Chassis, documents
 from panloom.model.load import File, load
@@ -27,6 +29,29 @@ def test_documents_say_what_the_chassis_is():
         )
         assert node.memory_octets == machine.memory_octets
         assert (node.power.driver, node.power.name) == ("socket", machine.name)
+
+
+@pytest.mark.parametrize(("qemu", "timeout_seconds"), [(0, 1.0), (1, 3.0), (None, 3.0)])
+def test_a_chassis_of_emulated_machines_alone_judges_silence_sooner(qemu, timeout_seconds):
+    chassis = Chassis.of(nodes=3, qemu=qemu)
+    text = documents(chassis, power_socket=Path("/run/panloom/power.sock"), image=Path("/images/web.img"))
+    liveness = load([File("chassis.yaml", text)], Findings()).resources["/want/platform"].liveness
+    assert liveness.timeout_seconds == timeout_seconds
+    assert liveness.interval_seconds < timeout_seconds / 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({"nodes": 0}, "0 do not fit into a chassis; it takes 1 to 180"),
+        ({"nodes": 181}, "181 do not fit"),
+        ({"nodes": 2, "qemu": 3}, "3 of 2 nodes cannot be QEMU's"),
+        ({"nodes": 2, "qemu": -1}, "-1 of 2 nodes"),
+    ],
+)
+def test_a_chassis_that_cannot_be_is_refused(wanted, why):
+    with pytest.raises(ConfigError, match=why):
+        Chassis.of(**wanted)
 
 
 def test_every_machine_has_a_cable_to_the_bridge():

@@ -3,6 +3,7 @@
 from ipaddress import ip_network
 
 from panloom.control.world import World
+from panloom.decide.liveness import beacon_seconds
 from panloom.decide.personality import Personality, PersonalityNic
 from panloom.decide.records import ServerRecord
 from panloom.errors import UnavailableError
@@ -23,6 +24,7 @@ def personality_of(name: str, record: ServerRecord, world: World) -> Personality
         nics=tuple(_nic(server.pan, nic, macs.get(nic.lan, ""), world) for nic in server.nics),
         beacon_address=platform.storage.address,
         beacon_key=record.beacon_key,
+        beacon_seconds=beacon_seconds(platform.liveness.timeout_seconds),
     )
 
 

@@ -23,6 +23,17 @@ from enum import Enum
 import msgspec
 
 
+MAX_BEACON_SECONDS = 1.0
+
+
+def beacon_seconds(timeout_seconds: float) -> float:
+    """Return how often a node shall send a beacon: a quarter of the time-out, at most ``MAX_BEACON_SECONDS``.
+
+    A living server is then never half-way to silence, where it would count among those that fall.
+    """
+    return min(MAX_BEACON_SECONDS, round(timeout_seconds / 4, 3))
+
+
 class Verdict(Enum):
     """What silence means."""
 

@@ -43,9 +43,10 @@ class Personality(msgspec.Struct, frozen=True):
     nics: tuple[PersonalityNic, ...]
     beacon_address: IPv4Address
     beacon_key: str
+    beacon_seconds: float = 1.0
 
     def digest(self) -> str:
-        """Return what changes when the machine must boot again to take it over: neither epoch nor node count."""
+        """Return what changes when the machine must boot again to take it over: neither epoch, node nor beacons."""
         return hashlib.sha256(msgspec.json.encode((self.pan, self.server, self.nics))).hexdigest()[:16]
 
     def to_octets(self) -> bytes:
@@ -64,7 +65,7 @@ class Personality(msgspec.Struct, frozen=True):
             ("BEACON_ADDRESS", self.beacon_address),
             ("BEACON_PORT", BEACON_PORT),
             ("BEACON_KEY", self.beacon_key),
-            ("BEACON_SECONDS", 1),
+            ("BEACON_SECONDS", f"{self.beacon_seconds:g}"),
         ]
         text = "".join(f"{key}='{_quotable(value)}'\n" for key, value in pairs).encode("ascii")
         if len(text) > SIZE_OCTETS:

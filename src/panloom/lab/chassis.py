@@ -24,6 +24,7 @@ VISITOR = IPv4Interface("10.1.0.254/24")
 DISCOVERY = "10.77.0.200-10.77.0.239"
 BOOT_TIMEOUT = "30s"
 MEMORY_OCTETS = 192 << 20
+LIVENESS = {"interval": "0.25s", "timeout": "1s"}  # of emulated machines alone: a guest of QEMU's may take longer
 MAX_NODES = 180  # their addresses end below those that discovery lends
 
 
@@ -93,6 +94,8 @@ def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
         },
         "boot_timeout": BOOT_TIMEOUT,
     }
+    if all(machine.kind != "qemu" for machine in chassis.machines):
+        platform["liveness"] = LIVENESS
     nodes: list[dict[str, object]] = [
         {
             "kind": "Node",
