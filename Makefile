@@ -2,6 +2,8 @@
 # make test    set up and run every test, interop and the demo included
 # make bench   measure clone, boot and fail-over beside their peers         (JSON in bench/results; minutes, on a quiet machine)
 # make fuzz    fuzz codecs and state machines, for ten minutes or: make fuzz SECONDS=3600 TARGETS="dhcp.server"
+# make campaign  look at 100,000 crash states, take out every sync, let every call fail   (JSON in bench/results; goes on
+#                where Ctrl-C stopped it), or: make campaign PARTS=states STATES=1000000 SEED=7
 # make lint    style, types, layers, spelling
 # make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)
 # make clean   remove what the others made
@@ -11,7 +13,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: demo test fuzz lint bench setup-demo setup-test lock clean
+.PHONY: demo test fuzz campaign lint bench setup-demo setup-test lock clean
 
 demo: setup-demo
 	@$(as_root) scripts/run panloom demo
@@ -25,6 +27,11 @@ test:
 fuzz: SECONDS := 600
 fuzz: setup-test
 	@scripts/run python tests/fuzz $(TARGETS) --seconds $(SECONDS)
+
+campaign: STATES := 100000
+campaign: SEED := 1
+campaign: setup-test
+	@nice scripts/run python tests/campaign $(PARTS) --states $(STATES) --seed $(SEED)
 
 lint: setup-test
 	@scripts/run ruff check

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from panloom.storage import overlay
 from support.crash.disk import ROOT, Contents, Disk, Mark, Write
 from support.crash.recorder import Recorder
 
-RECOVERIES = 0.02  # of the states after a power cut
+RECOVERIES = 0.04  # of the states after a power cut
 LATER = 1000  # boots
 
 
@@ -136,15 +137,31 @@ def in_memory():
 NOTHING = Contents({}, {ROOT: {}})
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A promise that was broken: in which story, after which crash."""
+
+    seed: int
+    boot: int  # chapter; 0: while the story was told
+    state: int
+    crash: str
+    what: str
+
+    def __str__(self):
+        return f"seed {self.seed}, boot {self.boot}, state {self.state}, after {self.crash}: {self.what}"
+
+
+KILL, POWER_CUT, CUT_SHORT = "a kill", "a power cut", "a power cut, and another crash while it recovered"
+
+
 @dataclass
 class Examination:
-    """Opens what crashes leave, in ``directory``; counts, and keeps the first words of what is wrong."""
+    """Opens what crashes leave, in ``directory``; counts states, no two of them alike, and keeps what is wrong."""
 
     directory: Path
-    states: int = 0
-    distinct: int = 0
-    recoveries: int = 0
+    states: Counter = field(default_factory=Counter)  # by crash
     violations: list = field(default_factory=list)
+    broken: Contents | None = None  # what the last violation was seen in
 
     def tell(self, kind, seed, *, limit, steps=10):
         """Have a story told and look at every moment of it; one that goes wrong while it is told is a violation."""
@@ -153,7 +170,7 @@ class Examination:
         try:
             chapters = kind(directory, seed, steps=steps).tell()
         except (AssertionError, PanloomError, OSError) as error:
-            self.violations.append(f"seed {seed}, while it was told: {error!r}")
+            self.violations.append(Finding(seed, 0, 0, "none, while it was told", repr(error)))
         else:
             self.examine(chapters, seed, limit=limit)
         finally:
@@ -164,48 +181,48 @@ class Examination:
         chance = random.Random(seed)
         for chapter in chapters:
             seen = set()
-            for moment, (contents, promise, power_cut) in enumerate(chapter.states(chance, limit)):
-                self.states += 1
-                key = hash((promise.notes, power_cut, contents.key()))
-                self.distinct += key not in seen
-                if key in seen:
+            for number, (contents, promise, power_cut) in enumerate(chapter.states(chance, limit)):
+                if not _is_new(seen, contents, promise, power_cut):
                     continue
-                seen.add(key)
-                where = f"seed {seed}, boot {chapter.boot}, state {moment}, {'power cut' if power_cut else 'kill'}"
+                crash = POWER_CUT if power_cut else KILL
+                recovers = power_cut and chance.random() < RECOVERIES
                 try:
-                    recovers = power_cut and chance.random() < RECOVERIES
-                    self._check(contents, promise, chapter.boot, power_cut, chance if recovers else None)
+                    log = self._check(crash, contents, promise, chapter.boot + LATER * power_cut, power_cut, recovers)
+                    if log:
+                        crash = CUT_SHORT
+                        self._cut_short(Chapter(chapter.boot + LATER, contents, promise, log), chance, seen)
                 except Violation as violation:
-                    self.violations.append(f"{where}: {violation}")
+                    self.broken = contents
+                    self.violations.append(Finding(seed, chapter.boot, number, crash, str(violation)))
                     return
 
-    def _check(self, contents, promise, boot, power_cut, chance=None):
+    def _check(self, crash, contents, promise, boot, power_cut, recorded=False):
+        """Open what was left; return what that did to it, if it is to be ``recorded``."""
+        self.states[crash] += 1
         root = self.directory / "state"
         root.mkdir()
         try:
             contents.write_to(root)
-            boot += LATER * power_cut
             with boot_of_the_machine(self.directory, boot):
-                if chance is None:
+                if not recorded:
                     promise.check(root, power_cut=power_cut)
-                    return
+                    return []
                 with Recorder(root, contents) as recorder:
-                    promise.check(root, power_cut=True)
+                    promise.check(root, power_cut=power_cut)
+                return recorder.log
         finally:
             shutil.rmtree(root)
-        self._interrupt(Chapter(boot, contents, promise, recorder.log), chance)
 
-    def _interrupt(self, recovery, chance):
+    def _cut_short(self, recovery, chance, seen):
         """Let a recovery that went well be killed, and cut short by the power, at each moment of it."""
         for contents, promise, power_cut in recovery.states(chance, 2):
-            self.recoveries += 1
-            self.states += 1
-            boot = recovery.boot + LATER * power_cut
-            root = self.directory / "state"
-            root.mkdir()
-            try:
-                contents.write_to(root)
-                with boot_of_the_machine(self.directory, boot):
-                    promise.check(root, power_cut=True)
-            finally:
-                shutil.rmtree(root)
+            if _is_new(seen, contents, promise, power_cut):
+                self._check(CUT_SHORT, contents, promise, recovery.boot + LATER * power_cut, power_cut=True)
+
+
+def _is_new(seen, contents, promise, power_cut):
+    key = hash((promise.notes, power_cut, contents.key()))
+    if key in seen:
+        return False
+    seen.add(key)
+    return True

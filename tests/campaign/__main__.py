@@ -1,0 +1,70 @@
+"""Let everything go wrong that can:  make campaign
+
+    python tests/campaign [PART …] [--states N] [--seed N] [--seconds N] [--fresh]
+    python tests/campaign --again volumes:17
+
+A part that is stopped, by Ctrl-C or after ``--seconds``, goes on from there the next time, as long as the code is the
+same.  Each that has come to its end writes bench/results/crash_PART.json.  Status 1 if a promise was broken.
+"""
+
+import argparse
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from campaign.states import States, examine
+from campaign.tally import ROOT
+
+RESULTS = ROOT / "bench" / "results"
+
+
+def main():
+    """Run the parts one after the other."""
+    parser = argparse.ArgumentParser(prog="python tests/campaign", description="Let everything go wrong that can.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="states (all of them)")
+    parser.add_argument("--states", type=int, default=100_000, help="how many to look at (100,000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
+    parser.add_argument("--again", metavar="KIND:SEED", help="tell one story again")
+    chosen = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    if chosen.again:
+        return _again(chosen.again)
+    until = time.monotonic() + chosen.seconds
+    broken = False
+    for part, path in _parts(chosen):
+        try:
+            whole = part.run(until)
+        except KeyboardInterrupt:
+            print(f"\nstopped: {part}; the same command goes on from here")
+            return 130
+        print(part, flush=True)
+        if whole:
+            part.report(path)
+        broken |= bool(part.violations)
+    return 1 if broken else 0
+
+
+def _parts(chosen):
+    wanted = chosen.parts or ["states"]
+    if "states" in wanted:
+        yield States(chosen.states, chosen.seed, fresh=chosen.fresh), RESULTS / "crash_campaign.json"
+
+
+def _again(story):
+    name, _, seed = story.partition(":")
+    examination = examine(name, int(seed))
+    for crash, count in examination.states.items():
+        print(f"{count:,} states after {crash}")
+    for violation in examination.violations:
+        print(f"VIOLATION {violation}")
+    return 1 if examination.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
