@@ -1,5 +1,6 @@
 """Settings of every test, and how two processes share them out."""
 
+import signal
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from xdist.scheduler import LoadScopeScheduling
 # Timings are never asserted in tests: the machine that runs them has other work too, and may stand still for seconds.
 settings.register_profile("panloom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("panloom")
+
+
+# A script that starts us in the background has SIGINT ignored, and what we start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SharedByFile(LoadScopeScheduling):
