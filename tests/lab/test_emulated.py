@@ -156,6 +156,20 @@ def test_a_lone_machine_is_a_process_that_can_be_killed(lab):
 
 
 @pytest.mark.parametrize(("server", "node"), [("shop/web1", SHARED), ("shop/web2", LONE)])
+def test_a_broken_machine_boots_only_once_it_is_mended(lab, server, node):
+    row = lab.until_up(server)
+    assert lab.power(node, "break") is False
+    lab.until_event("powering", node=node, server=server, epoch=row["epoch"] + 1)
+    until(lambda: lab.node(node)["power"] == "on", "it has power")
+    said = lab.console(node)
+    assert lab.power(node, "reset") is True
+    assert lab.console(node) == said
+    assert lab.power(node, "mend") is True
+    assert lab.power(node, "reset") is True
+    back(lab, server, row["epoch"])
+
+
+@pytest.mark.parametrize(("server", "node"), [("shop/web1", SHARED), ("shop/web2", LONE)])
 def test_a_machine_that_hangs_for_a_moment_goes_on_where_it_was(lab, server, node):
     row = lab.until_up(server)
     at = newest(lab, server)

@@ -173,6 +173,24 @@ def test_broken_switch(supervisor):
     assert caller.power("off") == "off"
 
 
+def test_broken_machine_has_power_and_runs_nothing_until_it_is_mended_and_switched_on_again(supervisor):
+    watcher, caller = supervisor.caller(), supervisor.caller()
+    watcher.call(id=1, call="watch")
+    caller.power("on")
+    until(supervisor.machines, "n1 runs")
+    assert caller.power("break") == "off"
+    assert caller.power("on") == caller.power("reset") == "on"
+    assert caller.power("stop") == "n1 is broken"
+    assert supervisor.machines() == {}
+    assert caller.power("mend") == caller.power("on") == "on"
+    assert supervisor.machines() == {}
+    assert caller.power("reset") == "on"
+    until(supervisor.machines, "n1 runs again")
+    assert caller.power("off") == "off"
+    told = [watcher.receive()["power"] for _ in range(8)]
+    assert told == ["on", "off"] * 4
+
+
 def test_watcher_sees_a_machine_die(supervisor):
     watcher, caller = supervisor.caller(), supervisor.caller()
     assert watcher.call(id=1, call="watch") == {"id": 1, "ok": {"n1": "off", "n2": "off"}}

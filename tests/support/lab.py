@@ -99,7 +99,7 @@ class LabInTest:
         """Return what the server at an address says of itself, None if it does not answer."""
         return self.call(self.lab.page(address))
 
-    def events(self, kind: str | None = None, *, after: int = 0, **facts: str) -> list[Event]:
+    def events(self, kind: str | None = None, *, after: int = 0, **facts: object) -> list[Event]:
         """Return the events of a kind after a number, with these facts."""
         events = self.call(self.lab.get("events", after=after))["events"]
         return [
@@ -112,7 +112,7 @@ class LabInTest:
         """Return the number of the newest event."""
         return max((event["number"] for event in self.events()), default=0)
 
-    def until_event(self, kind: str, *, after: int = 0, seconds: float = 30.0, **facts: str) -> Event:
+    def until_event(self, kind: str, *, after: int = 0, seconds: float = 30.0, **facts: object) -> Event:
         """Wait for an event and return it."""
         return until(lambda: self.events(kind, after=after, **facts), f"event {kind} {facts}", seconds=seconds)[0]
 

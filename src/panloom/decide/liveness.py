@@ -22,7 +22,6 @@ from enum import Enum
 
 import msgspec
 
-
 MAX_BEACON_SECONDS = 1.0
 
 

@@ -6,6 +6,7 @@ act("off") ─▶ Bay ┤
 
 on · off · reset · status      what any power driver asks; ``off`` answers when the machine is gone
 kill · stop · continue         faults: the power fails; the machine hangs; it goes on
+break · mend                   the machine dies, and when it has power again nothing runs on it; it is repaired
 refuse · obey                  the power switch is broken, and is mended: ``off`` and ``reset`` fail in between
 """
 
@@ -34,13 +35,19 @@ class Bay(ABC):
         self.console = console
         self._changed = changed
         self._refuses = False
+        self._is_broken = False
+        self._is_dark = False  # it has power, and nothing runs
         self._listeners: set[asyncio.StreamWriter] = set()
         self._lock = asyncio.Lock()
 
     @property
-    @abstractmethod
     def is_on(self) -> bool:
-        """Whether the machine has power."""
+        """Whether the machine has power; one that crashed or is broken may have."""
+        return self._is_dark or self._runs
+
+    @property
+    @abstractmethod
+    def _runs(self) -> bool: ...
 
     def listen(self, writer: asyncio.StreamWriter) -> None:
         """Send what the serial line says from now on, until ``unlisten``."""
@@ -64,17 +71,20 @@ class Bay(ABC):
         async with self._lock:
             match action:
                 case "on":
-                    await self._on()
-                case "off" | "kill":
+                    await self._give_power()
+                case "off" | "kill" | "break":
                     self._check_switch(action)
-                    await self._off()
+                    await self._take_power()
+                    self._is_broken |= action == "break"
+                case "mend":
+                    self._is_broken = False
                 case "reset":
                     self._check_switch(action)
-                    await self._off()
-                    await self._on()
+                    await self._take_power()
+                    await self._give_power()
                 case "stop" | "continue":
-                    if not self.is_on:
-                        raise UnavailableError(f"{self.machine.name} is off")
+                    if not self._runs:
+                        raise UnavailableError(f"{self.machine.name} is {'broken' if self._is_dark else 'off'}")
                     await self._hang(hangs=action == "stop")
                 case "refuse" | "obey":
                     self._refuses = action == "refuse"
@@ -85,8 +95,21 @@ class Bay(ABC):
         return self.is_on
 
     def _check_switch(self, action: str) -> None:
-        if self._refuses and action != "kill":
+        if self._refuses and action in ("off", "reset"):
             raise UnavailableError(f"the power switch of {self.machine.name} is broken")
+
+    async def _give_power(self) -> None:
+        if not self._is_broken:
+            await self._on()
+        elif not self.is_on:
+            self._is_dark = True
+            self._changed(self.machine.name, True)
+
+    async def _take_power(self) -> None:
+        if self._is_dark:
+            self._is_dark = False
+            self._changed(self.machine.name, False)
+        await self._off()
 
     @abstractmethod
     async def _on(self) -> None: ...
@@ -120,8 +143,7 @@ class ProcessBay(Bay):
         self._ending: asyncio.Task[None] | None = None
 
     @property
-    def is_on(self) -> bool:
-        """Whether its process lives."""
+    def _runs(self) -> bool:
         return self._process is not None
 
     async def _hang(self, *, hangs: bool) -> None:
@@ -136,7 +158,7 @@ class ProcessBay(Bay):
         return True
 
     async def _on(self) -> None:
-        if self._process is not None:
+        if self._runs or self._is_dark:
             return
         # A boot ROM gives up for good when its line is dead, so the line comes before the power.
         self._process = await asyncio.create_subprocess_exec(

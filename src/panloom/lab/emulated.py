@@ -43,12 +43,11 @@ class SharedBay(Bay):
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def is_on(self) -> bool:
-        """Whether it has power; a machine that crashed is on."""
+    def _runs(self) -> bool:
         return self._task is not None
 
     async def _on(self) -> None:
-        if self._task is None:
+        if not self.is_on:
             await self._board.forget()
             await self._bench.open(self.machine.tap)
             self._task = asyncio.create_task(self._live(), name=f"machine {self.machine.name}")
