@@ -13,7 +13,7 @@ from panloom.lab.guest_files import collect_guest
 from panloom.lab.image import WRITER_RING, build_image
 from support.foreign import PACKAGES, busybox
 
-ROOT_OFFSET = 67584 * 512
+BOOT_OFFSET, ROOT_OFFSET = 2048 * 512, 133120 * 512
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,20 @@ def test_boot_record_names_both_partitions(image):
     sector = image[0].read_bytes()[:512]
     assert sector[510:] == b"\x55\xaa"
     partitions = [struct.unpack_from("<B3xB3xII", sector, 446 + 16 * number) for number in range(4)]
-    assert partitions == [(0x80, 0xEF, 2048, 65536), (0, 0x83, 67584, 129024), (0, 0, 0, 0), (0, 0, 0, 0)]
-    assert image[1].octets == image[0].stat().st_size == (67584 + 129024) * 512
+    assert partitions == [(0x80, 0xEF, 2048, 131072), (0, 0x83, 133120, 129024), (0, 0, 0, 0), (0, 0, 0, 0)]
+    assert image[1].octets == image[0].stat().st_size == (133120 + 129024) * 512
+
+
+def test_program_of_uefi_lies_in_one_piece_and_starts_what_syslinux_starts(image):
+    def copied(name):
+        drive = f"{image[0]}@@{BOOT_OFFSET}"
+        return subprocess.run(["mcopy", "-i", drive, f"::{name}", "-"], capture_output=True, check=True).stdout
+
+    program, octets = copied("EFI/BOOT/BOOTX64.EFI"), image[0].read_bytes()
+    assert BOOT_OFFSET < octets.find(program) < ROOT_OFFSET
+    (command_line,) = re.findall(r"^ APPEND (.*)$", copied("syslinux.cfg").decode(), re.MULTILINE)
+    for part in (copied("vmlinuz"), copied("initrd.img"), command_line.encode()):
+        assert part in program
 
 
 def test_ring_of_the_writer_is_empty_space(image):

@@ -1,5 +1,6 @@
 """The hardware of a machine: a NIC and nothing to boot from but its cable."""
 
+import msgspec
 import pytest
 
 from panloom.lab.qemu import Machine, command_line, kvm_is_usable
@@ -14,6 +15,15 @@ def test_machine_has_no_disk(kvm):
     assert "virtio-net-pci,netdev=cable,mac=52:54:00:77:00:01,bootindex=1" in words
     assert words[words.index("-m") + 1] == "128M"
     assert ("kvm" in words) == kvm
+
+
+def test_firmware_is_the_machines_own():
+    for firmware, ovmf, rom in (("bios", False, True), ("uefi", True, True), ("uefi-pxe", True, False)):
+        words = command_line(msgspec.structs.replace(N1, firmware=firmware), kvm=False)
+        card = next(word for word in words if word.startswith("virtio-net-pci"))
+        assert ("-bios" in words) == ovmf
+        assert ("romfile=" not in card.split(",")) == rom
+        assert not ovmf or words[words.index("-bios") + 1].endswith("OVMF.fd")
 
 
 def test_accelerator_is_chosen_by_hand(monkeypatch):

@@ -81,13 +81,15 @@ class Guest(NamedTuple):
     release: str  # of the kernel
     kernel: bytes
     initramfs: bytes  # a cpio archive
+    efi_stub: bytes  # the program that UEFI starts, and that starts the kernel
     root: Tree
 
     def digest(self) -> str:
         """Return the sha256 of it all, in hex."""
-        digest = hashlib.sha256(repr((self.release, len(self.kernel), len(self.initramfs))).encode())
+        digest = hashlib.sha256(repr((self.release, *map(len, (self.kernel, self.initramfs, self.efi_stub)))).encode())
         digest.update(self.kernel)
         digest.update(self.initramfs)
+        digest.update(self.efi_stub)
         for path, node in self.root.items():
             digest.update(repr((path, node.mode, len(node.content))).encode())
             digest.update(node.content)
@@ -102,7 +104,8 @@ def collect_guest(packages: Path, extra_files: Mapping[str, bytes]) -> Guest:
     kernel = max(packages.glob("boot/vmlinuz-*-cloud-amd64"), key=_version, default=packages / "boot/vmlinuz")
     release = kernel.name.removeprefix("vmlinuz-")
     initramfs = _initramfs_tree(packages, packages / "lib/modules" / release)
-    return Guest(release, _read(kernel), _archive(initramfs), _root_tree(packages, extra_files))
+    stub = _read(packages / "usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+    return Guest(release, _read(kernel), _archive(initramfs), stub, _root_tree(packages, extra_files))
 
 
 def _version(kernel: Path) -> tuple[int, ...]:

@@ -1,10 +1,14 @@
-"""The small Linux that machines of the lab boot: one disk image for BIOS, made without loop devices or mounts.
+"""The small Linux that machines of the lab boot: one disk image for BIOS and UEFI, made without loop devices or mounts.
 
-    sector 0   1024 … 2047           2048 (1 MiB)                    67584 (33 MiB)             196608 (96 MiB)
+    sector 0   1024 … 2047           2048 (1 MiB)                    133120 (65 MiB)            262144 (128 MiB)
     ┌─────┬───┬─────────────────────┬───────────────────────────────┬───────────────────────────────┐
     │ MBR │   │ ring of the writer  │ FAT16: syslinux, its config,  │ ext4: busybox, /sbin/init,    │
-    │     │   │ (tests of fencing)  │ vmlinuz, initrd.img           │ /sbin/os, /boots              │
+    │     │   │ (tests of fencing)  │ vmlinuz, initrd.img;          │ /sbin/os, /boots              │
+    │     │   │                     │ EFI/BOOT/BOOTX64.EFI          │                               │
     └─────┴───┴─────────────────────┴───────────────────────────────┴───────────────────────────────┘
+
+    BIOS   boot code of the MBR ▶ syslinux, from the active partition ▶ vmlinuz, initrd.img
+    UEFI   EFI/BOOT/BOOTX64.EFI of a partition of type EFh (UEFI 2.10 sections 3.5.1 and 5.2): both in one program
 
 The same inputs give the same octets: every time stamp, identifier and order is fixed.
 """
@@ -23,13 +27,14 @@ import msgspec
 
 from panloom.errors import UnavailableError
 from panloom.lab.guest_files import Guest, Tree, collect_guest
+from panloom.lab.unified_kernel import unified_kernel
 
 SECTOR_OCTETS = 512
 WRITER_RING = range(1024, 2048)
 """Sectors that a machine with ``/panloom-writer`` writes in turn, each a padded text ``PAN/SERVER:EPOCH:COUNTER``."""
 
-_BOOT = range(2048, 67584)
-_ROOT = range(67584, 196608)
+_BOOT = range(2048, 133120)
+_ROOT = range(133120, 262144)
 _COMMAND_LINE = (  # measured: what makes the kernel quickest to userland under emulation
     "console=ttyS0,115200 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr"
     " random.trust_cpu=on cryptomgr.notests"
@@ -43,7 +48,7 @@ LABEL linux
  INITRD initrd.img
  APPEND {_COMMAND_LINE}
 """
-_RECIPE = b"1"  # raised when the same inputs shall give other octets
+_RECIPE = b"2"  # raised when the same inputs shall give other octets
 _TIME_STAMP = "1700000000"
 _UUID = "9a6b1d0c-7f1e-4c1b-8b53-70616e6c6f6f"
 
@@ -109,26 +114,26 @@ def _write_boot_record(disk: Path, boot_code: Path) -> None:
 
 
 def _write_boot_partition(disk: Path, guest: Guest, work: Path) -> None:
-    contents = {
-        "vmlinuz": guest.kernel,
-        "initrd.img": gzip.compress(guest.initramfs, mtime=0),
-        "syslinux.cfg": _SYSLINUX.encode(),
-    }
+    initramfs = gzip.compress(guest.initramfs, mtime=0)
+    contents = {"vmlinuz": guest.kernel, "initrd.img": initramfs, "syslinux.cfg": _SYSLINUX.encode()}
     for name, content in contents.items():
         (work / name).write_bytes(content)
-    offset = _BOOT.start * SECTOR_OCTETS
-    _run(
-        "mkfs.vfat",
-        "--invariant",
-        "-F",
-        "16",
-        "-n",
-        "BOOT",
-        "--offset",
-        str(_BOOT.start),
-        str(disk),
-        str(len(_BOOT) // 2),
+    loader = work / "BOOTX64.EFI"
+    loader.write_bytes(
+        unified_kernel(
+            guest.efi_stub,
+            kernel=guest.kernel,
+            initramfs=initramfs,
+            command_line=_COMMAND_LINE,
+            release=guest.release,
+        )
     )
+    offset = _BOOT.start * SECTOR_OCTETS
+    format_options = ("--invariant", "-F", "16", "-n", "BOOT", "--offset", str(_BOOT.start))
+    _run("mkfs.vfat", *format_options, str(disk), str(len(_BOOT) // 2))
+    # The loader comes first, so that it lies in one piece and firmware reads it at once.
+    _run("mmd", "-i", f"{disk}@@{offset}", "::EFI", "::EFI/BOOT")
+    _run("mcopy", "-i", f"{disk}@@{offset}", str(loader), "::EFI/BOOT/BOOTX64.EFI")
     _run("mcopy", "-i", f"{disk}@@{offset}", *(str(work / name) for name in contents), "::")
     _run("syslinux", "--offset", str(offset), "--install", str(disk))
 

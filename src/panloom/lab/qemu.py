@@ -1,6 +1,8 @@
 """The command line of one diskless machine: a NIC with its boot ROM, memory, a serial line, and nothing else.
 
-    power on → SeaBIOS → iPXE in the ROM of the virtio NIC → DHCP …            (no disk, no CD, no screen)
+    bios       power on → SeaBIOS → iPXE in the ROM of the virtio NIC → DHCP …         (no disk, no CD, no screen)
+    uefi       power on → OVMF → the same ROM's iPXE, as a UEFI driver → DHCP …
+    uefi-pxe   power on → OVMF → its own PXE, the NIC has no ROM → DHCP, TFTP → the iPXE that is served → DHCP …
 
 The serial line is standard input and output; ``graphics=off`` sends firmware and syslinux there as well.
 """
@@ -9,6 +11,7 @@ import fcntl
 import os
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -34,6 +37,7 @@ class Machine(msgspec.Struct, frozen=True):
     memory_octets: int = 192 << 20
     kind: Literal["qemu", "shared", "lone"] = "qemu"  # emulated ones share the supervisor's process, or have their own
     load_seconds: float = 0.0  # emulated: the pause between two marks that it writes on its disk; 0: it writes none
+    firmware: Literal["bios", "uefi", "uefi-pxe"] = "bios"  # of QEMU's machines
 
 
 @cache
@@ -62,16 +66,20 @@ def kvm_is_usable() -> bool:
 
 def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
     """Return the command that switches the machine on; it ends when the machine switches itself off."""
+    card = ["virtio-net-pci", "netdev=cable", f"mac={MacAddress.parse(machine.mac)}", "bootindex=1"]
+    if machine.firmware == "uefi-pxe":
+        card.append("romfile=")
     return (
-        *(
-            *WITH_PARENT,
-            _PROGRAM,
-            *_BARE,
-            *_ACCELERATORS[kvm],
-            "-name",
-            f"{machine.name},process=panloom-{machine.name}",
-        ),
+        *(*WITH_PARENT, _PROGRAM, *_BARE, *_ACCELERATORS[kvm]),
+        *("-name", f"{machine.name},process=panloom-{machine.name}"),
+        *(() if machine.firmware == "bios" else ("-bios", _ovmf())),
         *("-monitor", "none", "-serial", "stdio", "-smp", "1", "-m", f"{machine.memory_octets >> 20}M"),
         *("-netdev", f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"),
-        *("-device", f"virtio-net-pci,netdev=cable,mac={MacAddress.parse(machine.mac)},bootindex=1"),
+        *("-device", ",".join(card)),
     )
+
+
+def _ovmf() -> str:
+    """Return UEFI firmware: where the package ovmf was unpacked, else what QEMU finds where Debian installs it."""
+    unpacked = Path(os.environ.get("PANLOOM_PACKAGES", ".cache/debian"), "usr/share/ovmf/OVMF.fd")
+    return str(unpacked.absolute()) if unpacked.exists() else "OVMF.fd"

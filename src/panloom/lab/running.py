@@ -38,12 +38,13 @@ HTTP_SECONDS = 1.0
 class RunningLab:
     """One chassis with its control node."""
 
-    def __init__(self, directory: Path, *, chassis: Chassis | None = None) -> None:
+    def __init__(self, directory: Path, *, chassis: Chassis | None = None, files: Path | None = None) -> None:
         self.directory = directory
         self.chassis = chassis or Chassis.of(nodes=3)
         self.control_socket = directory / "panloom.sock"
         self.storage_socket = directory / "storage.sock"
         self.power_socket = directory / "power.sock"
+        self._files = files  # a directory that TFTP and HTTP hand out
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._client = Client(str(self.control_socket))
 
@@ -83,7 +84,8 @@ class RunningLab:
         """Start the control process, or start it again, with more in its environment if need be."""
         options = ("--directory", self.directory / "state", "--socket", self.control_socket)
         storage = ("--storage", self.storage_socket)
-        await self._spawn("control", "panloom.control", (*options, *storage), self.control_socket, environment)
+        files = ("--files", self._files) if self._files else ()
+        await self._spawn("control", "panloom.control", (*options, *storage, *files), self.control_socket, environment)
 
     async def _spawn(
         self,

@@ -1,6 +1,6 @@
 """What the demonstration shows while it runs, and the table it ends with.
 
-     ✓    2.4 s  build the image      96 MiB, Linux 6.1.0, busybox        a step that is done: a line that stays
+     ✓    2.4 s  build the image      128 MiB, Linux 6.1.0, busybox        a step that is done: a line that stays
      ⠋    4.2 s  shop/web1 boots      its page within 60 s; n1: login     the step under way, on a terminal only
 
 Anywhere else than on a terminal a step that takes long says every ten seconds what it waits for.
