@@ -45,7 +45,7 @@ def test_line_without_end_is_cut(tmp_path):
     assert len(lines) == 2
 
 
-def test_full_log_becomes_the_one_before(tmp_path, monkeypatch):
+def test_cap_199_a_full_log_becomes_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setattr(console, "MAX_OCTETS", 160)
     log = tmp_path / "log"
     written(log, *[b"%03d\n" % number for number in range(10)])

@@ -1,4 +1,4 @@
-"""Consoles of real machines, at a real terminal: what firmware and boot loader say, and what is typed to them."""
+"""Consoles of real machines, at a real terminal: firmware, boot loader, kernel and login, by the command line."""
 
 import os
 import pty
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from support.lab import running_lab
+from support.lab import pan, running_lab
 from support.waiting import until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
@@ -24,8 +24,8 @@ class Terminal:
     """``panloom console …`` at a terminal of its own."""
 
     def __init__(self, lab, *arguments):
-        self._far, near = pty.openpty()
-        self.before = termios.tcgetattr(self._far)
+        self.far, near = pty.openpty()
+        self.before = termios.tcgetattr(self.far)
         self.seen = b""
         self.process = subprocess.Popen(
             (*COMMAND, *arguments),
@@ -37,27 +37,30 @@ class Terminal:
 
     def _read(self):
         try:
-            while octets := os.read(self._far, 4096):
+            while octets := os.read(self.far, 4096):
                 self.seen += octets
         except OSError:  # the command has ended
             return
 
     def type(self, octets):
-        os.write(self._far, octets)
+        os.write(self.far, octets)
 
     def until(self, pattern, what, *, after=0, seconds=60.0):
-        return until(lambda: re.search(pattern, self.seen[after:]), f"{what}: {self.seen[-500:]!r}", seconds=seconds)
+        try:
+            return until(lambda: re.search(pattern, self.seen[after:]), what, seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it shows {self.seen[-500:]!r}") from error
 
     def leave(self):
         self.type(LEAVE)
         assert self.process.wait(timeout=20) == 0
-        assert termios.tcgetattr(self._far)[3] == self.before[3]
+        assert termios.tcgetattr(self.far)[3] == self.before[3]
 
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self._far)
+        os.close(self.far)
 
 
 @contextmanager
@@ -67,6 +70,55 @@ def console(lab, *arguments):
         yield terminal
     finally:
         terminal.close()
+
+
+def replay(lab):
+    done = subprocess.run(
+        (*COMMAND, "n1", "--replay", "--speed", "0"),
+        env={**os.environ, "PANLOOM_SOCKET": str(lab.lab.control_socket)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_cap_197_199_a_console_from_firmware_to_login_and_what_is_written_down_of_it(tmp_path):
+    with running_lab(tmp_path) as lab, console(lab, "n1") as first:
+        first.until(rb"n1: its console", "it opens while the machine is off")
+        lab.power("n1", "on")
+        first.until(rb"SeaBIOS", "the firmware speaks")
+        first.until(rb"Ctrl-B", "the boot loader says how to stop it")
+        first.type(b"\x02")
+        first.until(rb"iPXE>", "typing has reached the boot loader")
+        first.type(b"show net0/mac\r")
+        first.until(rb"52:54:00:77:00:01", "it answers")
+        lab.apply(pan(servers="web1", address="10.1.0.11", more="node: n1"))
+        first.type(b"autoboot\r")
+        first.until(rb"web1 login: ", "the system asks who is there")
+        first.type(b"root\r")
+        first.until(rb"/ # ", "a shell answers")
+        first.type(b"echo $((6 * 7)) of $(hostname)\r")
+        first.until(rb"\n42 of web1", "typing has reached the system")
+        first.type(b"echo h > /proc/sysrq-trigger\r")
+        first.until(rb"sysrq: HELP", "and the kernel, which speaks for itself")
+        first.leave()
+        lines = replay(lab)
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S", line) for line in lines)
+        assert lines == sorted(lines, key=lambda line: line[:23])
+        written = "\n".join(lines)
+        for said in ("SeaBIOS", "iPXE> show net0/mac", "login: root", "42 of web1", "sysrq: HELP"):
+            assert said in written
+        told = [(event["text"], event["data"]["who"]) for event in lab.events("console", node="n1")]
+        assert told == [("looks and types", "root"), ("leaves", "root")]
+
+
+def test_a_console_ends_with_the_control_process_and_says_so(tmp_path):
+    with running_lab(tmp_path) as lab, console(lab, "n1") as terminal:
+        terminal.until(rb"its console", "it is open")
+        lab.call(lab.lab.kill("control"))
+        terminal.until(rb"the control process has gone", "it says why it ends")
+        assert terminal.process.wait(timeout=20) == 1
+        assert b"Traceback" not in terminal.seen
+        assert termios.tcgetattr(terminal.far)[3] == terminal.before[3]
 
 
 def test_a_console_that_is_killed_gives_the_keyboard_back(tmp_path):

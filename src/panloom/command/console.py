@@ -5,6 +5,7 @@ keyboard ──▶ POST …/console ──▶ serial line ──▶ GET …/cons
 
 import contextlib
 import datetime as dt
+import http.client
 import os
 import sys
 import termios
@@ -47,14 +48,18 @@ def command(client: Client, node: str, speed: float, *, replay: bool, read_only:
         screen.start()
         with _raw_terminal():
             _type(client, node, keyboard, ended)
+        is_lost = ended.is_set()
+    if is_lost:
+        say(f"\n{node}: the control process has gone, and its console with it. See: panloom status")
+        return 1
     say(f"\n{node}: you have left its console.")
     return 0
 
 
-def _show(line: object, ended: threading.Event) -> None:
-    """Copy the line to the screen until it ends."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # the connection is closed under us when we leave
-        while octets := line.read1(4096):  # type: ignore[attr-defined]
+def _show(line: http.client.HTTPResponse, ended: threading.Event) -> None:
+    """Copy the line to the screen until it ends: the control process went, or the connection is closed as we leave."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
+        while octets := line.read1(4096):
             sys.stdout.buffer.write(octets)
             sys.stdout.buffer.flush()
     ended.set()

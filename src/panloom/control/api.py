@@ -18,7 +18,7 @@ empty. Whoever is connected (``door.py``) is named as the one who did it.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Literal, Protocol
 
@@ -250,16 +250,12 @@ def _add_consoles(app: FastAPI, control: Control) -> None:
     @app.get("/v1/nodes/{name}/console")
     async def look(name: str, request: Request, *, types: bool = False) -> StreamingResponse:
         """The octets of the line without end; the header ``panloom-keyboard`` is the word that lets one type."""
-        stack = ExitStack()
-        viewer = stack.enter_context(control.console(name, types=types, who=_who(request)))
-
-        async def octets() -> AsyncIterator[bytes]:
-            with stack:
-                async for piece in viewer.octets():
-                    yield piece
-
-        headers = {"panloom-keyboard": viewer.keyboard}
-        return StreamingResponse(octets(), media_type="application/octet-stream", headers=headers)
+        with ExitStack() as stack:
+            viewer = stack.enter_context(control.console(name, types=types, who=_who(request)))
+            headers = {"panloom-keyboard": viewer.keyboard}
+            answer = _Held(viewer.octets(), media_type="application/octet-stream", headers=headers)
+            answer.held = stack.pop_all()
+        return answer
 
     @app.post("/v1/nodes/{name}/console")
     async def type_(name: str, body: TypedBody) -> JSONResponse:
@@ -269,6 +265,16 @@ def _add_consoles(app: FastAPI, control: Control) -> None:
     @app.get("/v1/nodes/{name}/console/log")
     async def log(name: str) -> JSONResponse:
         return JSONResponse({"log": await control.console_log(name)})
+
+
+class _Held(StreamingResponse):
+    """A stream that lets go of ``held`` when it ends, though its caller may have left before it began."""
+
+    held: ExitStack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.held:
+            await super().__call__(scope, receive, send)
 
 
 def _who(request: Request) -> str:

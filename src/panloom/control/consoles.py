@@ -6,7 +6,7 @@
                                                                 └──▶ Viewer              the others read
 
 The line is the machine's, not the operating system's: it is there while nothing runs, in firmware and boot loader, and
-after a panic.  Nobody is waited for: a viewer that does not read misses what its queue cannot hold, and a full disk
+after a panic.  Nobody is waited for: a viewer that does not read misses what was said longest ago, and a full disk
 costs lines of the log and nothing else.
 """
 
@@ -27,7 +27,7 @@ from panloom.state.contract import Store
 
 RECENT_OCTETS = 1 << 16
 """What a new viewer is shown first."""
-MAX_QUEUE = 1024
+MAX_UNSEEN_OCTETS = 1 << 20
 MAX_TYPED_OCTETS = 4096
 AGAIN_SECONDS = 1.0
 _READ_OCTETS = 1 << 16
@@ -40,17 +40,22 @@ class Viewer:
 
     def __init__(self, keyboard: str) -> None:
         self.keyboard = keyboard
-        self._heard: asyncio.Queue[bytes] = asyncio.Queue(MAX_QUEUE)
+        self._unseen = bytearray()
+        self._changed = asyncio.Event()
 
     def hear(self, octets: bytes) -> None:
-        """Take what the line said; dropped when too much waits already."""
-        with contextlib.suppress(asyncio.QueueFull):
-            self._heard.put_nowait(octets)
+        """Take what the line said; of what waits to be seen the oldest is dropped when it is too much."""
+        self._unseen += octets
+        del self._unseen[:-MAX_UNSEEN_OCTETS]
+        self._changed.set()
 
     async def octets(self) -> AsyncIterator[bytes]:
         """Return what the line says, from what was said recently on, without end."""
         while True:
-            yield await self._heard.get()
+            await self._changed.wait()
+            self._changed.clear()
+            octets, self._unseen = bytes(self._unseen), bytearray()
+            yield octets
 
 
 class Console:

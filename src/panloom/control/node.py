@@ -204,7 +204,10 @@ class ControlNode:
         """Let somebody look at a node's serial line, and type there if nobody else does."""
         with self._consoles.of(node).viewer(types=types) as viewer:
             self._events.report("console", "looks and types" if viewer.keyboard else "looks", node=node, who=who)
-            yield viewer
+            try:
+                yield viewer
+            finally:
+                self._events.report("console", "leaves", node=node, who=who)
 
     async def type(self, node: str, keyboard: str, octets: bytes) -> None:
         """Send to a node's serial line what the holder of its keyboard typed."""

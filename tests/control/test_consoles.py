@@ -1,0 +1,163 @@
+"""A node's serial line in the control process: who hears what of it, and who may type."""
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+
+import msgspec
+import pytest
+
+from panloom.control import api
+from panloom.control import consoles as module
+from panloom.control.consoles import Console
+from panloom.errors import ConflictError, UnavailableError
+from panloom.model.resources import SocketPower
+from support.waiting_async import eventually
+
+
+class Line:
+    """A serial line behind a power socket; it answers in capitals."""
+
+    def __init__(self, directory):
+        self.path = directory / "power.sock"
+        self.ends = []
+        self.typed = b""
+
+    async def serve(self, reader, writer):
+        call = msgspec.json.decode(await reader.readline())
+        if (call["call"], call["node"]) != ("console", "n1"):
+            writer.write(b'{"id": 1, "error": "there is no such machine"}\n')
+            writer.close()
+            return
+        writer.write(b'{"id": 1, "ok": {}}\n')
+        self.ends.append(writer)
+        while octets := await reader.read(4096):
+            self.typed += octets
+            writer.write(octets.upper())
+
+    def say(self, octets):
+        self.ends[-1].write(octets)
+
+    def hang_up(self):
+        self.ends[-1].close()
+
+
+@asynccontextmanager
+async def a_console(directory):
+    line = Line(directory)
+    server = await asyncio.start_unix_server(line.serve, line.path)
+    console = Console(SocketPower(path=str(line.path), name="n1"), directory / "n1.log")
+    task = asyncio.create_task(console.run())
+    try:
+        await eventually(lambda: line.ends, "the console listens")
+        yield line, console
+    finally:
+        task.cancel()
+        server.close()
+        for end in line.ends:
+            end.close()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def scenario(directory):
+    """Run ``work(line, console)``."""
+
+    def run(work):
+        async def inside():
+            async with a_console(directory) as (line, console):
+                await work(line, console)
+
+        asyncio.run(inside())
+
+    return run
+
+
+async def hears(viewer, octets):
+    heard = b""
+    async with asyncio.timeout(5):
+        async for piece in viewer.octets():
+            heard += piece
+            if octets in heard:
+                return heard
+    return heard
+
+
+def test_what_is_said_and_typed_reaches_every_viewer_whoever_came_when(tmp_path):
+    async def work(line, console):
+        with console.viewer(types=True) as first:
+            line.say(b"iPXE> ")
+            await hears(first, b"iPXE> ")
+            with console.viewer(types=True) as second:
+                assert second.keyboard == ""
+                await console.type(first.keyboard, b"exit")
+                assert await hears(second, b"EXIT") == b"iPXE> EXIT"
+            await hears(first, b"EXIT")
+            with pytest.raises(ConflictError):
+                await console.type(second.keyboard, b"intruded")
+        assert line.typed == b"exit"
+
+    scenario(tmp_path)(work)
+
+
+def test_a_line_that_breaks_is_heard_again_by_those_who_look_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
+
+    async def work(line, console):
+        with console.viewer(types=True) as viewer:
+            line.hang_up()
+            await eventually(lambda: len(line.ends) == 2, "it listens again")
+            line.say(b"SeaBIOS")
+            await hears(viewer, b"SeaBIOS")
+            await console.type(viewer.keyboard, b"ok")
+            await hears(viewer, b"OK")
+
+    scenario(tmp_path)(work)
+
+
+def test_who_does_not_read_misses_what_was_said_longest_ago(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_UNSEEN_OCTETS", 8)
+
+    async def work(line, console):
+        with console.viewer(types=False) as slow, console.viewer(types=False) as quick:
+            line.say(b"0123456789")
+            await hears(quick, b"9")
+            line.say(b"ab")
+            await hears(quick, b"b")
+            assert await hears(slow, b"b") == b"456789ab"
+
+    scenario(tmp_path)(work)
+
+
+def test_nobody_listens_nobody_types(tmp_path):
+    console = Console(SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log")
+    with console.viewer(types=True) as viewer, pytest.raises(UnavailableError, match="its supervisor is away"):
+        asyncio.run(console.type(viewer.keyboard, b"x"))
+
+
+def test_who_leaves_before_the_stream_begins_leaves_the_keyboard(tmp_path):
+    console = Console(SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log")
+
+    class Control:
+        @contextmanager
+        def console(self, node, *, types, who):
+            with console.viewer(types=types) as viewer:
+                yield viewer
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
+        "scheme": "http", "path": "/v1/nodes/n1/console", "raw_path": b"/v1/nodes/n1/console", "root_path": "",
+        "query_string": b"types=true", "headers": [], "client": ("root", 0), "server": None,
+    }  # fmt: skip
+    came = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive():
+        return next(came, {"type": "http.disconnect"})
+
+    async def send(message):
+        raise asyncio.CancelledError  # as the server's task ends when its connection does
+
+    async def leave():
+        await asyncio.gather(api.create(Control())(scope, receive, send), return_exceptions=True)
+
+    asyncio.run(leave())
+    with console.viewer(types=True) as next_one:
+        assert next_one.keyboard
