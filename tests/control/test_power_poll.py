@@ -11,7 +11,7 @@ from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.power_poll import PowerPoll
-from panloom.model.resources import IpmiPower, Node, SocketPower
+from panloom.model.resources import IpmiPower, Node, ScriptPower, SocketPower
 from panloom.values import MacAddress
 from support.dict_store import DictStore
 from support.waiting_async import eventually
@@ -21,6 +21,7 @@ from support.world import DOCUMENTS, PLATFORM, node, put
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PROGRAM_POLL_SECONDS", 0.01)
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
 
 
@@ -83,6 +84,19 @@ def test_one_that_hangs_keeps_nobody_waiting():
             await eventually(lambda: drivers.often(*(f"n{number}" for number in range(2, 9))), "all others are asked")
             assert drivers.asked["n1"] == 1
             await eventually(lambda: drivers.unanswered == ["n1"], "it is told of")
+
+    asyncio.run(scenario())
+
+
+def test_programs_are_asked_less_often_than_sockets(monkeypatch):
+    monkeypatch.setattr(module, "PROGRAM_POLL_SECONDS", 3600.0)
+
+    async def scenario():
+        drivers = Drivers()
+        programs = machine(2, ScriptPower(path="/nowhere", name="n2")), controller(3)
+        async with asking(drivers, socket(1), *programs):
+            await eventually(lambda: drivers.often("n1") and len(drivers.asked) == 3, "the socket is asked")
+            assert (drivers.asked["n2"], drivers.asked["n3"]) == (1, 1)
 
     asyncio.run(scenario())
 

@@ -1,8 +1,10 @@
 """Asks for every node's power again and again, each node in a task of its own, so that none waits for another's driver.
 
-    use(nodes)  ──▶ a task each:  ask(node) ──▶ … POLL_SECONDS ──▶ ask(node) ──▶ …
+    use(nodes)  ──▶ a task each:  ask(node) ──▶ … pause ──▶ ask(node) ──▶ …
                                       └─ no answer within PATIENCE_SECONDS: unanswered(node), and still waiting
 
+A supervisor tells of changes by itself and answers at no cost, so it is asked every ``POLL_SECONDS``; each question to
+a driver that runs a program is a process here, and often a session with a slow management controller.
 At most ``MAX_CALLS`` questions at once go to what answers for several nodes, a supervisor or a program; a management
 controller answers for its own node only.
 """
@@ -12,9 +14,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
-from panloom.model.resources import IpmiPower, Node
+from panloom.model.resources import IpmiPower, Node, SocketPower
 
 POLL_SECONDS = 2.0
+PROGRAM_POLL_SECONDS = 10.0
 PATIENCE_SECONDS = 2.0
 MAX_CALLS = 32  # a supervisor's queue of callers is not endless
 
@@ -58,7 +61,8 @@ class PowerPoll:
                     await self._ask(node)
             finally:
                 impatience.cancel()
-            await asyncio.sleep(POLL_SECONDS)
+            is_socket = isinstance(node.power, SocketPower)
+            await asyncio.sleep(POLL_SECONDS if is_socket else PROGRAM_POLL_SECONDS)
 
 
 def _answerer(node: Node) -> str:
