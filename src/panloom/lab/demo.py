@@ -59,7 +59,7 @@ def _inside(enclosure: Enclosure, packages: Path, example: Path, *, keep: bool) 
     try:
         return asyncio.run(_run(enclosure, console, packages, example, keep=keep))
     except PanloomError as error:
-        Console(stderr=True, highlight=False).print(f"panloom demo: {error}", style="red", markup=False)
+        Console(stderr=True, highlight=False).print(f"panloom demo: {error}", style="red", markup=False, soft_wrap=True)
         return 1
 
 
