@@ -12,6 +12,7 @@ from panloom.disk_io import (
     Directory,
     PartialFile,
     SystemCalls,
+    close_file,
     copy_file,
     data_extents,
     instead_of_the_kernel,
@@ -134,6 +135,17 @@ def test_after_a_failed_sync_a_directory_never_claims_that_its_names_are_durable
     Directory(tmp_path).sync()
 
 
+def test_a_directory_that_could_not_be_opened_has_lost_nothing(tmp_path):
+    directory = Directory(tmp_path)
+
+    def none_left(path, flags, mode):
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    with instead_of_the_kernel(SystemCalls(open=none_left)), pytest.raises(OSError, match="descriptor"):
+        directory.sync()
+    directory.sync()
+
+
 def test_a_lock_is_held_until_it_is_closed(tmp_path):
     fd = take_lock(tmp_path / "lock")
     with pytest.raises(BlockingIOError):
@@ -164,8 +176,27 @@ def test_reads_and_writes_are_whole_however_short_the_kernel_makes_them(file):
         assert read_octets(file, 100, 0) == b"\0\0\0\0" + into
         with pytest.raises(OSError, match="shorter"):
             read_fully(file, memoryview(into), 5)
-        with pytest.raises(OSError, match="in part"):
-            write_through(file, b"0123", 0)
+        write_through(file, b"through", 30)
+    assert read_octets(file, 7, 30) == b"through"
+
+
+def test_a_disk_that_takes_nothing_is_an_error(file):
+    with (
+        instead_of_the_kernel(SystemCalls(pwritev=lambda fd, views, offset, flags: 0)),
+        pytest.raises(OSError, match="takes nothing"),
+    ):
+        write_fully(file, [b"x"], 0)
+
+
+def test_closing_fails_only_where_there_is_nothing_to_close(file):
+    def close(fd):
+        os.close(fd)
+        raise OSError(errno.EIO, "too late")
+
+    with instead_of_the_kernel(SystemCalls(close=close)):
+        close_file(os.dup(file))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        close_file(1 << 20)
 
 
 @pytest.mark.parametrize("code", [None, errno.EOPNOTSUPP])

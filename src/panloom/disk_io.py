@@ -96,8 +96,12 @@ def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def close_file(fd: int) -> None:
-    """Close a descriptor."""
-    _system.close(fd)
+    """Close a descriptor.  What fails now costs nothing: whatever must be on the disk was synced before."""
+    try:
+        _system.close(fd)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise
 
 
 def take_lock(path: Path) -> int:
@@ -147,22 +151,25 @@ def read_file(path: Path) -> bytes:
 
 def write_fully(fd: int, parts: Sequence[bytes | memoryview], offset: int) -> None:
     """Write the parts one after the other; on an error some of them may have been written."""
-    views = [memoryview(part) for part in parts]
-    count = _system.pwritev(fd, views, offset, 0)
-    while True:
-        offset += count
-        while views and count >= len(views[0]):
-            count -= len(views.pop(0))
-        if not views:
-            return
-        views[0] = views[0][count:]
-        count = _system.pwritev(fd, views, offset, 0)
+    _write(fd, parts, offset, 0)
 
 
 def write_through(fd: int, octets: bytes, offset: int) -> None:
     """Write, and return when just this is on the disk.  An error may be that of an older write: it counts as a sync."""
-    if _system.pwritev(fd, [octets], offset, os.RWF_DSYNC) != len(octets):
-        raise OSError(errno.EIO, "a page was written in part")
+    _write(fd, [octets], offset, os.RWF_DSYNC)
+
+
+def _write(fd: int, parts: Sequence[bytes | memoryview], offset: int, flags: int) -> None:
+    views = [memoryview(part) for part in parts if len(part)]
+    while views:
+        count = _system.pwritev(fd, views, offset, flags)
+        if count == 0:
+            raise OSError(errno.EIO, "the disk takes nothing and does not say why")
+        offset += count
+        while views and count >= len(views[0]):
+            count -= len(views.pop(0))
+        if views:
+            views[0] = views[0][count:]
 
 
 def sync_file(path: Path) -> None:
@@ -266,8 +273,8 @@ def make_directory(path: Path) -> None:
     for each in above:  # an earlier process may have made one of them, and been killed
         if _system.stat(each).st_dev != device:  # what is mounted has its place already
             break
-        with suppress(PermissionError):
-            _sync_directory(each)
+        with suppress(PermissionError), _opened_directory(each) as fd:
+            _system.fsync(fd)
 
 
 class Directory:
@@ -307,11 +314,12 @@ class Directory:
         """Make the names durable; EIO if that failed before, since the kernel then forgot which ones it lost."""
         if self._failed:
             raise OSError(errno.EIO, f"an earlier sync of {self.path} failed; mend its disk and restart")
-        try:
-            _sync_directory(self.path)
-        except OSError:
-            self._failed = True
-            raise
+        with _opened_directory(self.path) as fd:  # if it cannot even be opened, nothing is lost
+            try:
+                _system.fsync(fd)
+            except OSError:
+                self._failed = True
+                raise
 
 
 class PartialFile:
@@ -344,9 +352,10 @@ class PartialFile:
             _system.unlink(self.path)
 
 
-def _sync_directory(path: Path) -> None:
+@contextmanager
+def _opened_directory(path: Path) -> Iterator[int]:
     fd = open_file(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _system.fsync(fd)
+        yield fd
     finally:
         close_file(fd)
