@@ -16,16 +16,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from campaign.mutants import Mutants
 from campaign.states import States, examine
 from campaign.tally import ROOT
 
+PARTS = ("states", "mutants")
+MUTANT_SECONDS = 60.0  # of stories in which nothing is seen: the mutant survives
 RESULTS = ROOT / "bench" / "results"
 
 
 def main():
     """Run the parts one after the other."""
     parser = argparse.ArgumentParser(prog="python tests/campaign", description="Let everything go wrong that can.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="states (all of them)")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"{' '.join(PARTS)} (all)")
     parser.add_argument("--states", type=int, default=100_000, help="how many to look at (100,000)")
     parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
@@ -51,9 +54,11 @@ def main():
 
 
 def _parts(chosen):
-    wanted = chosen.parts or ["states"]
+    wanted = chosen.parts or PARTS
     if "states" in wanted:
         yield States(chosen.states, chosen.seed, fresh=chosen.fresh), RESULTS / "crash_campaign.json"
+    if "mutants" in wanted:
+        yield Mutants(MUTANT_SECONDS, fresh=chosen.fresh), RESULTS / "crash_mutants.json"
 
 
 def _again(story):

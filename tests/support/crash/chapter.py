@@ -54,10 +54,18 @@ class Chapter:
     promise: object
     log: list
 
-    def states(self, chance, limit):
-        """Yield contents, the promise that holds for them, and whether the power was cut; no more than that at once."""
+    def states(self, chance, limit, *, first=0):
+        """Yield contents, the promise that holds for them, and whether the power was cut; no more than that at once.
+
+        ``first``: the entry of the log to begin with.
+        """
         disk, promise = Disk(self.contents), copy.deepcopy(self.promise)
-        for entry in self.log:
+        for number, entry in enumerate(self.log):
+            if number < first:
+                disk.add(entry)
+                if isinstance(entry, Mark):
+                    _note(entry, promise)
+                continue
             if isinstance(entry, Write):
                 for contents in disk.torn(entry):
                     yield contents, promise, False
@@ -176,12 +184,12 @@ class Examination:
         finally:
             shutil.rmtree(directory)
 
-    def examine(self, chapters, seed, *, limit):
-        """Look at every moment of some chapters; stop at the first violation."""
+    def examine(self, chapters, seed, *, limit, first=0):
+        """Look at every moment of some chapters, from entry ``first`` of each; stop at the first violation."""
         chance = random.Random(seed)
         for chapter in chapters:
             seen = set()
-            for number, (contents, promise, power_cut) in enumerate(chapter.states(chance, limit)):
+            for number, (contents, promise, power_cut) in enumerate(chapter.states(chance, limit, first=first)):
                 if not _is_new(seen, contents, promise, power_cut):
                     continue
                 crash = POWER_CUT if power_cut else KILL

@@ -9,7 +9,7 @@ with Recorder(root) as recorder:      every call of disk_io below ``root`` goes 
 import errno
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from panloom.disk_io import SystemCalls, instead_of_the_kernel
@@ -23,6 +23,20 @@ CHANGES = (
 
 class Killed(BaseException):
     """The process is dead: it does nothing any more, not even tidy up."""
+
+
+_left_out = None
+
+
+@contextmanager
+def leaving_out(decide):
+    """Ask ``decide`` at each sync, in the thread that makes it, whether it is not to be made; till the block ends."""
+    global _left_out
+    _left_out = decide
+    try:
+        yield
+    finally:
+        _left_out = None
 
 
 class Recorder:
@@ -42,6 +56,7 @@ class Recorder:
         self._next = max(self._inodes.values()) + 1
         self._open = {}  # descriptor → inode
         self._lives = None  # calls left
+        self._syncs = None  # syncs left
         self._meanwhile = None  # calls left, what is then done
         self.dead = False
         self._lock = threading.RLock()
@@ -63,7 +78,7 @@ class Recorder:
 
     def die_after(self, calls):
         """End the process within the call that follows this many from here; None: let it live."""
-        self._lives = calls
+        self._lives, self._syncs = calls, None
 
     def meanwhile(self, calls, action):
         """Have something done before the call that follows this many from here; in a thread that holds no lock."""
@@ -76,13 +91,17 @@ class Recorder:
             disk.add(entry)
         return tuple(disk.everything().unlike(self.root))
 
+    def die_at_sync(self, syncs):
+        """End the process within the sync that follows this many from here: the kernel has it, the disk has not."""
+        self._syncs = syncs
+
     def kill(self):
         """Let nothing that the process still does have any effect."""
         self.dead = True
 
     def revive(self):
         """Let a new process begin; the old one's descriptors are closed."""
-        self.dead, self._lives, self._meanwhile = False, None, None
+        self.dead, self._lives, self._syncs, self._meanwhile = False, None, None, None
         self._open.clear()
 
     def _through(self, name):
@@ -92,12 +111,18 @@ class Recorder:
         def call(*arguments):
             with self._lock:
                 if name == "close":
-                    self._open.pop(arguments[0], None)
-                    return real(*arguments)
+                    self._close(real, *arguments)
+                    return None
                 arguments = self.before(name, arguments)
                 return note(real, *arguments) if note else real(*arguments)
 
         return call
+
+    def _close(self, real, fd):
+        self._open.pop(fd, None)
+        real(fd)
+        if self.faults is not None and not self.dead:
+            self.faults("close", (fd,))
 
     def before(self, name, arguments):
         """Die before a call, or raise what it is to end in, or return its arguments, perhaps shortened."""
@@ -107,6 +132,8 @@ class Recorder:
             if name in CHANGES:
                 self._do_meanwhile()
                 self._live_on()
+            if name in ("fsync", "fdatasync"):
+                self._live_on_at_sync()
             return self._hurt(name, arguments) if self.faults is not None else arguments
 
     def _do_meanwhile(self):
@@ -123,13 +150,37 @@ class Recorder:
                 raise Killed
             self._lives -= 1
 
+    def _live_on_at_sync(self):
+        if self._syncs is not None:
+            if self._syncs == 0:
+                self.dead = True
+                raise Killed
+            self._syncs -= 1
+
     def _hurt(self, name, arguments):
         try:
             return self.faults(name, arguments) or arguments
         except OSError:
-            if name in ("fsync", "fdatasync") and arguments[0] in self._open:
-                self.log.append(Sync(self._open[arguments[0]], failed=True))
+            self._note_failed_sync(name, arguments)
             raise
+
+    def _note_failed_sync(self, name, arguments):
+        """Write down that all that waits for the disk is lost, perhaps; the kernel says so once."""
+        fd = arguments[0]
+        if fd not in self._open:
+            return
+        if name == "pwritev" and arguments[3] & os.RWF_DSYNC:
+            _, views, offset, _ = arguments
+            os.pwritev(fd, views, offset)  # the kernel has it
+            self._wrote(fd, offset, b"".join(views))
+            name = "fsync"
+        if name in ("fsync", "fdatasync"):
+            self.log.append(Sync(self._open[fd], failed=True))
+
+    def path(self, fd):
+        """Return the path of an open file, as it is called now; None if it is none of ours."""
+        inode = self._open.get(fd)
+        return next((path for path, each in self._inodes.items() if each == inode), None)
 
     def inode(self, path):
         """Return the number of what bears this name."""
@@ -176,6 +227,8 @@ class Recorder:
 
     def _note_rename(self, real, source, target):
         real(source, target)
+        if self._inodes.get(target) == self._inodes[source]:  # two names of one file: nothing happens (POSIX)
+            return
         inode = self._inodes.pop(source)
         self._inodes[target] = inode
         names = ((source.name, None), (target.name, inode))
@@ -194,8 +247,9 @@ class Recorder:
         octets = b"".join(views)
         count = real(fd, views, offset, flags)
         self._wrote(fd, offset, octets[:count])
-        if flags & os.RWF_DSYNC and fd in self._open:
-            self._live_on()  # the kernel has it, the disk has not
+        if flags & os.RWF_DSYNC and fd in self._open and not self.is_left_out():
+            self._live_on()
+            self._live_on_at_sync()
             sectors = range(offset // SECTOR, -(-(offset + count) // SECTOR))
             self.log.append(Sync(self._open[fd], sectors))
         return count
@@ -240,8 +294,13 @@ class Recorder:
 
     def _note_fsync(self, real, fd):
         real(fd)
-        if fd in self._open:
+        if fd in self._open and not self.is_left_out():
             self.log.append(Sync(self._open[fd]))
+
+    @staticmethod
+    def is_left_out():
+        """Return whether the sync that is under way is one that the code under test does not make."""
+        return _left_out is not None and _left_out()
 
     _note_fdatasync = _note_fsync
 

@@ -143,6 +143,8 @@ class SqliteRecorder:
             return IO_ERROR_SYNC
         self._synced_directory = False
         result = original.sync(file, flags)
+        if self._recorder and self._recorder.is_left_out():
+            return result
         self._log(result, file, Sync)
         if self._synced_directory and self._recorder:
             self._recorder.log.append(Sync(self._recorder.inode(self._paths[file].parent)))

@@ -7,10 +7,12 @@ import asyncio
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from panloom.boot.lease_book import LeaseBook
+import msgspec
+
+from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord
 from panloom.control.mac_counter import MacCounter
 from panloom.disk_io import make_directory
-from panloom.errors import PanloomError, UnavailableError
+from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.protocol.dhcp_server import LeaseWrite
 from panloom.state.sqlite import SqliteStore
 from panloom.values import MacAddress
@@ -118,7 +120,12 @@ class Told:
         put, number = put or {}, object()
         self._mark(lambda promise: promise.begin(put, delete))
         self._under_way.append(number)
-        revision = await self._store.commit(expect=expect, put=put, delete=delete)
+        try:
+            revision = await self._store.commit(expect=expect, put=put, delete=delete)
+        except ConflictError:  # it has not happened; and nothing else is under way where that is possible
+            self._under_way.remove(number)
+            self._mark(lambda promise: promise.may_be.pop())
+            raise
         done = self._under_way.index(number) + 1
         del self._under_way[:done]
         self._mark(lambda promise: promise.done(done))
@@ -169,7 +176,7 @@ class StateStory(Story):
                 await store.close()
 
     async def _step(self):
-        match self.chance.choices(("commit", "together", "delete", "lease", "mac"), (4, 2, 1, 3, 2))[0]:
+        match self.chance.choices(("commit", "together", "delete", "lease", "rival", "mac"), (4, 2, 1, 3, 1, 2))[0]:
             case "commit":
                 await self._commit(self._key())
             case "together":
@@ -180,17 +187,30 @@ class StateStory(Story):
             case "lease":
                 for number in dict.fromkeys(self.chance.randrange(8) for _ in range(3)):
                     self._lease(LeaseWrite(IPv4Address(f"10.0.0.{number}"), self._machine()))
-                while self._book._queue:
-                    await self._book._write(self._book._take_group())
+                await self._write_leases()
+            case "rival":
+                await self._rival(LeaseWrite(IPv4Address(f"10.0.0.{self.chance.randrange(8)}"), _machine(1)))
             case "mac":
                 mac = await MacCounter(self._told).allocate(SERIAL)
                 number = mac.number & 0xFFFFFF
                 self.mark(lambda promise: setattr(promise, "macs", number))
 
+    async def _rival(self, write):
+        """Another process gives an address; ours then gives it too, to the same machine or to another."""
+        self.mark(lambda promise: promise.leasing(write))
+        record = msgspec.json.encode(LeaseRecord(str(write.mac), 0.0))
+        await self._told.commit(expect={}, put={f"{PREFIX}{write.address}": record})
+        self.mark(lambda promise: promise.leased(write))
+        self._lease(LeaseWrite(write.address, _machine(self.chance.randrange(1, 3))))
+        await self._write_leases()
+
+    async def _write_leases(self):
+        while self._book._queue:
+            await self._book._write(self._book._take_group())
+
     def _machine(self):
         """Return a MAC, or None for an address that its machine gives back."""
-        number = self.chance.randrange(6)
-        return MacAddress.parse(f"02:00:00:00:00:{number:02x}") if number else None
+        return _machine(self.chance.randrange(6))
 
     def _lease(self, write):
         self.mark(lambda promise: promise.leasing(write))
@@ -206,6 +226,10 @@ class StateStory(Story):
     def _written(self, written):
         if not written.why:
             self.mark(lambda promise: promise.leased(written.write))
+
+
+def _machine(number):
+    return MacAddress.parse(f"02:00:00:00:00:{number:02x}") if number else None
 
 
 def _older_format():

@@ -148,6 +148,11 @@ class Promise:
         """It was answered."""
         self.images[name] = ({True}, self.images[name][1])
 
+    def refused(self, name):
+        """Something that was asked of a volume was refused; it may have been done in part."""
+        if name in self.volumes:
+            self.volumes[name].not_flushed()
+
     def power_was_cut(self):
         """From here on a killed process leaves no more than the power cut did."""
         for volume in self.volumes.values():

@@ -23,6 +23,10 @@ OVER = {"web1": "web@1", "web2": None}
 TARGETS = {name: f"iqn.2026-11.dev.panloom:shop.{name}" for name in SECTORS}
 
 
+class Refused(AssertionError):
+    """A command was answered with sense data."""
+
+
 class Connection:
     """Stands for the thread of a session, which here is the story's own."""
 
@@ -61,13 +65,21 @@ class VolumeStory(Story):
         self.recorder.die_after(None)
         seen = self._running.seen()
         self.mark(lambda promise: promise.saw(seen, durable=durable))
+        if self.chance.random() < 0.2:
+            self.recorder.die_at_sync(self.chance.randrange(10))
         self._prepare()
-        if self.chance.random() < 0.7:
-            self.recorder.die_after(self.chance.randrange(80))
+        self._choose_death()
         for _ in range(self.steps):
             self._step()
         if self.chance.random() < 0.5:
             self._end_cleanly()
+
+    def _choose_death(self):
+        chosen = self.chance.random()
+        if chosen < 0.4:
+            self.recorder.die_after(self.chance.randrange(80))
+        elif chosen < 0.7:
+            self.recorder.die_at_sync(self.chance.randrange(10))
 
     def _prepare(self):
         if self.promise.images.get("web@1", ({False}, b""))[0] != {True}:
@@ -86,7 +98,12 @@ class VolumeStory(Story):
 
     def _step(self):
         name = self.chance.choice(("web1", "web1", "web2"))
-        match self.chance.choices(("write", "flush", "move", "forget", "again", "remake"), (60, 18, 8, 4, 5, 5))[0]:
+        self._do(
+            self.chance.choices(("write", "flush", "move", "forget", "again", "remake"), (60, 18, 8, 4, 5, 5))[0], name
+        )
+
+    def _do(self, what, name):
+        match what:
             case "write":
                 self._write(name)
             case "flush":
@@ -133,7 +150,7 @@ class VolumeStory(Story):
         )  # fmt: skip
 
     def _revoke(self, name, epoch):
-        (known,) = self.promise.exports[TARGETS[name]]
+        known = self._running.manager._exports[TARGETS[name]]
         self._exporting(
             name, msgspec.structs.replace(known, epoch=epoch, access=None),
             lambda _: self._running.manager.revoke(TARGETS[name], epoch),
@@ -202,7 +219,7 @@ class VolumeStory(Story):
             case _:
                 sense = session.write_same(first, blocks, octets[:SECTOR])
         if sense is not None:
-            raise AssertionError(f"{kind} answered {sense}")
+            raise Refused(f"{kind} answered {sense}")
         self.mark(lambda promise: promise.volumes[name].done())
         if fua:
             self.mark(lambda promise: promise.volumes[name].flushed())
@@ -224,7 +241,7 @@ class VolumeStory(Story):
             case _:
                 sense = self._session(name).synchronize()
         if sense is not None:
-            raise AssertionError(f"a flush answered {sense}")
+            raise Refused(f"a flush answered {sense}")
         self.mark(lambda promise: promise.volumes[name].flushed())
 
     def _flush_while_another_writes(self, name):

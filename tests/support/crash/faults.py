@@ -1,0 +1,133 @@
+"""One call on a file fails: which one, and how.
+
+errors    EIO, ENOSPC … as the manual pages of the calls have them
+SHORT     half of it is read or written, and that is what the kernel says
+TORN      half of it is written, and the next one finds no space
+"""
+
+import errno
+import os
+from typing import NamedTuple
+
+from support.crash.mutants import calls_under_way
+from support.crash.places import Place
+from support.crash.recorder import refuse
+
+SHORT, TORN = "short", "torn"
+_DISK, _FULL = (errno.EIO,), (errno.EIO, errno.ENOSPC)
+WAYS = {
+    "open": (errno.EIO, errno.ENOSPC, errno.EMFILE),
+    "close": _DISK,
+    "fstat": _DISK,
+    "lseek": _DISK,
+    "flock": (errno.ENOLCK,),
+    "preadv": (errno.EIO, SHORT),
+    "pwritev": (errno.EIO, errno.ENOSPC, SHORT, TORN),
+    "fdatasync": _FULL,
+    "fsync": _FULL,
+    "ftruncate": _FULL,
+    "posix_fallocate": _FULL,
+    "punch_hole": (errno.EIO, errno.ENOSPC, errno.EOPNOTSUPP),
+    "zero_blocks": (errno.EIO, errno.ENOSPC, errno.EOPNOTSUPP),
+    "copy_file_range": (errno.EIO, errno.ENOSPC, errno.EXDEV, SHORT),
+    "sendfile": (errno.EIO, errno.ENOSPC, SHORT),
+    "reflink": (errno.EIO, errno.ENOSPC, errno.EXDEV),
+    "fchmod": _DISK,
+    "mkdir": _FULL,
+    "listdir": _DISK,
+    "stat": _DISK,
+    "link": _FULL,
+    "rename": _FULL,
+    "unlink": _DISK,
+}
+BENIGN = (SHORT, errno.EOPNOTSUPP, errno.EXDEV)
+"""Ways in which nothing has failed: there is another way to do it."""
+
+
+class Call(NamedTuple):
+    """A call on a file: in disk_io, and what led there."""
+
+    name: str
+    site: Place | None
+    caller: Place | None
+
+
+def name_of(way):
+    """Return how people call it."""
+    return way if isinstance(way, str) else errno.errorcode[way]
+
+
+class Injector:
+    """Notes every call, and lets one of them fail."""
+
+    def __init__(self, recorder, number=None, way=None):
+        self._recorder = recorder
+        self._number = number
+        self._way = way
+        self._no_space_at = None  # the call that finds none after one that was torn
+        self.calls = []
+        self.struck = None  # the call that failed
+        self.path = None  # whose it was
+
+    def __call__(self, name, arguments):
+        """Do nothing, shorten the call, or raise."""
+        number = len(self.calls)
+        self.calls.append(Call(name, *_where()))
+        if number == self._no_space_at:
+            refuse(errno.ENOSPC)
+        if number != self._number:
+            return None
+        self.struck = self.calls[-1]
+        self.path = self._path(arguments[0])
+        match self._way:
+            case "short":
+                return _half(name, arguments)
+            case "torn" if sum(map(len, arguments[1])) == 1:
+                return refuse(errno.ENOSPC)
+            case "torn":
+                self._no_space_at = number + 1
+                return _half(name, arguments)
+            case code:
+                return refuse(code)
+
+    def _path(self, subject):
+        return self._recorder.path(subject) if isinstance(subject, int) else subject
+
+    @property
+    def failed_sync(self):
+        """Whether it was a sync, or a write through, which is one."""
+        return (
+            self.struck is not None
+            and self._way not in BENIGN
+            and (self.struck.name in ("fsync", "fdatasync") or "RWF_DSYNC" in self.struck.site.text)
+        )
+
+
+def _where():
+    """Return the call in disk_io that is under way, and the one that led into disk_io; None: there is none."""
+    site = caller = None
+    for place in calls_under_way():
+        if place.module == "panloom.disk_io":
+            site = site or place
+        elif site:
+            caller = place
+            break
+    return site, caller
+
+
+def _half(name, arguments):
+    match name:
+        case "preadv":
+            fd, (view,), offset = arguments
+            return fd, [view[: max(1, len(view) // 2)]], offset
+        case "pwritev":
+            fd, views, offset, flags = arguments
+            octets = b"".join(views)
+            return fd, [octets[: max(1, len(octets) // 2)]], offset, flags
+        case "sendfile":
+            target, source, offset, length = arguments
+            return target, source, offset, max(1, min(length, os.fstat(source).st_size - offset) // 2)
+        case "copy_file_range":
+            source, target, length, start, at = arguments
+            return source, target, max(1, length // 2), start, at
+    raise ValueError(name)
