@@ -16,16 +16,14 @@ import os
 import struct
 from collections.abc import Collection, Iterable
 from ipaddress import IPv4Interface
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
-from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from panloom.errors import KernelError, UnavailableError
 from panloom.fabric.namespaces import within
+from panloom.fabric.netlink import Netlink
 
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB  # linux/if_tun.h
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
@@ -99,24 +97,8 @@ def _identity(link: Link) -> Link | tuple[type, str]:
     return link if isinstance(link, Address) else (type(link), link.name)
 
 
-class Links:
-    """A netlink connection to one namespace; an asynchronous context manager, for one event loop."""
-
-    def __init__(self, namespace: Path | None = None) -> None:
-        self._namespace = namespace
-        self._route: Any = None  # pyroute2 makes its methods at run time
-
-    async def __aenter__(self) -> Self:
-        with within(self._namespace):
-            self._route = AsyncIPRoute(ext_ack=True)
-            _ = self._route.socket  # opened by the first look at it
-        await self._route.setup_endpoint()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._route.close()
+class Links(Netlink):
+    """The links of one namespace."""
 
     async def observe(self, names: Collection[str]) -> frozenset[Link]:
         """Return the bridges, taps and IPv4 addresses among the links with these names."""

@@ -21,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from panloom.errors import KernelError
 from panloom.fabric.namespaces import new_namespace, within
+from panloom.fabric.netlink import Netlink
 from panloom.values import MacAddress
 
 NIC: Final = "eth0"
@@ -39,24 +39,8 @@ _AF_BRIDGE = 7  # linux/socket.h
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
-class Netlink:
-    """A netlink connection to one namespace; an asynchronous context manager, for one event loop."""
-
-    def __init__(self, namespace: Path | None) -> None:
-        self._namespace = namespace
-        self._route: Any = None  # pyroute2 makes its methods at run time
-
-    async def __aenter__(self) -> Self:
-        with within(self._namespace):
-            self._route = AsyncIPRoute(ext_ack=True)
-            _ = self._route.socket  # opened by the first look at it
-        await self._route.setup_endpoint()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._route.close()
+class _Requests(Netlink):
+    """Single requests to the kernel of one namespace."""
 
     async def index(self, name: str) -> int:
         """Return an interface's number; KernelError if there is none of that name."""
@@ -100,11 +84,11 @@ class Board:
 
     async def forget(self) -> None:
         """Make the hardware as it is at power-on: no address, no NIC of the OS."""
-        async with Netlink(self._os) as os_links:
+        async with _Requests(self._os) as os_links:
             with suppress(KernelError):  # there is none after a first power-on
                 await os_links.ask("link", "del", index=await os_links.index("os0"))
             await os_links.ask("link", "set", index=await os_links.index("lo"), state="up")
-        async with Netlink(self._firmware) as links:
+        async with _Requests(self._firmware) as links:
             nic = await links.index(NIC)
             await links.ask("flush_addr", index=nic)
             await links.ask("link", "set", index=nic, IFLA_AF_SPEC=_QUIET)
@@ -117,7 +101,7 @@ class Board:
     async def make_os_nic(self, number: int, mac: MacAddress) -> str:
         """Make a NIC of the OS, with a virtual MAC, and return its name; it is down."""
         name = f"os{number}"
-        async with Netlink(self._firmware) as links:
+        async with _Requests(self._firmware) as links:
             await links.ask(
                 *("link", "add"),
                 ifname=name,
@@ -129,13 +113,13 @@ class Board:
             )
         with within(self._os):
             Path(f"/proc/sys/net/ipv4/conf/{name}/arp_notify").write_text("1")  # tells the switches where this MAC is
-        async with Netlink(self._os) as links:
+        async with _Requests(self._os) as links:
             await links.ask("link", "set", index=await links.index(name), IFLA_AF_SPEC=_QUIET)
         return name
 
     async def raise_os_nic(self, name: str) -> None:
         """Bring a NIC of the OS up: it tells the network where its addresses are now."""
-        async with Netlink(self._os) as links:
+        async with _Requests(self._os) as links:
             await links.ask("link", "set", index=await links.index(name), state="up")
 
     async def give_os_address(self, name: str, address: IPv4Interface, router: IPv4Address | None) -> None:
@@ -143,7 +127,7 @@ class Board:
         await _add_address(self._os, name, address)
         await self.raise_os_nic(name)
         if router is not None:
-            async with Netlink(self._os) as links:
+            async with _Requests(self._os) as links:
                 with suppress(KernelError):  # the first NIC with a router has the default route
                     await links.ask("route", "add", dst="default", gateway=str(router))
 
@@ -157,7 +141,7 @@ class Bench:
 
     def __init__(self, bridge: str) -> None:
         self._bridge = bridge
-        self._links = Netlink(None)
+        self._links = _Requests(None)
         self._boards: dict[str, Board] = {}
 
     async def __aenter__(self) -> Self:
@@ -225,6 +209,6 @@ def _set_port_state(index: int, state: int) -> None:
 
 
 async def _add_address(namespace: Path, name: str, address: IPv4Interface) -> None:
-    async with Netlink(namespace) as links:
+    async with _Requests(namespace) as links:
         index = await links.index(name)
         await links.ask("addr", "replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
