@@ -20,6 +20,7 @@ def root(tmp_path):
 @pytest.mark.parametrize("name", ["snponly.efi", "sub/vmlinuz", "inside"])
 def test_files_below_the_directory_are_found(root, name):
     assert root.find(name).read_bytes() in (b"loader", b"kernel")
+    assert name in root
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ def test_files_below_the_directory_are_found(root, name):
 )
 def test_nothing_else_is(root, name):
     assert root.find(name) is None
+    assert name not in root
 
 
 def test_without_a_directory_there_is_no_file():

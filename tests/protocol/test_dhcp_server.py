@@ -11,6 +11,7 @@ from panloom.protocol.dhcp_server import (
     DECLINE_SECONDS,
     LEASE_SECONDS,
     OFFER_SECONDS,
+    STORED_ANEW_SECONDS,
     Assignment,
     DhcpEventKind,
     DhcpServer,
@@ -142,6 +143,48 @@ def test_a_lease_that_cannot_be_stored_is_not_acknowledged_and_may_be_asked_for_
     assert site.collect() == []
     assert (site.last.kind, site.last.why) == (DhcpEventKind.REFUSED, "its lease could not be stored: disk full")
     assert kinds(site.send(client.request())) == [MessageType.ACK]
+
+
+def test_every_request_that_comes_while_the_lease_is_stored_is_answered_once():
+    site, client = Site(), DhcpClient(A)
+    site.bind(client)
+    site.now += 300
+    xids = range(client.xid + 1, client.xid + 4)
+    for client.xid in (*xids, xids[0]):
+        assert site.send(client.renew(), store=False) == []
+    acks = site.store()
+    assert kinds(acks) == [MessageType.ACK] * 3
+    assert sorted(ack.xid for ack in acks) == list(xids)
+
+
+def test_a_lease_stored_lately_is_prolonged_without_being_stored_again():
+    site, client = Site(), DhcpClient(A)
+    address = site.bind(client)
+    site.now += STORED_ANEW_SECONDS - 1
+    assert kinds(site.send(client.renew(), store=False)) == [MessageType.ACK]
+    assert site.server.leases_to_store() == ()
+    site.now += LEASE_SECONDS - 1
+    site.server.handle_timer(now=site.now)
+    assert site.server.owner(address) == client.mac
+    assert site.send(client.renew(), store=False) == []
+    assert [write.mac for write in site.server.leases_to_store()] == [client.mac]
+
+
+def test_a_lease_found_in_the_store_is_stored_anew_when_it_is_prolonged():
+    site, client = Site(), DhcpClient(A)
+    site.bind(client)
+    site.restart()
+    assert site.send(client.renew(), store=False) == []
+    assert kinds(site.store()) == [MessageType.ACK]
+
+
+def test_of_a_flood_of_requests_the_newest_are_answered():
+    site, client = Site(), DhcpClient(A)
+    site.bind(client)
+    site.now += 300
+    for client.xid in range(1000, 2000):
+        site.send(client.renew(), store=False)
+    assert [ack.xid for ack in site.store()] == [1996, 1997, 1998, 1999]
 
 
 def test_a_renewal_that_cannot_be_stored_leaves_the_lease_as_it_was():

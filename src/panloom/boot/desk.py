@@ -13,8 +13,6 @@ import msgspec
 
 from panloom.boot.file_root import FileRoot
 from panloom.decide.boot_answer import (
-    BIOS_LOADER,
-    EFI_LOADER,
     BootAnswer,
     BootEvent,
     BootIndex,
@@ -121,8 +119,7 @@ class BootDesk:
                 _log.debug("dhcp=%s mac=%s address=%s", event.kind.value, event.mac, event.address)
 
     def _answer(self, request: Message) -> BootAnswer | None:
-        loaders = [name for name in (EFI_LOADER, BIOS_LOADER) if self._files.find(name) is not None]
-        return boot_answer(self.index, request, loaders)
+        return boot_answer(self.index, request, self._files)
 
     # ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -27,6 +27,7 @@ from panloom.wire import dhcp
 from panloom.wire.internet import UdpFrame, encode_udp_frame
 
 _LARGEST_DATAGRAM = 65535
+_WAITING_OCTETS = 4 << 20  # some thousand datagrams: a room of machines that is switched on at once
 _AT_A_TIME = 64  # datagrams read before others have their turn
 _log = logging.getLogger("panloom.boot")
 
@@ -49,7 +50,9 @@ class DhcpService:
         """Read the leases and listen; UnavailableError if the store or the interface is not there."""
         self._server.found(await self._book.load(), now=time.monotonic())
         # 0.0.0.0: a socket bound to an address hears no broadcast.
-        self._udp = udp_socket(self._table.interface, dhcp.UNSPECIFIED, dhcp.SERVER_PORT)
+        self._udp = udp_socket(
+            self._table.interface, dhcp.UNSPECIFIED, dhcp.SERVER_PORT, waiting_octets=_WAITING_OCTETS
+        )
         self._frames = packet_socket(self._table.interface, 0)
         self._mac = mac_of(self._frames)
         self._writer = asyncio.create_task(self._book.run(), name="dhcp leases")

@@ -11,6 +11,10 @@ class FileRoot:
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory.resolve() if directory is not None else None
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a file of that name."""
+        return isinstance(name, str) and self.find(name) is not None
+
     def find(self, name: str) -> Path | None:
         """Return the regular file that ``name`` means, None for anything else.
 

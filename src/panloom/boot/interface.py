@@ -1,5 +1,6 @@
 """Sockets that see one interface and no other (``SO_BINDTODEVICE``, packet(7))."""
 
+import contextlib
 import ctypes
 import socket
 from ipaddress import IPv4Address
@@ -8,7 +9,7 @@ from struct import Struct
 from panloom.errors import UnavailableError
 from panloom.values import MacAddress
 
-_SO_ATTACH_FILTER = 26  # linux/asm-generic/socket.h
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33  # linux/asm-generic/socket.h
 _SOL_PACKET = 263  # linux/socket.h
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 1, 0  # linux/if_packet.h
 _INSTRUCTION = Struct("=HBBI")  # struct sock_filter
@@ -18,9 +19,18 @@ Instruction = tuple[int, int, int, int]
 """One step of a classic BPF program: code, jump if true, jump if false, operand."""
 
 
-def udp_socket(interface: str, address: IPv4Address, port: int) -> socket.socket:
-    """Return a bound UDP socket; UnavailableError says what is in the way."""
-    return _bound(socket.SOCK_DGRAM, interface, address, port)
+def udp_socket(interface: str, address: IPv4Address, port: int, *, waiting_octets: int = 0) -> socket.socket:
+    """Return a bound UDP socket; UnavailableError says what is in the way.
+
+    ``waiting_octets``: how much may wait to be received, the kernel's own overhead of some 500 octets a datagram
+    included; 0 is the kernel's default.
+    """
+    sock = _bound(socket.SOCK_DGRAM, interface, address, port)
+    if waiting_octets:
+        for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):  # without CAP_NET_ADMIN net.core.rmem_max is the most
+            with contextlib.suppress(PermissionError):
+                sock.setsockopt(socket.SOL_SOCKET, option, waiting_octets)
+    return sock
 
 
 def tcp_listener(interface: str, address: IPv4Address, port: int) -> socket.socket:

@@ -2,7 +2,8 @@
 
     /record/lease/10.77.0.51    {"mac": "52:54:00:77:00:01", "expires_at": 1780000000.0}
 
-``expires_at`` is wall-clock time for people to read; whose an address is never depends on it.  Writes that wait
+``expires_at`` is wall-clock time for people to read, and may be up to 150 s too early where a lease was prolonged;
+whose an address is never depends on it.  Writes that wait
 together become one commit; if it conflicts, somebody else wrote a lease, and each is tried alone.
 """
 

@@ -19,7 +19,7 @@ credentials.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Container
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 
@@ -220,7 +220,7 @@ def firmware_of(request: dhcp.Message) -> Firmware:
             return Firmware.PXE_OTHER
 
 
-def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Collection[str]) -> BootAnswer | None:
+def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]) -> BootAnswer | None:
     """Return what the sender of ``request`` is given, None for no answer; ``loaders`` are the files that TFTP has."""
     table, firmware = index.table, firmware_of(request)
     relay = index.relay_of(request)

@@ -10,15 +10,17 @@ What a client may have is the desk's to say; this machine holds that one address
 
                  DISCOVER               REQUEST              stored
         free ───────────────▶ OFFERED ───────────▶ STORING ──────────▶ BOUND ──┐ REQUEST: STORING again,
-         ▲                       │ 10 s              │ not stored      ▲ │ │   │ owner and end unchanged
-         │◀──────────────────────┴───────────────────┘◀────────────────┼─┘ └───┘ until it is stored
+         ▲                       │ 10 s              │ not stored      ▲ │ │   │ owner and end unchanged until
+         │◀──────────────────────┴───────────────────┘◀────────────────┼─┘ └───┘ it is stored; BOUND if that was lately
          │                                                             │ │
          │◀─────────────── 60 s ─── DECLINED ◀──────── DECLINE ────────┼─┤
          │◀─────────────── lease over, RELEASE ────────────────────────┼─┘
          └── found in the store at the start ──────────────────────────┘
 
 Time is the caller's monotonic clock, which never says how long a process was away: a lease found in the store is held
-for its full length from then on.  No wall clock decides whose an address is.
+for its full length from then on.  No wall clock decides whose an address is.  So what must be durable before an ACK is
+whose the address is, not until when: a lease that is there already is stored anew only now and then, for those who
+read it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,9 +38,11 @@ from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option
 LEASE_SECONDS = 600
 OFFER_SECONDS = 10.0
 DECLINE_SECONDS = 60.0
+STORED_ANEW_SECONDS = LEASE_SECONDS / 4  # a lease that was stored so lately is prolonged without being stored again
 _SWEEP_SECONDS = 5.0  # what has run out is free at once, but forgotten only now and then
 _FULL_SECONDS = 1.0  # how long a range without a free address is not searched again
 _BROADCAST = IPv4Address("255.255.255.255")
+_WAITING = 4  # requests of one client that wait for its lease: firmware and system, or one that asks anew
 _Bounds = tuple[IPv4Address, IPv4Address]
 
 
@@ -132,8 +136,9 @@ class _Lease:
         self.mac = mac
         self.state = state
         self.until = until
-        self.durable_until: float | None = None  # end of what is stored, None if nothing is
-        self.request: Message | None = None  # to be answered when it is stored
+        self.durable_until: float | None = None  # end of what was acknowledged, None if nothing is stored
+        self.stored_at = float("-inf")  # by this process
+        self.requests: list[Message] = []  # to be answered when it is stored, the oldest first
 
 
 class DhcpServer:
@@ -199,23 +204,19 @@ class DhcpServer:
         """Note that a lease of ``leases_to_store`` is durable; its ACK goes out if the client may still have it."""
         self._tick(now)
         lease = self._leases.get(write.address)
-        if lease is None or lease.state is not _State.STORING or lease.mac != write.mac or lease.request is None:
+        if lease is None or lease.state is not _State.STORING or lease.mac != write.mac:
             return
-        request, lease.request = lease.request, None
-        believed_until, lease.state = lease.durable_until, _State.BOUND
+        requests, lease.requests = lease.requests, []
+        believed_until, lease.state, lease.stored_at = lease.durable_until, _State.BOUND, self._now
         lease.until = lease.durable_until = self._now + write.seconds
-        assignment = self._desk.assignment(request)
-        if assignment is None or not assignment.allows(write.address):
+        refused = [request for request in requests if not self._acknowledge(request, write.address)]
+        if len(refused) == len(requests):
             if believed_until is None:
                 self._end(write.address)
             else:  # the NAK may be lost
                 lease.until = lease.durable_until = believed_until
+        for request in refused:
             self._nak(request, write.address, "no longer this machine's address")
-            return
-        file = self._desk.acknowledged(request, write.address, now=self._now)
-        times: dict[int, bytes] = {Option.LEASE_TIME: write.seconds.to_bytes(4, "big")}
-        self._reply(request, MessageType.ACK, write.address, times | dict(assignment.options), file)
-        self._event(DhcpEventKind.BOUND, lease.mac, write.address)
 
     def not_stored(self, write: LeaseWrite, why: str, *, now: float) -> None:
         """Note that a lease could not be stored; the client hears nothing and will ask again."""
@@ -224,7 +225,7 @@ class DhcpServer:
         if lease is None or lease.state is not _State.STORING or lease.mac != write.mac:
             return
         self._event(DhcpEventKind.REFUSED, lease.mac, write.address, f"its lease could not be stored: {why}")
-        lease.request = None
+        lease.requests = []
         if lease.durable_until is None:
             self._forget(write.address)
         else:
@@ -309,10 +310,26 @@ class DhcpServer:
         lease = self._leases.get(address)
         if lease is None:
             lease = self._take(address, request.chaddr, _State.OFFERED, self._now)
+        if lease.state is _State.BOUND and self._now - lease.stored_at < STORED_ANEW_SECONDS:
+            lease.until = lease.durable_until = self._now + LEASE_SECONDS
+            self._acknowledge(request, address)
+            return
         if lease.state is not _State.STORING:
             lease.state = _State.STORING
             self._writes.append(LeaseWrite(address, request.chaddr))
-        lease.request = request
+        others = [waiting for waiting in lease.requests if waiting.xid != request.xid]
+        lease.requests = [*others, request][-_WAITING:]
+
+    def _acknowledge(self, request: Message, address: IPv4Address) -> bool:
+        """Answer a request whose lease is durable; False if the client may not have the address any more."""
+        assignment = self._desk.assignment(request)
+        if assignment is None or not assignment.allows(address):
+            return False
+        file = self._desk.acknowledged(request, address, now=self._now)
+        times: dict[int, bytes] = {Option.LEASE_TIME: LEASE_SECONDS.to_bytes(4, "big")}
+        self._reply(request, MessageType.ACK, address, times | dict(assignment.options), file)
+        self._event(DhcpEventKind.BOUND, request.chaddr, address)
+        return True
 
     def _decline(self, request: Message) -> None:
         address = request.address(Option.REQUESTED_ADDRESS) or UNSPECIFIED
