@@ -28,6 +28,12 @@ _CONNECTIONS_OF_A_CLIENT = 16  # its oldest makes room for one more: who opens m
 _LARGEST_HEAD = 16384
 
 
+class _File(FileResponse):
+    """A file in pieces that are worth the way through a thread and back that each of them takes."""
+
+    chunk_size = 1 << 18
+
+
 class _Protocol(HttpProtocol):
     """uvicorn's HTTP/1.1, which logs no path and drops those who connect and never finish a request."""
 
@@ -129,4 +135,4 @@ class HttpService:
             status = None
         if path is None or status is None:
             return PlainTextResponse("no such file\n", 404)
-        return FileResponse(path, media_type="application/octet-stream", stat_result=status)
+        return _File(path, media_type="application/octet-stream", stat_result=status)
