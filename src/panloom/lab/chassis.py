@@ -22,7 +22,7 @@ BRIDGE = "lab0"
 STORAGE = IPv4Interface("10.77.0.1/24")
 VISITOR = IPv4Interface("10.1.0.254/24")
 DISCOVERY = "10.77.0.200-10.77.0.239"
-BOOT_TIMEOUT = "30s"
+BOOT_TIMEOUT, UEFI_BOOT_TIMEOUT = "30s", "60s"
 MEMORY_OCTETS = 192 << 20
 LIVENESS = {"interval": "0.25s", "timeout": "1s"}  # of emulated machines alone: a guest of QEMU's may take longer
 MAX_NODES = 180  # their addresses end below those that discovery lends
@@ -92,7 +92,7 @@ def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
             "subnet": str(storage.network),
             "discovery": DISCOVERY,
         },
-        "boot_timeout": BOOT_TIMEOUT,
+        "boot_timeout": BOOT_TIMEOUT if all(m.firmware == "bios" for m in chassis.machines) else UEFI_BOOT_TIMEOUT,
     }
     if all(machine.kind != "qemu" for machine in chassis.machines):
         platform["liveness"] = LIVENESS
