@@ -107,7 +107,7 @@ def test_a_silent_machine_is_fenced_though_its_power_switch_is_broken(control):
     assert control.node(victim.name)["state"] == "fenced"
     # Nobody has seen it off: it is no spare until it begins afresh.
     victim.switch_is_broken = False
-    assert run_panloom(control, "power", victim.name, "reset")[0] == 0
+    assert run_panloom(control, "node", "power", "reset", victim.name)[0] == 0
     until(lambda: control.node(victim.name)["state"] == "spare", "it has begun afresh")
 
 
@@ -202,7 +202,7 @@ def test_a_control_process_that_was_stopped_accuses_nobody(control):
 def test_cap_234_machines_that_were_on_first_boot_untouched(control):
     for machine in control.supply.machines.values():
         machine.act("on")
-    for command in (("power", "n1", "off"), ("failover", "shop/web1"), ("node", "approve", "n1")):
+    for command in (("node", "power", "off", "n1"), ("failover", "shop/web1"), ("node", "approve", "n1")):
         code, said, why = run_panloom(control, *command)
         assert (code, said) == (1, "")
         assert f"no control process listens on {control.socket}; start it: panloom control" in why
