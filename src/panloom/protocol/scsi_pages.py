@@ -105,7 +105,10 @@ _VITAL_PAGES: dict[int, Callable[[Disk], bytes]] = {
 }
 
 # Page code → parameters.  WCE is honest: a write may stay in a cache until SYNCHRONIZE CACHE or FUA.
-_MODE_PAGES = {0x08: b"\x04".ljust(18, b"\0"), 0x0A: bytes(10)}
+_MODE_PAGES = {
+    0x08: b"\x04".ljust(18, b"\0"),  # caching: WCE
+    0x0A: b"\0\x10".ljust(10, b"\0"),  # control: QAM 1, since a write waits for its data and others go before it
+}
 _ALL_PAGES = 0x3F
 _CHANGEABLE = 1  # page control
 
