@@ -32,13 +32,22 @@ PARTIAL = ".partial"
 PIECE_OCTETS = 1 << 26
 _FICLONE = 0x40049409  # linux/fs.h: share all blocks of another file
 _PUNCH_HOLE = 0x01 | 0x02  # linux/falloc.h: FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+_ZERO_RANGE = 0x01 | 0x10  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def _punch_hole(fd: int, offset: int, length: int) -> None:
-    if _libc.fallocate(fd, _PUNCH_HOLE, offset, length):
+    _fallocate(fd, _PUNCH_HOLE, offset, length)
+
+
+def _zero_blocks(fd: int, offset: int, length: int) -> None:
+    _fallocate(fd, _ZERO_RANGE, offset, length)
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    if _libc.fallocate(fd, mode, offset, length):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
@@ -63,12 +72,15 @@ class SystemCalls:
     ftruncate: Callable[[int, int], None] = os.ftruncate
     posix_fallocate: Callable[[int, int, int], None] = os.posix_fallocate
     punch_hole: Callable[[int, int, int], None] = _punch_hole
+    zero_blocks: Callable[[int, int, int], None] = _zero_blocks
+    copy_file_range: Callable[[int, int, int, int, int], int] = os.copy_file_range
     sendfile: Callable[[int, int, int, int], int] = os.sendfile
     reflink: Callable[[int, int], None] = _reflink
     fchmod: Callable[[int, int], None] = os.fchmod
     mkdir: Callable[[Path, int], None] = os.mkdir
     listdir: Callable[[Path], list[str]] = os.listdir
     stat: Callable[[Path], os.stat_result] = os.stat
+    link: Callable[[Path, Path], None] = os.link
     rename: Callable[[Path, Path], None] = os.rename
     unlink: Callable[[Path], None] = os.unlink
 
@@ -215,12 +227,12 @@ def data_extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         start = hole
 
 
-def zero_range(fd: int, offset: int, length: int) -> None:
-    """Make the range read as zeros and give its blocks back, where the file system can; else write zeros."""
+def zero_range(fd: int, offset: int, length: int, *, keep: bool = False) -> None:
+    """Make the range read as zeros; give its blocks back, or ``keep`` them; where the system cannot, write zeros."""
     if length == 0:
         return
     try:
-        _system.punch_hole(fd, offset, length)
+        (_system.zero_blocks if keep else _system.punch_hole)(fd, offset, length)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
             raise
@@ -247,6 +259,33 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         if count == 0:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         start += count
+
+
+def copy_range(source: int, target: int, start: int, end: int, at: int, *, share: bool = True) -> None:
+    """Copy ``start … end`` to ``at`` in another file.
+
+    ``share``: the two share the blocks where the file system can do that, and then overwriting one takes new space.
+    """
+    while start < end:
+        count = _copy_some(source, target, end - start, start, at) if share else 0
+        if count == 0:
+            piece = read_octets(source, min(end - start, 1 << 20), start)
+            write_fully(target, [piece], at)
+            count = len(piece)
+        if count == 0:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        start += count
+        at += count
+
+
+def _copy_some(source: int, target: int, length: int, start: int, at: int) -> int:
+    """Have the kernel copy, or share; return how many octets, 0 where it cannot between these two."""
+    try:
+        return _system.copy_file_range(source, target, length, start, at)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return 0
 
 
 def sha256(fd: int) -> bytes:
@@ -308,6 +347,16 @@ class Directory:
         """Remove a file, if it is there; durable on return."""
         with suppress(FileNotFoundError):
             _system.unlink(self.path / name)
+        self.sync()
+
+    def link(self, name: str, other: str) -> None:
+        """Give a file a second name, durable on return; FileExistsError if that is taken."""
+        _system.link(self.path / name, self.path / other)
+        self.sync()
+
+    def move(self, name: str, other: str) -> None:
+        """Give a file another name, durable on return."""
+        _system.rename(self.path / name, self.path / other)
         self.sync()
 
     def sync(self) -> None:

@@ -10,6 +10,7 @@ from fuzz.target import target
 from panloom.storage.channel import Channel, Events
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import ExportsFile
+from panloom.storage.flattening import Flattening
 from panloom.storage.volume_store import VolumeStore
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -45,7 +46,7 @@ async def _converse(directory, octets):
     events = Events()
     store = VolumeStore(directory / "store")
     manager = ConnectionManager(store, ExportsFile(directory / "store" / "exports.json"), events.report)
-    channel = Channel(store, manager, events)
+    channel = Channel(store, manager, Flattening(store), events)
     await channel.start(directory / "socket")
     try:
         said = octets.removesuffix(b"\n").split(b"\n")

@@ -32,6 +32,9 @@ class PlainConnection:
         self.facts = SessionFacts(initiator, target, "10.0.0.11:40000", ISID, kind, login_at=1.0, last_heard_at=1.0)
         self.shut = threading.Event()
 
+    def resized(self, lun, blocks):
+        self.sizes = {**getattr(self, "sizes", {}), lun: blocks}
+
     def shut_down(self):
         self.shut.set()
 

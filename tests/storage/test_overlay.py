@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from panloom.disk_io import Directory
 from panloom.errors import ConfigError, ConflictError
-from panloom.storage import overlay
+from panloom.storage import volume_file
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.image import ImageStore
 from panloom.storage.overlay import Volume, create_volume
@@ -58,24 +58,24 @@ class PowerCutError(Exception):
 def stopping_after(steps):
     """Let the process die after so many changes of the file."""
     left = [steps]
-    real = {name: getattr(overlay, name) for name in ("write_fully", "zero_range")}
+    real = {name: getattr(volume_file, name) for name in ("write_fully", "zero_range")}
 
     def counted(name):
-        def change(*arguments):
+        def change(*arguments, **options):
             if left[0] == 0:
                 raise PowerCutError
             left[0] -= 1
-            real[name](*arguments)
+            real[name](*arguments, **options)
 
         return change
 
     for name in real:
-        setattr(overlay, name, counted(name))
+        setattr(volume_file, name, counted(name))
     try:
         yield
     finally:
         for name, function in real.items():
-            setattr(overlay, name, function)
+            setattr(volume_file, name, function)
 
 
 class Twin(RuleBasedStateMachine):
@@ -310,16 +310,17 @@ def test_after_a_failed_sync_nothing_works_and_nothing_is_believed(path, image):
     volume = Volume.open(path, image)
     grant = volume.grant(1)
     volume.write(grant, 0, memoryview(b"x" * 4096))
-    real = os.dup(volume._fd)
+    fd = volume._stack[0].fd
+    real = os.dup(fd)
     read_end, write_end = os.pipe()
-    os.dup2(write_end, volume._fd)  # a pipe cannot be synced: EINVAL, as real as EIO
+    os.dup2(write_end, fd)  # a pipe cannot be synced: EINVAL, as real as EIO
     try:
         with pytest.raises(OSError, match="Invalid argument"):
             volume.flush()
     finally:
-        os.dup2(real, volume._fd)
-        for fd in (real, read_end, write_end):
-            os.close(fd)
+        os.dup2(real, fd)
+        for each in (real, read_end, write_end):
+            os.close(each)
     for call in (volume.flush, lambda: read(volume), lambda: volume.write(grant, 0, memoryview(b"x"))):
         with pytest.raises(OSError, match="offline") as failure:
             call()

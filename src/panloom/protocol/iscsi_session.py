@@ -154,6 +154,10 @@ class IscsiSession:
             self._ping = self._new_tag()
             self._send(iscsi.NopIn(target_transfer_tag=self._ping, **self._numbers(advance=False)))
 
+    def resize(self, lun: int, blocks: int) -> None:
+        """Let a unit have that many blocks from the next command on, which is told of it."""
+        self._units.resize(lun, blocks)
+
     def end(self, why: str, refused: Pdu | Octets) -> None:
         """Refuse a PDU, or its header, for good: Reject, and the connection ends."""
         self.reject(PROTOCOL_ERROR, refused)

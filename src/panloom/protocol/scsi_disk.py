@@ -105,6 +105,11 @@ class LogicalUnits:
         if sense not in pending:
             pending.append(sense)
 
+    def resize(self, lun: int, blocks: int) -> None:
+        """Let a unit have that many blocks, and tell the initiator so (SBC-4 r22 4.7)."""
+        self.disks[lun] = msgspec.structs.replace(self.disks[lun], blocks=blocks)
+        self.raise_attention(lun, scsi_sense.CAPACITY_CHANGED)
+
     def _take_attention(self, lun: int) -> Sense | None:
         pending = self.attentions.get(lun)
         if not pending:
@@ -210,7 +215,7 @@ def _inside(disk: Disk, lba: int, blocks: int) -> bool:
 
 def _write_same(disk: Disk, command: BlockCommand) -> Verdict:
     no_data = command.operation is Operation.WRITE_SAME_16 and command.flags & scsi_cdb.SAME_NO_DATA
-    allowed = scsi_cdb.SAME_UNMAP | (scsi_cdb.SAME_NO_DATA if no_data else 0)
+    allowed = (scsi_cdb.SAME_UNMAP if disk.thin else 0) | (scsi_cdb.SAME_NO_DATA if no_data else 0)
     if command.flags & ~allowed or not 0 < command.blocks <= scsi_pages.MAX_WRITE_SAME_BLOCKS:
         return scsi_sense.INVALID_FIELD_IN_CDB
     offset, octets = command.lba * disk.block_octets, command.blocks * disk.block_octets
@@ -224,6 +229,8 @@ def _write_same(disk: Disk, command: BlockCommand) -> Verdict:
 
 
 def _unmap(disk: Disk, flags: int, parameter_list_length: int) -> Verdict:
+    if not disk.thin:
+        return scsi_sense.INVALID_OPERATION
     if flags & scsi_cdb.UNMAP_ANCHOR:
         return scsi_sense.INVALID_FIELD_IN_CDB
     if disk.read_only:

@@ -38,6 +38,12 @@ class Disk(msgspec.Struct, frozen=True, gc=False):
     serial: str
     product: str
     block_octets: int = 512
+    thin: bool = True  # UNMAP gives space back
+
+    @property
+    def provisions(self) -> bool:
+        """Whether its initiator may give space back."""
+        return self.thin and not self.read_only
 
 
 def _text(text: str, octets: int) -> bytes:
@@ -70,7 +76,7 @@ def _device_identification(disk: Disk) -> bytes:
 
 
 def _block_limits(disk: Disk) -> bytes:
-    unmap = (0, 0) if disk.read_only else (MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS)
+    unmap = (MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS) if disk.provisions else (0, 0)
     return struct.pack(
         ">BBHIIIIIIIQ20x",
         *(0x01, 0, UNMAP_GRANULARITY_BLOCKS),  # WSNZ; no COMPARE AND WRITE; optimal transfer granularity
@@ -87,8 +93,8 @@ def _block_device_characteristics(_: Disk) -> bytes:
 
 
 def _logical_block_provisioning(disk: Disk) -> bytes:
-    thin = 0x00 if disk.read_only else 0xE4  # LBPU, LBPWS, LBPWS10; LBPRZ: unmapped blocks read as zeroes
-    return bytes((0, thin, 0x00 if disk.read_only else 0x02, 0))
+    thin = 0xE4 if disk.provisions else 0x00  # LBPU, LBPWS, LBPWS10; LBPRZ: unmapped blocks read as zeroes
+    return bytes((0, thin, 0x02 if disk.provisions else 0x00, 0))
 
 
 def _supported_pages(_: Disk) -> bytes:
@@ -141,7 +147,7 @@ def read_capacity_10(disk: Disk) -> bytes:
 
 def read_capacity_16(disk: Disk) -> bytes:
     """Return the last LBA, the block length and whether the unit is thin."""
-    provisioning = 0x0000 if disk.read_only else 0xC000  # LBPME, LBPRZ
+    provisioning = 0xC000 if disk.provisions else 0x0000  # LBPME, LBPRZ
     return struct.pack(">QIBBH16x", disk.blocks - 1, disk.block_octets, 0, 0, provisioning)
 
 

@@ -23,6 +23,7 @@ from panloom.notify import sd_notify
 from panloom.storage.channel import Channel, Events
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import ExportsFile
+from panloom.storage.flattening import Flattening
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.storage.volume_store import VolumeStore
 
@@ -65,16 +66,19 @@ async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, in
     events = Events()
     store = VolumeStore(directory)
     manager = ConnectionManager(store, ExportsFile(directory / "exports.json"), events.report)
-    channel = Channel(store, manager, events)
+    flattening = Flattening(store)
+    channel = Channel(store, manager, flattening, events)
     await channel.start(socket_path)
     log.info("started=yes directory=%s socket=%s", directory, socket_path)
     sd_notify("READY=1")
+    flattening.resume()
     served = [asyncio.create_task(_serve_portal(portal, manager, stop)) for portal in portals]
     while not stop.is_set():
         manager.look()
         await _pause(stop, LOOK_SECONDS)
     sd_notify("STOPPING=1")
     await channel.stop()
+    await asyncio.to_thread(flattening.stop)
     await asyncio.gather(*served)
     manager.shut_down()
     await asyncio.to_thread(socket_path.unlink, missing_ok=True)

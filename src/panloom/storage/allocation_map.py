@@ -4,16 +4,11 @@
     bit       1 1 1 0 0 0 0 1   1 0         run(0, 10) = (True, 3): clusters 0 … 2 are own
               └ octet 0 = 0x87  └ octet 1
 
-Bits are only ever set.  The map is kept on disk twice (``overlay``), in pages; ``changed_pages`` are those that differ
-from the durable copy.  Reading needs no lock; whoever sets bits holds the volume's.
+Bits are only ever set.  The map is kept on disk twice (``volume_file``), in pages; ``changed_pages`` are those that
+differ from the durable copy.  Reading needs no lock; whoever sets bits holds the volume's.
 """
 
-PAGE_OCTETS = 4096
-
-
-def map_octets(clusters: int) -> int:
-    """Return the size of a map of that many clusters, in whole pages."""
-    return -(-clusters // (8 * PAGE_OCTETS)) * PAGE_OCTETS
+from panloom.storage.volume_layout import PAGE_OCTETS, map_octets
 
 
 class AllocationMap:
@@ -24,6 +19,15 @@ class AllocationMap:
         self.octets = map_octets(clusters)
         self.changed_pages: set[int] = set()
         self._bits = bytearray(self.octets)
+
+    def grow(self, clusters: int) -> None:
+        """Have more clusters, not own."""
+        self._bits += bytes(map_octets(clusters) - self.octets)
+        self.clusters, self.octets = clusters, len(self._bits)
+
+    def count(self) -> int:
+        """Return how many clusters are own."""
+        return int.from_bytes(self._bits, "little").bit_count()
 
     def run(self, first: int, limit: int) -> tuple[bool, int]:
         """Return whether cluster ``first`` is own, and where before ``limit`` that changes; ``limit`` if nowhere."""

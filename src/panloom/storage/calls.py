@@ -39,11 +39,44 @@ class ImportImage(Call, frozen=True, tag="import_image"):
 
 
 class CreateVolume(Call, frozen=True, tag="create_volume"):
-    """Clone an image, or make an empty disk → Created."""
+    """Clone an image or a snapshot (VOLUME@NAME), or make an empty disk → Created.
+
+    ``thick`` takes all its space now.
+    """
 
     name: str
     image: str | None
     size_octets: int
+    snapshot: str | None = None
+    thick: bool = False
+
+
+class GrowVolume(Call, frozen=True, tag="grow_volume"):
+    """Make a volume larger; its sessions are told with their next command → null."""
+
+    name: str
+    octets: int
+
+
+class TakeSnapshot(Call, frozen=True, tag="take_snapshot"):
+    """Freeze what a volume holds now as VOLUME@NAME, while it is written to → whether it is new."""
+
+    name: str
+
+
+class DeleteSnapshot(Call, frozen=True, tag="delete_snapshot"):
+    """Delete a snapshot that no clone is read through → null."""
+
+    name: str
+
+
+class FlattenVolume(Call, frozen=True, tag="flatten_volume"):
+    """Begin to copy what a volume reads of others, so that it needs them no more → null.
+
+    It goes on behind the answer, and after a restart, until ``VolumeFacts.flattening`` is false again.
+    """
+
+    name: str
 
 
 class DeleteVolume(Call, frozen=True, tag="delete_volume"):
@@ -102,6 +135,10 @@ class Watch(Call, frozen=True, tag="watch"):
 AnyCall = (
     ImportImage
     | CreateVolume
+    | GrowVolume
+    | TakeSnapshot
+    | DeleteSnapshot
+    | FlattenVolume
     | DeleteVolume
     | ListVolumes
     | ExportTarget
@@ -123,13 +160,28 @@ class ImageFacts(msgspec.Struct, frozen=True):
 
 
 class VolumeFacts(msgspec.Struct, frozen=True):
-    """A volume; ``allocated_octets`` is what it takes on the disk."""
+    """A volume; what its three accounts are is told in ``accounts``."""
 
     name: str
     image: str | None
     octets: int
     allocated_octets: int
     epoch: int  # 0 until it is exported for the first time
+    snapshot: str | None = None  # VOLUME@NAME, which it is a clone of
+    thick: bool = False
+    flattening: bool = False
+    unique_octets: int = 0
+    shared_octets: int = 0
+
+
+class SnapshotFacts(msgspec.Struct, frozen=True):
+    """A snapshot, VOLUME@NAME; ``allocated_octets`` is what was written between the one before and it."""
+
+    name: str
+    octets: int
+    allocated_octets: int
+    taken_at: float  # wall clock, seconds
+    clones: tuple[str, ...]  # volumes that are read through it
 
 
 class Volumes(msgspec.Struct, frozen=True):
@@ -137,6 +189,7 @@ class Volumes(msgspec.Struct, frozen=True):
 
     volumes: tuple[VolumeFacts, ...]
     images: tuple[ImageFacts, ...]
+    snapshots: tuple[SnapshotFacts, ...] = ()
 
 
 class Created(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from panloom.errors import ConfigError, ConflictError, PanloomError
 from panloom.storage import calls
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import Export
+from panloom.storage.flattening import Flattening
 from panloom.storage.volume_store import VolumeStore
 
 EVENTS_KEPT = 10_000  # a watcher that is further behind is disconnected, and starts again from the status
@@ -64,9 +65,10 @@ class Events:
 class Channel:
     """Serves the calls on a Unix socket."""
 
-    def __init__(self, store: VolumeStore, manager: ConnectionManager, events: Events) -> None:
+    def __init__(self, store: VolumeStore, manager: ConnectionManager, flattening: Flattening, events: Events) -> None:
         self._store = store
         self._manager = manager
+        self._flattening = flattening
         self._events = events
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
@@ -149,7 +151,10 @@ class Channel:
             case calls.ImportImage():
                 return store.import_image(call.name, Path(call.source))
             case calls.CreateVolume():
-                return calls.Created(*store.create(call.name, call.image, call.size_octets))
+                made = store.create(call.name, call.image, call.size_octets, snapshot=call.snapshot, thick=call.thick)
+                return calls.Created(*made)
+            case calls.TakeSnapshot():
+                return store.snapshot(call.name)
             case calls.ListVolumes():
                 return store.facts()
             case calls.Drop():
@@ -158,6 +163,12 @@ class Channel:
                 return manager.status()
             case calls.DeleteVolume():
                 manager.delete_volume(call.name)
+            case calls.GrowVolume():
+                manager.grow_volume(call.name, call.octets)
+            case calls.DeleteSnapshot():
+                store.delete_snapshot(call.name)
+            case calls.FlattenVolume():
+                self._flattening.begin(call.name)
             case calls.ExportTarget():
                 manager.export(Export(call.target, call.epoch, call.luns, call.access))
             case calls.Revoke():

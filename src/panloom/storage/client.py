@@ -36,10 +36,30 @@ class StorageClient:
         """Copy a file in as the image ``web@1``; ConflictError if that name has other content."""
         return await self._call(calls.ImportImage(id=next(self._ids), name=name, source=str(source)), calls.ImageFacts)
 
-    async def create_volume(self, name: str, image: str | None, size_octets: int) -> calls.Created:
-        """Clone an image, size 0 meaning the image's; ConflictError if the volume exists with another image or size."""
-        call = calls.CreateVolume(id=next(self._ids), name=name, image=image, size_octets=size_octets)
+    async def create_volume(
+        self, name: str, image: str | None, size_octets: int, *, snapshot: str | None = None, thick: bool = False
+    ) -> calls.Created:
+        """Clone an image or a snapshot, size 0 meaning its own; ConflictError if the volume exists and is another."""
+        call = calls.CreateVolume(
+            id=next(self._ids), name=name, image=image, size_octets=size_octets, snapshot=snapshot, thick=thick
+        )
         return await self._call(call, calls.Created)
+
+    async def grow_volume(self, name: str, octets: int) -> None:
+        """Make a volume larger, and tell its sessions; ConflictError if it would become smaller."""
+        await self._call(calls.GrowVolume(id=next(self._ids), name=name, octets=octets), type(None))
+
+    async def take_snapshot(self, name: str) -> bool:
+        """Freeze what a volume holds as VOLUME@NAME; return whether that is new."""
+        return await self._call(calls.TakeSnapshot(id=next(self._ids), name=name), bool)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete a snapshot; ConflictError while a clone is read through it."""
+        await self._call(calls.DeleteSnapshot(id=next(self._ids), name=name), type(None))
+
+    async def flatten_volume(self, name: str) -> None:
+        """Begin to make a volume independent of image and snapshots."""
+        await self._call(calls.FlattenVolume(id=next(self._ids), name=name), type(None))
 
     async def delete_volume(self, name: str) -> None:
         """Destroy a volume; ConflictError while it is exported."""

@@ -242,6 +242,22 @@ class ConnectionManager:
             self._close_unused(known.volumes)
         log.info("target=%s exported=no epoch=%d", target, epoch)
 
+    def grow_volume(self, name: str, octets: int) -> None:
+        """Make a volume larger and tell its sessions; ConflictError if it would become smaller."""
+        with self._changing:
+            blocks = self._store.grow(name, octets)
+            with self._lock:
+                told = [
+                    (session.connection, lun.lun)
+                    for export in self._exports.values()
+                    for lun in export.luns
+                    if lun.volume == name
+                    for session in self._of(export.target)
+                ]
+        for connection, number in told:
+            connection.resized(number, blocks)
+        log.info("volume=%s blocks=%d sessions_told=%d", name, blocks, len(told))
+
     def delete_volume(self, name: str) -> None:
         """Destroy a volume; ConflictError while it is exported."""
         with self._changing:

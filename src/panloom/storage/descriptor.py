@@ -9,6 +9,7 @@
                            first READ       ── first_read      ──▶
                            thread has ended ── gone            ──▶  no call of this session is executing any more
 
+                         Connection.resized ◀──── a volume grew
                          Connection.shut_down ◀── take-over of a session, fence, end of the process
 
 The Connection Manager's methods are called from many threads.  A ``Descriptor`` is called by one thread for each
@@ -64,6 +65,7 @@ class Descriptor:
     unmap: Callable[[Any, int, int], None] = field(repr=False)
     """Give back exactly this range (offset, octets), which then reads as zeroes.  StaleEpochError as for ``write``."""
     block_octets: int = 512
+    thin: bool = True  # whether ``unmap`` gives space back
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,9 @@ class Connection(Protocol):
     @property
     def facts(self) -> SessionFacts:
         """Return the session's facts, alive: they change under the reader."""
+
+    def resized(self, lun: int, blocks: int) -> None:
+        """Take note, from any thread, that a unit has more blocks: the initiator is told with its next command."""
 
     def shut_down(self) -> None:
         """End the connection soon, from any thread, without waiting; ``Manager.gone`` follows its last call."""

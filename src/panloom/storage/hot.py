@@ -18,7 +18,9 @@ Nothing is acknowledged before the Descriptor's call has returned.
 """
 
 import struct
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Literal, Protocol
 
@@ -68,7 +70,7 @@ class HotLoop:
 
     ``clock`` is CLOCK_MONOTONIC in seconds.  ``first_read`` is called once, when the first block has been read.
     ``pings`` False leaves out NOP-In, for initiators that never answer it.  After ``patience_seconds`` of silence the
-    connection ends; None: never.
+    connection ends; None: never.  ``resized`` brings, from any thread, a LUN and how many blocks it has now.
     """
 
     def __init__(
@@ -82,16 +84,18 @@ class HotLoop:
         first_read: Callable[[], None],
         pings: bool,
         patience_seconds: float | None = None,
+        resized: deque[tuple[int, int]] | None = None,
     ) -> None:
         self._stream = stream
         self._session = session
-        self._descriptors = descriptors
+        self._descriptors = dict(descriptors)
         self._by_field = {lun_field(lun): descriptor for lun, descriptor in descriptors.items()}
         self._facts = facts
         self._clock = clock
         self._first_read = first_read
         self._pings = pings
         self._patience_seconds = patience_seconds
+        self._resized = deque() if resized is None else resized
         self._input = memoryview(bytearray(INPUT_OCTETS))
         self._output = memoryview(bytearray(OUTPUT_OCTETS))
         self._filled = 0  # octets of the output
@@ -123,6 +127,8 @@ class HotLoop:
             if octets == 0:
                 return "closed"
             self._facts.last_heard_at = self._clock()
+            if self._resized:
+                self._take_sizes()
             end += octets
             start = self._consume(start, end)
             self._send()
@@ -132,6 +138,15 @@ class HotLoop:
                 input_[: end - start] = bytes(input_[start:end])  # the two may overlap
                 start, end = 0, end - start
         return session.closing
+
+    def _take_sizes(self) -> None:
+        """Let units have the blocks that they have by now."""
+        while self._resized:
+            lun, blocks = self._resized.popleft()
+            descriptor = self._descriptors.get(lun)
+            if descriptor and blocks != descriptor.blocks:
+                self._descriptors[lun] = self._by_field[lun_field(lun)] = replace(descriptor, blocks=blocks)
+                self._session.resize(lun, blocks)
 
     def _consume(self, start: int, end: int) -> int:
         """Carry out every whole PDU between two offsets of the input; return where the rest begins."""

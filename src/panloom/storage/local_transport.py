@@ -56,6 +56,7 @@ class LocalTransport:
             write=_refuse_write if lun.read_only else _write_volume,
             flush=_flush_volume,
             unmap=_refuse_unmap if lun.read_only else _unmap_volume,
+            thin=volume.thin,
         )
 
     def disconnect(self, descriptor: Descriptor) -> None:

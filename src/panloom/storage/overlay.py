@@ -1,26 +1,16 @@
-"""A volume: a copy-on-write disk over a read-only image, in one sparse file.
+"""A volume: a disk that is written in a file of its own, over what it is a copy-on-write clone of.
 
-    ┌────────────┬────────────┬─────────────┬──────────────┬──────────────────────────────
-    │ header A   │ header B   │ durable map │ volatile map │ data: cluster n of the disk
-    │ 4096       │ 4096       │ whole pages │ whole pages  │ stands at data + n × 4096
-    └────────────┴────────────┴─────────────┴──────────────┴──────────────────────────────
+    ┌────────────────────── Volume ──────────────────────┐
+    │  VolumeFile    clusters written or unmapped        │  ← write, unmap, flush, grow
+    │      over                                          │
+    │  Below         frozen files  ─▶  image  ─▶  zeros  │
+    └────────────────────────────────────────────────────┘
 
-A cluster whose bit is set is read from the data, any other one from the image, zeros beyond its end.  A new volume is
-a header and holes: making one costs the same whatever the size of the image.
+    snapshot   flush  →  the file is frozen under a name of the snapshot  →  a new, empty one takes its place
+    flatten    what is below is copied, piece by piece  →  header: nothing below is read any more
 
-    write   data, whole clusters where the bit is not set yet  →  bit in the volatile map            the kernel has it
-    flush   fdatasync  →  the bits of what was synced, in the durable map  →  fdatasync              the disk has it
-    unmap   hole in the data, reads as zeros  →  bit in the volatile map
-    open    volatile map, if the header says that it is of this boot of the machine; else the durable map
-
-So a killed process loses nothing: the kernel holds data and volatile map.  A power cut drops the clusters that were
-first written after the last flush, whole: a durable bit is written only when all of its cluster is on the disk, and
-bits are never cleared, so any mixture of old and new sectors of a map is true.  The volatile map of an earlier boot is
-made equal to the durable one before the header names this boot; whoever dies in between does it again.
-
-The two header copies are written in turn: one that is torn leaves the other.  Opening writes the newest again, since a
-process that was killed may not have waited for the disk.  The epoch in it is the fencing token: a
-write under an older grant fails, and raising the epoch or ending a grant returns only when no such write is under way.
+The epoch in the header is the fencing token: a write under an older grant fails, and raising the epoch or ending a
+grant returns only when no such write is under way.
 
 After a failed fdatasync the kernel has forgotten which pages it lost: the volume is offline, everything fails with
 EIO, and no later sync is believed.  So it is when a header cannot be written through, which reports, once, whatever
@@ -28,46 +18,24 @@ the kernel failed to write to the file since it was last asked.
 """
 
 import errno
-import os
+import secrets
 import threading
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from panloom.disk_io import (
-    Directory,
-    PartialFile,
-    close_file,
-    data_extents,
-    open_file,
-    read_fully,
-    read_octets,
-    reserve,
-    set_size,
-    status,
-    sync_data,
-    write_fully,
-    write_through,
-    zero_range,
-)
-from panloom.errors import ConfigError, ConflictError
-from panloom.storage.allocation_map import PAGE_OCTETS, AllocationMap, map_octets
+from panloom.disk_io import Directory, PartialFile, copy_range, sync_data
+from panloom.errors import ConflictError
+from panloom.storage.below import Below, check_below
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.image import Image
-from panloom.storage.volume_header import (
-    CLUSTER_OCTETS,
-    HEADER_OCTETS,
-    NewerFormatError,
-    VolumeHeader,
-    decode_header,
-    encode_header,
-)
+from panloom.storage.volume_file import VolumeFile, write_new_file
+from panloom.storage.volume_header import NO_ID, VolumeHeader
+from panloom.storage.volume_layout import CLUSTER_OCTETS
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-MAP_START = 2 * HEADER_OCTETS
 RUN_CLUSTERS = 4096  # at most this many clusters are looked at together
 
 
@@ -86,75 +54,75 @@ class WriteGrant:
         self.ended = False
 
 
-def create_volume(directory: Directory, name: str, *, octets: int, image: Image | None, identity: bytes) -> None:
-    """Make an empty volume of ``octets`` (a multiple of 512) over an image, in constant time; durable on return."""
+def create_volume(
+    directory: Directory,
+    name: str,
+    *,
+    octets: int,
+    identity: bytes,
+    image: Image | None = None,
+    frozen: VolumeHeader | None = None,
+    origin: str = "",
+    thick: bool = False,
+) -> None:
+    """Make an empty volume of ``octets`` (a multiple of 512) over an image or a frozen file; durable on return.
+
+    In constant time; a ``thick`` one takes all its space, or raises ``OSError``.
+    """
     header = VolumeHeader(
         sequence=0,
         epoch=0,
         octets=octets,
-        image_name=image.name if image else "",
-        image_sha256=image.sha256 if image else bytes(32),
-        image_octets=image.octets if image else 0,
+        image_name=image.name if image else frozen.image_name if frozen else "",
+        image_sha256=image.sha256 if image else frozen.image_sha256 if frozen else bytes(32),
+        image_octets=image.octets if image else frozen.image_octets if frozen else 0,
         identity=identity,
         boot_id=bytes(16),
+        id=secrets.token_bytes(16),
+        parent=frozen.id if frozen else NO_ID,
+        origin=origin,
+        thick=thick,
     )
     with PartialFile(directory, name, 0o600) as file:
-        write_fully(file.fd, [encode_header(header)], 0)
-        set_size(file.fd, _data_start(octets) + octets)
+        write_new_file(file.fd, header)
         file.appear(name)
-
-
-def read_header(path: Path) -> tuple[VolumeHeader, int]:
-    """Return the header that counts, and the octets taken on the disk; ConfigError if it is damaged or newer."""
-    fd = open_file(path, os.O_RDONLY)
-    try:
-        return _newest_header(path, fd), status(fd).st_blocks * 512
-    finally:
-        close_file(fd)
 
 
 class Volume:
     """An open volume.  Any number of threads may use it at once; one process only, which the store sees to."""
 
-    def __init__(self, fd: int, header: VolumeHeader, image: Image | None, own: AllocationMap) -> None:
-        self.octets = header.octets
-        self.identity = header.identity
-        self._fd = fd
-        self._header = header  # as it is on the disk
-        self._epoch = header.epoch  # as it counts; higher than on the disk only after a failed write of the header
-        self._image = image
-        self._map = own
-        self._data_start = _data_start(header.octets)
-        self._reserved_pages: set[int] = set()
+    def __init__(self, top: VolumeFile, below: Below) -> None:
+        self.octets = top.header.octets
+        self.identity = top.header.identity
+        self._stack = top, below  # replaced as a whole: readers take no lock
+        self._epoch = top.header.epoch  # as it counts; higher than on the disk only after a failed write of the header
         self._online = True
-        self._changing = threading.Lock()  # writes, and whatever must not be in the middle of one
+        self._changing = threading.RLock()  # writes, and whatever must not be in the middle of one
         self._flushing = threading.Lock()  # taken before _changing
-        # A reader takes no lock, so the file is closed only when the last call that uses it has returned.
-        weakref.finalize(self, close_file, fd)
 
     @classmethod
-    def open(cls, path: Path, image: Image | None, *, boot_id: bytes | None = None) -> Self:
-        """Open a volume over the image that its header names; ConfigError if torn, newer or of another image."""
-        boot_id = boot_id or this_boot()
-        fd = open_file(path, os.O_RDWR)
-        try:
-            header = _newest_header(path, fd)
-            _check_image(path, header, image)
-            if status(fd).st_size < _data_start(header.octets) + header.octets:
-                raise ConfigError(str(path), "the file is shorter than its header says; restore it from a copy")
-            own = AllocationMap(-(-header.octets // CLUSTER_OCTETS))
-            if header.boot_id == boot_id:
-                _load_volatile(fd, own)
-            else:
-                _load_durable(fd, own)
-                header = msgspec.structs.replace(header, boot_id=boot_id, sequence=header.sequence + 1)
-            # Of this boot, too: a killed process may have left it in the kernel's cache only, and the next one would
-            # then go in place of the last that is whole on the disk.
-            _write_header(fd, header)
-        except BaseException:
-            close_file(fd)
-            raise
-        return cls(fd, header, image, own)
+    def open(
+        cls,
+        path: Path,
+        image: Image | None,
+        *,
+        layers: tuple[VolumeFile, ...] = (),
+        boot_id: bytes | None = None,
+    ) -> Self:
+        """Open a volume over what its header names; ConfigError if torn, newer or over something else."""
+        top, below = VolumeFile.load(path, boot_id or this_boot()), Below(layers, image)
+        check_below(path, top.header, below)
+        return cls(top, below)
+
+    @property
+    def header(self) -> VolumeHeader:
+        """The header as it is on the disk."""
+        return self._stack[0].header
+
+    @property
+    def layers(self) -> tuple[VolumeFile, ...]:
+        """The frozen files that are read."""
+        return self._stack[1].layers
 
     @property
     def epoch(self) -> int:
@@ -162,9 +130,9 @@ class Volume:
         return self._epoch
 
     @property
-    def allocated_octets(self) -> int:
-        """What the volume takes on the disk, its maps included."""
-        return status(self._fd).st_blocks * 512
+    def thin(self) -> bool:
+        """Whether space is taken as it is written, and given back."""
+        return not self.header.thick
 
     def grant(self, epoch: int) -> WriteGrant:
         """Give the right to write under an epoch; StaleEpochError if the volume's is higher."""
@@ -186,30 +154,25 @@ class Volume:
             if epoch < self._epoch:
                 raise ConflictError(f"epoch {epoch} is lower than the volume's, {self._epoch}")
             self._epoch = epoch  # fences even then
-            if epoch != self._header.epoch:
-                header = msgspec.structs.replace(self._header, epoch=epoch, sequence=self._header.sequence + 1)
-                try:
-                    _write_header(self._fd, header)
-                except OSError:
-                    self._online = False
-                    raise
-                self._header = header
+            if epoch != self.header.epoch:
+                self._write_header(epoch=epoch)
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill ``into`` from the disk at ``offset``."""
-        self._check(offset, len(into))
         end = offset + len(into)
+        self._check(offset, end)
+        top, below = self._stack
         position = offset
         while position < end:
             first = position // CLUSTER_OCTETS
             limit = min(-(-end // CLUSTER_OCTETS), first + RUN_CLUSTERS)
-            own, limit = self._map.run(first, limit)
+            own, limit = top.own.run(first, limit)
             stop = min(end, limit * CLUSTER_OCTETS)
             part = into[position - offset : stop - offset]
             if own:
-                read_fully(self._fd, part, self._data_start + position)
+                top.read(position, part)
             else:
-                self._read_image(position, part)
+                below.read(position, part)
             position = stop
 
     def write(self, grant: WriteGrant, offset: int, data: memoryview) -> None:
@@ -219,7 +182,7 @@ class Volume:
         """
         with self._changing:
             self._check_grant(grant)
-            self._check(offset, len(data))
+            self._check(offset, offset + len(data))
             self._write(offset, data)
 
     def unmap(self, grant: WriteGrant, offset: int, length: int) -> None:
@@ -228,34 +191,94 @@ class Volume:
         first, limit = -(-offset // CLUSTER_OCTETS), end // CLUSTER_OCTETS
         with self._changing:
             self._check_grant(grant)
-            self._check(offset, length)
+            self._check(offset, end)
             if first >= limit:  # no whole cluster
                 self._write_zeros(offset, end)
                 return
             self._write_zeros(offset, first * CLUSTER_OCTETS)
-            zero_range(self._fd, self._data_start + first * CLUSTER_OCTETS, (limit - first) * CLUSTER_OCTETS)
-            # Beyond the image a cluster without a bit reads as zeros already.
-            self._set_own(first, min(limit, -(-self._header.image_octets // CLUSTER_OCTETS)))
+            self._zero(first, limit)
             self._write_zeros(limit * CLUSTER_OCTETS, end)
 
     def flush(self) -> None:
         """Return when all writes that returned before are on the disk; OSError, and then offline, if that failed."""
         with self._flushing:
-            with self._changing:
-                self._check(0, 0)
-                pages = {number: self._map.page(number) for number in self._map.changed_pages}
-                self._map.changed_pages.clear()
-            self._sync()
-            if not pages:
+            self._flush()
+
+    def grow(self, octets: int) -> None:
+        """Make the disk larger, durable on return; what is new reads as zeros.  ConflictError if it would be smaller.
+
+        OSError when a thick one finds no space: it is as it was.
+        """
+        with self._changing:
+            self._check(0, 0)
+            if octets < self.octets:
+                raise ConflictError(f"the disk has {self.octets} octets and cannot become smaller")
+            if octets == self.octets:
                 return
-            try:
-                for number, page in pages.items():
-                    write_fully(self._fd, [page], MAP_START + number * PAGE_OCTETS)
-            except OSError:
-                with self._changing:
-                    self._map.changed_pages.update(pages)
-                raise
-            self._sync()
+            top, _ = self._stack
+            top.lengthen(octets)
+            self._sync()  # the header must not speak of what the file has not
+            self._write_header(octets=octets)
+            top.own.grow(-(-octets // CLUSTER_OCTETS))
+            self.octets = octets
+
+    def snapshot(self, freeze: Callable[[], None], renew: Callable[[VolumeHeader], VolumeFile]) -> None:
+        """Go on in a new file; the one until now, flushed, is never written to again.
+
+        ``freeze`` names it, or raises, and then nothing has happened; ``renew`` puts a new file in its place that has
+        this header.  Where that fails the volume is offline: which of the two it is, only opening it anew can tell.
+        """
+        with self._flushing:
+            self._flush()  # most of it, while writing goes on
+            with self._changing:
+                self._flush()
+                top, below = self._stack
+                freeze()
+                header = msgspec.structs.replace(top.header, epoch=self._epoch, parent=top.header.id, flat=False)
+                try:
+                    new = renew(header)
+                except OSError:
+                    self._online = False
+                    raise
+                self._stack = new, below.under(top)
+
+    def begin_flattening(self) -> None:
+        """Remember, durably, that it is to be made independent of what is below."""
+        with self._changing:
+            self._check(0, 0)
+            if not self.header.flattening:
+                self._write_header(flattening=True)
+
+    def pull(self, start: int, end: int) -> int:
+        """Take over what is below between two offsets, whole clusters; return how many octets were copied."""
+        copied = 0
+        with self._changing:
+            self._check(0, 0)
+            top, below = self._stack
+            first, last = start // CLUSTER_OCTETS, -(-min(end, below.octets) // CLUSTER_OCTETS)
+            while first < last:
+                own, limit = top.own.run(first, last)
+                if not own:
+                    copied += self._pull(first, limit)
+                first = limit
+        return copied
+
+    def end_flattening(self) -> None:
+        """Let go of what is below, durable on return; all of it must have been taken over."""
+        self.flush()
+        with self._flushing, self._changing:
+            self._flush()
+            top, below = self._stack
+            clusters = -(-below.octets // CLUSTER_OCTETS)
+            if clusters and top.own.run(0, clusters) != (True, clusters):
+                raise ConflictError("something below was not taken over yet")
+            self._write_header(parent=NO_ID, flat=True, flattening=False)
+            self._stack = top, Below()
+
+    @property
+    def to_pull(self) -> int:
+        """How many octets of the disk lie over something."""
+        return self._stack[1].octets
 
     def close(self) -> None:
         """Flush and take the volume offline; calls under way are finished."""
@@ -265,121 +288,98 @@ class Volume:
             with self._changing:
                 self._online = False
 
-    def _check(self, offset: int, length: int) -> None:
+    def _check(self, offset: int, end: int) -> None:
         if not self._online:
             raise OSError(errno.EIO, "the volume is offline")
-        if offset < 0 or offset + length > self.octets:
+        if offset < 0 or end > self.octets:
             raise OSError(errno.EINVAL, "beyond the end of the disk")
 
     def _check_grant(self, grant: WriteGrant) -> None:
         if grant.ended or grant.epoch < self._epoch:
             raise StaleEpochError(f"epoch {grant.epoch} is over, the volume is at {self._epoch}")
 
+    def _flush(self) -> None:
+        with self._changing:
+            self._check(0, 0)
+            top, _ = self._stack
+            pages = top.take_changed_pages()
+        self._sync()
+        if not pages:
+            return
+        try:
+            top.write_durable(pages)
+        except OSError:
+            with self._changing:
+                top.own.changed_pages.update(pages)
+            raise
+        self._sync()
+
     def _sync(self) -> None:
         try:
-            sync_data(self._fd)
+            sync_data(self._stack[0].fd)
+        except OSError:
+            self._online = False
+            raise
+
+    def _write_header(self, **changes: object) -> None:
+        top, _ = self._stack
+        try:
+            top.write_header(msgspec.structs.replace(top.header, **changes))
         except OSError:
             self._online = False
             raise
 
     def _write(self, offset: int, data: memoryview) -> None:
-        end = offset + len(data)
+        top, _ = self._stack
+        end, stop = offset + len(data), top.layout.group_end(offset)
+        if end > stop:
+            self._write(offset, data[: stop - offset])
+            self._write(stop, data[stop - offset :])
+            return
         first, limit = offset // CLUSTER_OCTETS, -(-end // CLUSTER_OCTETS)
-        own, stop = self._map.run(first, limit)
-        if own and stop == limit:
-            write_fully(self._fd, [data], self._data_start + offset)
+        own, run_end = top.own.run(first, limit)
+        if own and run_end == limit:
+            top.write(offset, [data])
             return
         head = tail = b""
         if not own:
-            head = self._image_part(first * CLUSTER_OCTETS, offset)
-        if not self._map.run(limit - 1, limit)[0]:
-            tail = self._image_part(end, min(limit * CLUSTER_OCTETS, self.octets))
-        self._reserve(first, limit)
-        write_fully(self._fd, [head, data, tail], self._data_start + offset - len(head))
-        self._set_own(first, limit)
+            head = self._part_below(first * CLUSTER_OCTETS, offset)
+        if not top.own.run(limit - 1, limit)[0]:
+            tail = self._part_below(end, min(limit * CLUSTER_OCTETS, self.octets))
+        top.reserve_maps(first, limit)
+        top.write(offset - len(head), [head, data, tail])
+        top.set_own(first, limit)
 
     def _write_zeros(self, offset: int, end: int) -> None:
         """Write zeros within one cluster, or nothing."""
         if offset < end:
             self._write(offset, memoryview(bytes(end - offset)))
 
-    def _set_own(self, first: int, limit: int) -> None:
-        if first >= limit:
-            return
-        start, octets = self._map.with_run(first, limit)
-        self._reserve(first, limit)
-        write_fully(self._fd, [octets], MAP_START + self._map.octets + start)
-        self._map.put(start, octets)
+    def _zero(self, first: int, limit: int) -> None:
+        top, below = self._stack
+        top.zero(first, limit)
+        # Beyond what is below a cluster without a bit reads as zeros already.
+        top.set_own(first, min(limit, -(-below.octets // CLUSTER_OCTETS)))
 
-    def _reserve(self, first: int, limit: int) -> None:
-        """Take disk space for the maps of these clusters, so that a disk that fills up later cannot fail a flush."""
-        per_page = 8 * PAGE_OCTETS
-        for page in range(first // per_page, (limit - 1) // per_page + 1):
-            if page not in self._reserved_pages:
-                reserve(self._fd, MAP_START + page * PAGE_OCTETS, PAGE_OCTETS)
-                reserve(self._fd, MAP_START + self._map.octets + page * PAGE_OCTETS, PAGE_OCTETS)
-                self._reserved_pages.add(page)
+    def _pull(self, first: int, limit: int) -> int:
+        """Take over clusters that are not own."""
+        top, below = self._stack
+        copied, start, end = 0, first * CLUSTER_OCTETS, limit * CLUSTER_OCTETS
+        top.reserve_maps(first, limit)
+        top.zero(first, limit)  # what a crash left there
+        for extent in below.extents(start, end):
+            position = extent.start
+            while position < extent.end:
+                stop = min(extent.end, top.layout.group_end(position))
+                at = extent.at + position - extent.start
+                to = top.layout.data_at(position)
+                copy_range(extent.fd, top.fd, at, at + stop - position, to, share=self.thin)
+                copied += stop - position
+                position = stop
+        top.set_own(first, limit)
+        return copied
 
-    def _image_part(self, start: int, end: int) -> bytes:
+    def _part_below(self, start: int, end: int) -> bytes:
         part = bytearray(end - start)
-        self._read_image(start, memoryview(part))
+        self._stack[1].read(start, memoryview(part))
         return bytes(part)
-
-    def _read_image(self, offset: int, into: memoryview) -> None:
-        held = max(0, min(len(into), self._header.image_octets - offset))
-        if self._image and held:
-            read_fully(self._image.fd, into[:held], offset)
-        if held < len(into):
-            into[held:] = bytes(len(into) - held)
-
-
-def _data_start(octets: int) -> int:
-    return MAP_START + 2 * map_octets(-(-octets // CLUSTER_OCTETS))
-
-
-def _newest_header(path: Path, fd: int) -> VolumeHeader:
-    try:
-        copies = [decode_header(read_octets(fd, HEADER_OCTETS, slot * HEADER_OCTETS)) for slot in (0, 1)]
-    except NewerFormatError as error:
-        raise ConfigError(str(path), f"{error}: written by a newer Panloom; use that one") from error
-    whole = [header for header in copies if header]
-    if not whole:
-        raise ConfigError(str(path), "no valid header: not a volume, or damaged; restore it from a copy or remove it")
-    return max(whole, key=lambda header: header.sequence)
-
-
-def _write_header(fd: int, header: VolumeHeader) -> None:
-    """Write the copy that the sequence says, and wait for the disk."""
-    write_through(fd, encode_header(header), header.sequence % 2 * HEADER_OCTETS)
-
-
-def _check_image(path: Path, header: VolumeHeader, image: Image | None) -> None:
-    if header.image_name and (image is None or image.sha256 != header.image_sha256):
-        raise ConfigError(str(path), f"needs the image {header.image_name} with sha256 {header.image_sha256.hex()}")
-
-
-def _map_pages(fd: int, octets: int) -> Iterator[tuple[int, bytes, bytes]]:
-    """Return where a page of the maps starts, its durable and its volatile octets; not those that are two holes."""
-    starts: set[int] = set()
-    for map_start in (MAP_START, MAP_START + octets):
-        for data, hole in data_extents(fd, map_start, map_start + octets):
-            starts.update(range((data - map_start) // PAGE_OCTETS * PAGE_OCTETS, hole - map_start, PAGE_OCTETS))
-    for start in sorted(starts):
-        durable, volatile = (read_octets(fd, PAGE_OCTETS, MAP_START + part + start) for part in (0, octets))
-        yield start, durable, volatile
-
-
-def _load_volatile(fd: int, own: AllocationMap) -> None:
-    """Take the volatile map; what a killed process had not flushed counts as changed."""
-    for start, durable, volatile in _map_pages(fd, own.octets):
-        own.load(start, volatile)
-        if volatile != durable:
-            own.changed_pages.add(start // PAGE_OCTETS)
-
-
-def _load_durable(fd: int, own: AllocationMap) -> None:
-    """Take the durable map, and make the volatile one equal to it."""
-    for start, durable, volatile in _map_pages(fd, own.octets):
-        own.load(start, durable)
-        if volatile != durable:
-            write_fully(fd, [durable], MAP_START + own.octets + start)

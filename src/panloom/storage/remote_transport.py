@@ -18,6 +18,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from panloom.errors import MalformedError, PeerError, RefusedError, UnavailableError
@@ -149,6 +150,7 @@ class _Connection:
         self._manager = manager
         self._sock = sock
         self._facts: SessionFacts | None = None
+        self._resized: deque[tuple[int, int]] = deque()  # from any thread; LUN and blocks
         self._admission: Admission | None = None
         self._login = IscsiLogin(identifier=os.urandom(1)[0], challenge=os.urandom(16))
         self._thread = threading.Thread(target=self._run, name=f"iscsi-{self.peer}", daemon=True)
@@ -176,6 +178,10 @@ class _Connection:
     def join(self) -> None:
         """Wait until the thread has ended."""
         self._thread.join()
+
+    def resized(self, lun: int, blocks: int) -> None:
+        """Take note, from any thread, that a unit has more blocks."""
+        self._resized.append((lun, blocks))
 
     def shut_down(self) -> None:
         """End the connection soon, from any thread, without waiting."""
@@ -348,6 +354,7 @@ class _Connection:
             first_read=self._first_read,
             pings=admission is not None and facts.kind != "firmware",
             patience_seconds=None if admission else DISCOVERY_SECONDS,
+            resized=self._resized,
         )
         return loop.run()
 
@@ -375,4 +382,5 @@ def _disk(descriptor: Descriptor) -> Disk:
         serial=descriptor.serial,
         product=descriptor.product,
         block_octets=descriptor.block_octets,
+        thin=descriptor.thin,
     )

@@ -1,29 +1,45 @@
 """A directory of images and volumes, served by one process at a time.
 
-    DIRECTORY/lock                    flock of the process that serves it
-    DIRECTORY/images/…                ``image``
-    DIRECTORY/volumes/NAME.volume     ``overlay``
+    DIRECTORY/lock          flock of the process that serves it
+    DIRECTORY/images/…      ``image``
+    DIRECTORY/volumes/…     ``catalog``: volumes, snapshots, and what deleted snapshots leave for others to read
+
+    snapshot   NAME.volume gets a second name, NAME@SNAPSHOT.snapshot  →  a new file over it takes the first
+    delete     of a snapshot: renamed to NAME@ID.layer while its volume is read through it; gone when nothing is
 
 A volume is open once at most, and all who use it share it.
 """
 
 import logging
-import re
 import secrets
 import threading
+import weakref
+from contextlib import suppress
 from pathlib import Path
 
-from panloom.disk_io import Directory, close_file, make_directory, take_lock
-from panloom.errors import ConfigError, ConflictError, PanloomError, UnavailableError
-from panloom.storage.calls import ImageFacts, VolumeFacts, Volumes
+import msgspec
+
+from panloom.disk_io import Directory, PartialFile, close_file, make_directory, take_lock, write_fully
+from panloom.errors import ConfigError, ConflictError, UnavailableError
+from panloom.storage.accounts import volumes
+from panloom.storage.calls import ImageFacts, Volumes
+from panloom.storage.catalog import (
+    SNAPSHOT,
+    VOLUME,
+    Catalog,
+    Entry,
+    layer_file_name,
+    path_of,
+    snapshot_file_name,
+    volume_file_name,
+)
 from panloom.storage.image import Image, ImageStore
-from panloom.storage.overlay import Volume, create_volume, read_header
+from panloom.storage.overlay import Volume, create_volume, this_boot
+from panloom.storage.volume_file import VolumeFile, read_header, write_new_file
+from panloom.storage.volume_header import NO_ID, VolumeHeader, encode_header
 
 BLOCK_OCTETS = 512
 MAX_VOLUME_OCTETS = 1 << 44  # 16 TiB; its maps take 1 GiB of file, and of memory what is written
-
-_VOLUME_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
-_SUFFIX = ".volume"
 
 log = logging.getLogger(__name__)
 
@@ -32,61 +48,80 @@ class VolumeStore:
     """The images and volumes of one directory; every method may be called from any thread."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the directory; UnavailableError if another process has it."""
+        """Take the directory and finish what a crash interrupted; UnavailableError if another process has it."""
+        self._importing = threading.Lock()  # an import takes long and must delay nothing else
+        self._opening = threading.Lock()
+        self._open: dict[str, Volume] = {}
+        self._frozen: weakref.WeakValueDictionary[bytes, VolumeFile] = weakref.WeakValueDictionary()
         try:
             make_directory(directory)
             self._lock_fd = take_lock(directory / "lock")
             self._images = ImageStore(directory / "images")
             self._directory = Directory(directory / "volumes")
+            for entry in Catalog.read(self._directory).unfinished():
+                self._directory.remove(entry.file_name)
+            self._remove_unused()
         except BlockingIOError:
             raise UnavailableError(f"another storage process serves {directory}; end that one first") from None
         except OSError as error:
             raise UnavailableError(f"{directory} cannot be used: {error.strerror}") from error
-        self._importing = threading.Lock()  # an import takes long and must delay nothing else
-        self._opening = threading.Lock()
-        self._open: dict[str, Volume] = {}
 
     def import_image(self, name: str, source: Path) -> ImageFacts:
         """Copy an image in; see ``ImageStore.import_file``."""
         with self._importing:
             image = self._images.import_file(name, source)
-        return _image_facts(image)
+        return ImageFacts(image.name, image.octets, image.sha256.hex())
 
-    def create(self, name: str, image_name: str | None, size_octets: int) -> tuple[int, bool]:
-        """Make a volume; return its octets and whether it is new.
+    def create(
+        self,
+        name: str,
+        image_name: str | None,
+        size_octets: int,
+        *,
+        snapshot: str | None = None,
+        thick: bool = False,
+    ) -> tuple[int, bool]:
+        """Make a volume: a clone of an image, or of a snapshot, or empty; return its octets and whether it is new.
 
-        Size 0 is the image's, rounded up to whole blocks.  ConflictError if it exists with another image or size,
-        ConfigError for what cannot be, UnavailableError without the image.
+        Size 0 is that of the image or the snapshot, rounded up to whole blocks.  A ``thick`` one takes all its space
+        now.  ConflictError if it exists with another origin or size, ConfigError for what cannot be, UnavailableError
+        without image, snapshot or space.
         """
-        path = self._path(name)
-        image = self._images.get(image_name) if image_name else None
-        octets = _octets(size_octets, image)
+        file_name = volume_file_name(name)
+        image = self._images.get(image_name) if image_name and snapshot is None else None
         with self._opening:
-            if self._directory.holds(path.name):
-                header, _ = read_header(path)
-                wanted = (octets, image.name, image.sha256) if image else (octets, "", bytes(32))
-                if (header.octets, header.image_name, header.image_sha256) != wanted:
-                    raise ConflictError(
-                        f"volume {name} exists with {header.octets} octets over {header.image_name or 'no image'}"
-                    )
+            frozen = self._frozen_header(snapshot) if snapshot else None
+            octets = _octets(size_octets, frozen.octets if frozen else image.octets if image else 0)
+            if self._directory.holds(file_name):
+                header, _ = read_header(self._directory.path / file_name)
+                same = _is_clone(header, image, snapshot)
+                if not same or (header.octets, header.thick) != (octets, thick):
+                    raise ConflictError(f"volume {name} exists {_described(header)}")
                 self._directory.sync()  # it can be seen, which does not mean that its name is durable
                 return octets, False
             identity = bytes([0x30 | secrets.randbits(4)]) + secrets.token_bytes(7)  # NAA 3, locally assigned
-            create_volume(self._directory, path.name, octets=octets, image=image, identity=identity)
+            try:
+                create_volume(
+                    self._directory,
+                    file_name,
+                    octets=octets,
+                    identity=identity,
+                    image=image,
+                    frozen=frozen,
+                    origin=snapshot or "",
+                    thick=thick,
+                )
+            except OSError as error:
+                if not thick:
+                    raise
+                raise UnavailableError(f"no space for a thick volume of {octets} octets: {error.strerror}") from error
         return octets, True
 
     def open(self, name: str) -> Volume:
         """Return a volume, the same one to all; UnavailableError if there is none, ConfigError if it is damaged."""
-        path = self._path(name)
+        file_name = volume_file_name(name)
         with self._opening:
-            volume = self._open.get(name)
-            if volume is None:
-                if not self._directory.holds(path.name):
-                    raise UnavailableError(f"there is no volume {name}; create it first")
-                image_name = read_header(path)[0].image_name
-                volume = Volume.open(path, self._images.get(image_name) if image_name else None)
-                self._open[name] = volume
-            return volume
+            return self._opened(name, file_name)
 
     def close(self, name: str) -> None:
         """Flush a volume and let it go, if it is open; whoever still uses it gets EIO."""
@@ -94,28 +129,80 @@ class VolumeStore:
             self._close(name)
 
     def delete(self, name: str) -> None:
-        """Destroy a volume; nothing happens if there is none.  The caller knows that nobody uses it."""
-        path = self._path(name)
+        """Destroy a volume; nothing happens if there is none.  The caller knows that nobody uses it.
+
+        ConflictError as long as it has snapshots.
+        """
+        file_name = volume_file_name(name)
         with self._opening:
+            taken = [entry.label for entry in Catalog.read(self._directory).of(SNAPSHOT) if entry.volume == name]
+            if taken:
+                raise ConflictError(f"volume {name} has snapshots; delete them first: {', '.join(taken)}")
             self._close(name)
-            self._directory.remove(path.name)
+            self._directory.remove(file_name)
+            self._remove_unused()
+
+    def snapshot(self, label: str) -> bool:
+        """Freeze what a volume holds now under the name VOLUME@SNAPSHOT; return whether that is new.
+
+        In constant time, while writing goes on: a write that was not answered yet is in it, whole or in part, or not.
+        UnavailableError without the volume, ConflictError while it is flattened, OSError when the disk is full.
+        """
+        frozen_name = snapshot_file_name(label)
+        name = label.partition("@")[0]
+        file_name = volume_file_name(name)
+        with self._opening:
+            if self._directory.holds(frozen_name):
+                self._directory.sync()
+                return False
+            volume = self._opened(name, file_name)
+            if volume.header.flattening:
+                raise ConflictError(f"volume {name} is being flattened; take the snapshot when that is done")
+            try:
+                self._freeze(volume, file_name, frozen_name)
+            except OSError:
+                self._unfreeze(file_name, frozen_name)
+                raise
+        log.info("snapshot=%s taken=yes", label)
+        return True
+
+    def delete_snapshot(self, label: str) -> None:
+        """Delete a snapshot; nothing happens if there is none.  ConflictError while a clone is read through it."""
+        file_name = snapshot_file_name(label)
+        with self._opening:
+            catalog = Catalog.read(self._directory)
+            entry = catalog.find(file_name)
+            if entry is None:
+                self._directory.sync()  # an earlier call may have been cut off before that
+                return
+            if clones := catalog.clones(entry):
+                raise ConflictError(f"{', '.join(clones)} is a clone of snapshot {label}; flatten or delete that first")
+            self._directory.move(file_name, layer_file_name(entry))
+            self._remove_unused()
+        log.info("snapshot=%s deleted=yes", label)
+
+    def grow(self, name: str, octets: int) -> int:
+        """Make a volume larger, durable on return; return its blocks.  ConflictError if it would become smaller."""
+        if octets % BLOCK_OCTETS or not 0 < octets <= MAX_VOLUME_OCTETS:
+            raise ConfigError("size", f"{octets} octets: write a multiple of {BLOCK_OCTETS} to {MAX_VOLUME_OCTETS}")
+        volume = self.open(name)
+        volume.grow(octets)
+        log.info("volume=%s octets=%d", name, octets)
+        return volume.octets // BLOCK_OCTETS
+
+    def end_flattening(self, name: str) -> None:
+        """Let a volume go of what it has taken over, durable on return; what nothing else reads is removed."""
+        with self._opening:
+            self._opened(name, volume_file_name(name)).end_flattening()
+            self._remove_unused()
+
+    def to_flatten(self) -> tuple[str, ...]:
+        """Return the volumes whose flattening was begun and not finished."""
+        return tuple(entry.volume for entry in Catalog.read(self._directory).of(VOLUME) if entry.header.flattening)
 
     def facts(self) -> Volumes:
         """Return what there is; a damaged volume is left out, with a line in the log."""
-        volumes = []
-        for file_name in self._directory.names():
-            if not file_name.endswith(_SUFFIX):
-                continue
-            name = file_name.removesuffix(_SUFFIX)
-            try:
-                header, allocated = read_header(self._directory.path / file_name)
-            except FileNotFoundError:  # deleted meanwhile
-                continue
-            except PanloomError as error:
-                log.warning("volume=%s damaged=%s", name, error)
-                continue
-            volumes.append(VolumeFacts(name, header.image_name or None, header.octets, allocated, header.epoch))
-        return Volumes(tuple(volumes), tuple(_image_facts(image) for image in self._images.all()))
+        return volumes(Catalog.read(self._directory), self._images.all())
 
     def shut_down(self) -> None:
         """Flush all volumes and give the directory back."""
@@ -123,6 +210,65 @@ class VolumeStore:
             for name in tuple(self._open):
                 self._close(name)
         close_file(self._lock_fd)
+
+    # Parts of the above, under _opening
+
+    def _opened(self, name: str, file_name: str) -> Volume:
+        volume = self._open.get(name)
+        if volume is None:
+            if not self._directory.holds(file_name):
+                raise UnavailableError(f"there is no volume {name}; create it first")
+            path = self._directory.path / file_name
+            header = read_header(path)[0]
+            catalog = Catalog.read(self._directory) if header.parent != NO_ID else None
+            layers = tuple(self._layer(entry) for entry in catalog.below(header)) if catalog else ()
+            lowest = layers[-1].header if layers else header
+            image = self._images.get(lowest.image_name) if lowest.reads_image else None
+            volume = self._open[name] = Volume.open(path, image, layers=layers)
+        return volume
+
+    def _layer(self, entry: Entry) -> VolumeFile:
+        """Return a frozen file, the same one to all volumes."""
+        layer = self._frozen.get(entry.header.id)
+        if layer is None:
+            layer = self._frozen[entry.header.id] = VolumeFile.load_frozen(path_of(self._directory, entry))
+        return layer
+
+    def _frozen_header(self, snapshot: str) -> VolumeHeader:
+        path = self._directory.path / snapshot_file_name(snapshot)
+        if not self._directory.holds(path.name):
+            raise UnavailableError(f"there is no snapshot {snapshot}; take it first")
+        return read_header(path)[0]
+
+    def _freeze(self, volume: Volume, file_name: str, frozen_name: str) -> None:
+        first = msgspec.structs.replace(volume.header, sequence=0, boot_id=bytes(16), id=secrets.token_bytes(16))
+        with PartialFile(self._directory, file_name, 0o600) as file:
+            write_new_file(file.fd, first)  # before anything stands still: a thick one takes its space here
+
+            def freeze() -> None:
+                self._directory.link(file_name, frozen_name)
+
+            def renew(header: VolumeHeader) -> VolumeFile:
+                header = msgspec.structs.replace(header, sequence=0, boot_id=bytes(16), id=first.id)
+                write_fully(file.fd, [encode_header(header)], 0)
+                new = VolumeFile.load(file.path, this_boot())
+                file.appear(file_name)
+                return new
+
+            volume.snapshot(freeze, renew)
+        top = volume.layers[0]
+        self._frozen[top.header.id] = top
+
+    def _unfreeze(self, file_name: str, frozen_name: str) -> None:
+        """Take the second name away again, unless the volume goes on in another file by now."""
+        with suppress(OSError):
+            ids = [read_header(self._directory.path / name)[0].id for name in (file_name, frozen_name)]
+            if ids[0] == ids[1]:
+                self._directory.remove(frozen_name)
+
+    def _remove_unused(self) -> None:
+        for entry in Catalog.read(self._directory).unused():
+            self._directory.remove(entry.file_name)
 
     def _close(self, name: str) -> None:
         volume = self._open.pop(name, None)
@@ -132,21 +278,24 @@ class VolumeStore:
             except OSError as error:
                 log.warning("volume=%s flushed=no why=%s", name, error.strerror)
 
-    def _path(self, name: str) -> Path:
-        if not _VOLUME_NAME.fullmatch(name):
-            raise ConfigError("volume", f"{name!r} is no volume name; write one like shop.web1")
-        return self._directory.path / (name + _SUFFIX)
+
+def _is_clone(header: VolumeHeader, image: Image | None, snapshot: str | None) -> bool:
+    """Whether a volume is a clone of just this image or snapshot, or of none."""
+    if snapshot or header.origin:
+        return header.origin == snapshot
+    return (header.image_name, header.image_sha256) == ((image.name, image.sha256) if image else ("", bytes(32)))
 
 
-def _octets(size_octets: int, image: Image | None) -> int:
-    needed = -(-image.octets // BLOCK_OCTETS) * BLOCK_OCTETS if image else BLOCK_OCTETS
-    octets = size_octets or (needed if image else 0)
+def _described(header: VolumeHeader) -> str:
+    what = f"over snapshot {header.origin}" if header.origin else f"over {header.image_name or 'no image'}"
+    return f"with {header.octets} octets {what}{', thick' if header.thick else ''}"
+
+
+def _octets(size_octets: int, origin_octets: int) -> int:
+    needed = -(-origin_octets // BLOCK_OCTETS) * BLOCK_OCTETS or BLOCK_OCTETS
+    octets = size_octets or (needed if origin_octets else 0)
     if octets % BLOCK_OCTETS or not needed <= octets <= MAX_VOLUME_OCTETS:
         raise ConfigError(
             "size", f"{octets} octets: write a multiple of {BLOCK_OCTETS} from {needed} to {MAX_VOLUME_OCTETS}"
         )
     return octets
-
-
-def _image_facts(image: Image) -> ImageFacts:
-    return ImageFacts(image.name, image.octets, image.sha256.hex())

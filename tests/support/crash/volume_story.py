@@ -33,6 +33,9 @@ class Connection:
     def __init__(self):
         self.facts = SessionFacts(INITIATOR, INITIATOR, "127.0.0.1:1", bytes(6), "kernel", 0.0, 0.0)
 
+    def resized(self, lun, blocks):
+        """The story begins a new session for every command."""
+
     def shut_down(self):
         """Nothing to wait for."""
 
