@@ -1,6 +1,8 @@
 """The demonstration: it runs, it can be cut off anywhere, and nothing of it is left."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,10 +23,10 @@ MARK = f"PANLOOM_TEST={os.getpid()}"
 """Stands in the environment of a demonstration of ours, and so of every process it starts."""
 
 
-def start(**options) -> subprocess.Popen[bytes]:
+def start(*arguments, **options) -> subprocess.Popen[bytes]:
     name, _, value = MARK.partition("=")
     environment = {**os.environ, "PANLOOM_PACKAGES": str(PACKAGES), "PYTHONUNBUFFERED": "1", name: value}
-    return subprocess.Popen(COMMAND, cwd=ROOT, env=environment, start_new_session=True, **options)
+    return subprocess.Popen((*COMMAND, *arguments), cwd=ROOT, env=environment, start_new_session=True, **options)
 
 
 def marked(entry: Path) -> bool:
@@ -66,6 +68,38 @@ def test_the_demo_runs_and_leaves_nothing():
         "What it took",
     ):
         assert fact in text, text
+    assert_nothing_is_left(before)
+
+
+def test_kept_it_goes_on_as_it_says_until_it_is_ended_as_it_says():
+    before = traces()
+    demo = start("--keep", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    text = demo.communicate(timeout=180)[0].decode()
+    assert demo.returncode == 0, text
+    (socket,) = re.findall(r"export PANLOOM_SOCKET=(\S+)", text)
+    (page,) = re.findall(r"^  (nsenter .* curl .*)$", text, re.MULTILINE)
+    (end,) = re.findall(r"^  kill (\d+)$", text, re.MULTILINE)
+    try:
+        get = (*COMMAND[:-1], "get", "servers", "-o", "json")
+        shown = subprocess.run(get, env={**os.environ, "PANLOOM_SOCKET": socket}, check=True, capture_output=True)
+        assert {row["name"]: row["state"] for row in json.loads(shown.stdout)} == {"shop/web1": "up (moved)", "shop/web2": "up"}
+        facts = subprocess.run(page.split(), check=True, capture_output=True).stdout.decode()
+        assert "server=shop/web1\n" in facts
+        assert "boots=2\n" in facts
+    finally:
+        os.kill(int(end), signal.SIGTERM)
+    assert_nothing_is_left(before)
+
+
+def test_a_wait_that_takes_too_long_says_how_far_it_came_and_what_the_machine_said_last():
+    before = traces()
+    demo = start("--patience", "3", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    text = demo.communicate(timeout=60)[0].decode()
+    assert demo.returncode == 1, text
+    assert "panloom demo: not within 3 s: its page" in text
+    assert "step: shop/web1 boots" in text
+    assert re.search(r"^--- n1: last stage \w+.*; its console ends:$", text, re.MULTILINE), text
+    assert "iPXE" in text.partition("its console ends:")[2]
     assert_nothing_is_left(before)
 
 

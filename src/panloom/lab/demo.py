@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from panloom.errors import PanloomError, UnavailableError
@@ -26,8 +27,6 @@ from panloom.lab.running import RunningLab
 from panloom.lab.story import Story, table
 
 DIRECTORY = Path("/run/panloom")
-BOOT_SECONDS = 60.0
-MOVE_SECONDS = 60.0
 SOON_SECONDS = 20.0
 LAST_LINES = 12
 
@@ -38,10 +37,24 @@ class TimedOutError(UnavailableError):
     """A wait of the demonstration passed its deadline."""
 
 
-def run(*, keep: bool = False) -> int:
+class Wanted(msgspec.Struct, frozen=True):
+    """What is shown: from which files, how long a machine may take to boot, and whether the lab stays."""
+
+    packages: Path
+    example: Path
+    patience_seconds: float
+    keep: bool
+
+
+def run(*, keep: bool, patience_seconds: float) -> int:
     """Run the demonstration; return its exit status, 130 when it was interrupted."""
-    packages, example = _find(".cache/debian", "PANLOOM_PACKAGES"), _find("examples/web.yaml", "PANLOOM_EXAMPLE")
-    return run_enclosed(lambda enclosure: _inside(enclosure, packages, example, keep=keep))
+    wanted = Wanted(
+        packages=_find(".cache/debian", "PANLOOM_PACKAGES"),
+        example=_find("examples/web.yaml", "PANLOOM_EXAMPLE"),
+        patience_seconds=patience_seconds,
+        keep=keep,
+    )
+    return run_enclosed(lambda enclosure: _inside(enclosure, wanted))
 
 
 def _find(relative: str, variable: str) -> Path:
@@ -54,33 +67,32 @@ def _find(relative: str, variable: str) -> Path:
     raise UnavailableError(f"{relative} is missing; in a checkout: make setup-demo (or name it: {variable})")
 
 
-def _inside(enclosure: Enclosure, packages: Path, example: Path, *, keep: bool) -> int:
-    console = Console(highlight=False)
+def _inside(enclosure: Enclosure, wanted: Wanted) -> int:
     try:
-        return asyncio.run(_run(enclosure, console, packages, example, keep=keep))
+        return asyncio.run(_run(enclosure, wanted))
     except PanloomError as error:
         Console(stderr=True, highlight=False).print(f"panloom demo: {error}", style="red", markup=False, soft_wrap=True)
         return 1
 
 
-async def _run(enclosure: Enclosure, console: Console, packages: Path, example: Path, *, keep: bool) -> int:
-    lab = RunningLab(DIRECTORY)
+async def _run(enclosure: Enclosure, wanted: Wanted) -> int:
+    console, lab = Console(highlight=False), RunningLab(DIRECTORY)
     with Story(console) as story:
-        demonstration = Demonstration(lab, story)
+        demonstration = Demonstration(lab, story, wanted)
         try:
-            await demonstration.play(packages, example)
+            await demonstration.play()
         except TimedOutError as error:
             console.print(await demonstration.obituary(error), markup=False)
             return 1
         finally:
-            if not (keep and demonstration.finished):
+            if not (wanted.keep and demonstration.finished):
                 await lab.stop()
     demonstration.summary(console)
-    if keep:
+    if wanted.keep:
         _say_how_to_go_on(console, lab, enclosure.pid)
         await lab.let_go(enclosure)
     else:
-        _say_what_next(console, example)
+        _say_what_next(console, wanted.example)
     return 0
 
 
@@ -120,9 +132,10 @@ def _program() -> str:
 class Demonstration:
     """The six acts, in order; what they measured stays in ``events``."""
 
-    def __init__(self, lab: RunningLab, story: Story) -> None:
+    def __init__(self, lab: RunningLab, story: Story, wanted: Wanted) -> None:
         self._lab = lab
         self._story = story
+        self._wanted = wanted
         self._events: list[dict[str, Any]] = []
         self._killed_at = 0.0
         self._victim = ""
@@ -133,11 +146,11 @@ class Demonstration:
         self._detail = ""
         self.finished = False
 
-    async def play(self, packages: Path, example: Path) -> None:
+    async def play(self) -> None:
         """Play all acts; TimedOutError when one does not come to its end."""
         story, lab = self._story, self._lab
         story.begin("build the image")
-        image = await asyncio.to_thread(build_image, packages, DIRECTORY / "web.img")
+        image = await asyncio.to_thread(build_image, self._wanted.packages, DIRECTORY / "web.img")
         story.done(f"{image.octets >> 20} MiB, Linux {image.kernel}, busybox")
 
         story.begin("start the chassis")
@@ -146,7 +159,7 @@ class Demonstration:
         try:
             how = "under KVM" if kvm_is_usable() else "no KVM: emulated"
             story.done(f"{len(lab.chassis.machines)} diskless machines, off ({how})")
-            await self._boot(example)
+            await self._boot(self._wanted.example)
             await self._kill()
             await self._come_back()
         finally:
@@ -165,7 +178,7 @@ class Demonstration:
         story.done(f"{outcome['add']} added; {' and '.join(outcome['boots'])} boot")
         for server in outcome["boots"]:
             story.begin(f"{server} boots", since=applied)
-            await self._until("its page", BOOT_SECONDS, partial(self._answers, server))
+            await self._until("its page", self._wanted.patience_seconds, partial(self._answers, server))
             page = self._pages[server]
             detour = "" if page["epoch"] == "1" else f"; {self._why_it_moved(server)}"
             story.done(f"on {page['node']}, {page['address']}, {page['mac']}, boot {page['boots']}{detour}")
@@ -186,7 +199,7 @@ class Demonstration:
         self._spare = moved["node"]
         await self._until(
             f"its page, from {self._spare}",
-            MOVE_SECONDS,
+            self._wanted.patience_seconds,
             lambda: self._answers(server, epoch=int(before["epoch"]) + 1),
         )
         page = self._pages[server]
@@ -200,7 +213,9 @@ class Demonstration:
         story.begin(f"power {victim} on again")
         since = self._events[-1]
         await lab.power(victim, "on")
-        await self._until("it asks to boot", BOOT_SECONDS, lambda: self._event("waiting", node=victim, after=since))
+        await self._until(
+            "it asks to boot", self._wanted.patience_seconds, lambda: self._event("waiting", node=victim, after=since)
+        )
         row = await lab.get("resources", "node", victim)
         sessions = await lab.sessions_of(victim)
         stolen = [e for e in self._events if e["kind"] == "boot" and e.get("node") == victim and e["text"] == "script"]
