@@ -39,6 +39,7 @@ _COMMANDS = {
     "control": ("panloom.command.control", "Run the control process."),
     "storage": ("panloom.command.storage", "Run the storage process."),
     "demo": ("panloom.command.demo", "Show the main job on this machine, in a laboratory of its own."),
+    "lab": ("panloom.command.lab", "Keep a whole chassis on this machine, in the background."),
     "version": ("panloom.command.version", "Show the version."),
 }
 

@@ -1,0 +1,113 @@
+"""``panloom lab up|status|down``: a whole chassis on this machine, in the background."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from panloom.command.output import counted, emit, emit_data, emit_table, output_option, say, suggest
+from panloom.control.client import Client
+from panloom.errors import PanloomError
+
+DEFAULT_DIRECTORY = Path("/run/panloom-lab")
+_HEADER = ("NODE", "KIND", "POWER", "STATE", "SERVER", "STAGE")
+_KINDS = {"qemu": "QEMU", "shared": "emulated", "lone": "emulated"}
+_UNKNOWN = "?"
+
+_directory = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="PANLOOM_LAB",
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    show_envvar=True,
+    help="Where the lab is found; another one is another lab.",
+)
+
+
+@click.group("lab", short_help="Keep a whole chassis on this machine, in the background.")
+def command() -> None:
+    """Start a chassis of machines with its control node, look at it, and remove it without a trace.
+
+    It lives in namespaces of its own. Other commands reach it by the socket that `up` names.
+    """
+
+
+@command.command("up")
+@click.option("--nodes", type=int, default=3, show_default=True, metavar="N", help="How many machines, n1 to nN.")
+@click.option("--qemu", type=int, default=0, show_default=True, metavar="N", help="The first N are QEMU's.")
+@_directory
+def up(nodes: int, qemu: int, directory: Path) -> int:
+    """Start a lab and leave it running: machines that are off, a control node that knows them, the image `web`.
+
+    Machines are emulated, and boot in a fraction of a second, but for the first --qemu ones: those run a real Linux.
+    """
+    from panloom.lab.background import start
+    from panloom.lab.chassis import Chassis
+    from panloom.lab.whereabouts import Whereabouts
+
+    whereabouts = Whereabouts(directory)
+    status = start(whereabouts, Chassis.of(nodes=nodes, qemu=qemu))
+    if status == 0:
+        suggest("Point other commands at it", f"export PANLOOM_SOCKET={whereabouts.socket}")
+        suggest("Then boot two servers", "panloom apply examples/web.yaml")
+        suggest("And pull a plug", "panloom node power kill n1")
+        suggest("See its machines, and end it", "panloom lab status, panloom lab down")
+    return status
+
+
+@command.command("status")
+@_directory
+@output_option
+def status(directory: Path, form: str) -> int:
+    """List the machines of the lab. Exit code 1 when no lab is up, or its control process does not answer."""
+    from panloom.lab.whereabouts import Whereabouts
+
+    whereabouts = Whereabouts(directory)
+    record = whereabouts.record()
+    if record is None:
+        say(f"no lab is up in {whereabouts.directory}; start one: panloom lab up")
+        return 1
+    client = Client(str(whereabouts.socket), timeout_seconds=10.0)
+    trouble = ""
+    rows = []
+    for machine in record.chassis.machines:
+        row: dict[str, Any] = {}
+        if not trouble:
+            try:
+                row = client.get("resources", "node", machine.name)
+            except PanloomError as error:
+                trouble = str(error)
+        rows.append({"node": machine.name, "kind": _KINDS[machine.kind], **_seen(row)})
+    if form in ("json", "yaml"):
+        emit_data({"pid": record.pid, "socket": str(whereabouts.socket), "nodes": rows}, form)
+    else:
+        emit_table(_HEADER, [[str(row[column.lower()] or "-") for column in _HEADER] for row in rows])
+    if trouble:
+        say(trouble)
+        return 1
+    suggest("Point other commands at it", f"export PANLOOM_SOCKET={whereabouts.socket}")
+    return 0
+
+
+def _seen(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a node's row is shown; the stage is that of a boot under way or done, not of one before it."""
+    if not row:
+        return dict.fromkeys(("power", "state", "server", "stage"), _UNKNOWN)
+    stages = row.get("boot", {}).get("stages", [])
+    stage = stages[-1][0] if stages and row["power"] != "off" else None
+    return {"power": row["power"] or _UNKNOWN, "state": row["state"], "server": row["server"], "stage": stage}
+
+
+@command.command("down")
+@_directory
+def down(directory: Path) -> int:
+    """End the lab and remove everything of it: processes, namespaces, disks, files. Nothing to end is no error."""
+    from panloom.lab.whereabouts import Whereabouts
+
+    record = Whereabouts(directory).end()
+    if record is None:
+        emit("no lab is up; nothing of one is left")
+    else:
+        emit(f"the lab is gone: {counted(len(record.chassis.machines), 'node')}, their disks, its processes")
+    return 0

@@ -1,0 +1,312 @@
+"""`panloom lab`: a chassis that outlives its command, can be pointed at, killed in any part, and leaves nothing."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from panloom.errors import ConfigError, ConflictError, UnavailableError
+from panloom.lab.chassis import Chassis
+from panloom.lab.whereabouts import LOCK, RECORD, Whereabouts
+from support.lab import ONE, pan
+from support.traces import assert_nothing_is_left, kill_marked, marked, start, traces
+from support.waiting import until
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(120)]
+
+
+class Lab:
+    """The commands of one person, for one lab."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.before = traces(directory.parent)
+
+    def run(self, *words, code=0, text=None):
+        """Run a command to its end; return what it said on stdout and on stderr."""
+        environment = {"PANLOOM_LAB": str(self.directory), "PANLOOM_SOCKET": str(self.directory / "panloom.sock")}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = start(*words, **pipes, env=environment)
+        said, told = process.communicate((text or "").encode(), timeout=60)
+        assert process.returncode == code, (words, said, told)
+        return said.decode(), told.decode()
+
+    def answers(self):
+        """Whether the control process and all that it needs for an answer are there."""
+        try:
+            return self.nodes()
+        except AssertionError:
+            return None
+
+    def nodes(self):
+        said, _ = self.run("lab", "status", "-o", "json")
+        return {row["node"]: row for row in json.loads(said)["nodes"]}
+
+    def apply(self, text):
+        path = self.directory.parent / "servers.yaml"
+        path.write_text(text)
+        try:
+            self.run("apply", path)
+        finally:
+            path.unlink()
+
+    def until_up(self, server, *, not_on=""):
+        def up():
+            row = json.loads(self.run("show", "server", server, "-o", "json")[0])
+            return row if row["state"].startswith("up") and row["node"] != not_on else None
+
+        return until(up, f"{server} is up", seconds=40)
+
+    def processes(self):
+        """Return what a process is → its pid, of those of the lab."""
+        words = {"control": "-m panloom.control ", "storage": "-m panloom.storage ", "supervisor": "lab.supervisor "}
+        running = marked().items()
+        return {name: pid for name, word in words.items() for pid, line in running if word in line}
+
+    def first(self):
+        return Whereabouts(self.directory).record().pid
+
+    def assert_gone(self):
+        assert_nothing_is_left(self.before, self.directory.parent)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    made = Lab(tmp_path / "lab")
+    yield made
+    kill_marked()
+
+
+def test_up_look_act_and_down(lab):
+    assert lab.run("lab", "status", code=1)[1].startswith(f"no lab is up in {lab.directory}; start one: panloom lab up")
+    said, told = lab.run("lab", "up", "--nodes", "4")
+    assert "4 nodes, off: 4 emulated" in said
+    assert f"export PANLOOM_SOCKET={lab.directory}/panloom.sock" in told
+    off = {"kind": "emulated", "power": "off", "state": "spare", "server": None, "stage": None}
+    assert lab.nodes() == {name: {"node": name, **off} for name in ("n1", "n2", "n3", "n4")}
+
+    lab.apply(pan())
+    victim = lab.until_up("shop/web1")["node"]
+    lab.until_up("shop/web2")
+    until(lambda: lab.nodes()[victim]["stage"] == "userland", "its beacon has come")
+    in_use = {"node": victim, "kind": "emulated", "power": "on", "state": "in use", "server": "shop/web1"}
+    assert lab.nodes()[victim] == {**in_use, "stage": "userland"}
+    table = lab.run("lab", "status")[0].splitlines()
+    assert table[0].split() == ["NODE", "KIND", "POWER", "STATE", "SERVER", "STAGE"]
+    assert [victim, "emulated", "on", "in", "use", "shop/web1", "userland"] in [line.split() for line in table]
+    page = subprocess.run(
+        ["nsenter", "-t", str(lab.first()), "-n", "curl", "-s", "http://10.1.0.11/facts.txt"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "server=shop/web1\n" in page.stdout
+
+    assert lab.run("node", "power", "kill", victim)[0] == f"{victim}: power off\n"
+    moved = lab.until_up("shop/web1", not_on=victim)["node"]
+    free = sorted(name for name, row in lab.nodes().items() if row["state"] == "spare")
+    assert victim in free
+    assert moved not in free
+    said, _ = lab.run("node", "power", "on", f"n[{','.join(name[1:] for name in free)}]")
+    assert said == "".join(f"{name}: power on\n" for name in free)
+    until(lambda: {lab.nodes()[name]["stage"] for name in free} == {"dhcp"}, "the spares ask to boot")
+    assert lab.run("node", "power", "reset", victim)[0] == f"{victim}: power on\n"
+    assert lab.run("node", "power", "off", victim)[0] == f"{victim}: power off\n"
+
+    assert "a lab is up already (process " in lab.run("lab", "up", code=1)[1]
+    assert lab.until_up("shop/web2"), "the lab that was there is not disturbed"
+    said, _ = lab.run("lab", "down")
+    assert said == "the lab is gone: 4 nodes, their disks, its processes\n"
+    lab.assert_gone()
+    assert lab.run("lab", "down")[0] == "no lab is up; nothing of one is left\n"
+
+
+def test_whatever_process_is_killed_comes_back_and_down_removes_all(lab):
+    lab.run("lab", "up", "--nodes", "2")
+    lab.apply(ONE)
+    lab.until_up("shop/web1")
+    for name in ("control", "storage", "supervisor"):
+        old = until(lambda name=name: lab.processes().get(name), f"the {name} process is there")
+        os.kill(old, signal.SIGKILL)
+        until(lambda name=name, old=old: lab.processes().get(name, old) != old, f"the {name} process is there again")
+        until(lab.answers, "it answers")
+        lab.until_up("shop/web1")
+    old = lab.processes()["control"]
+    os.kill(old, signal.SIGKILL)
+    lab.run("lab", "down")
+    lab.assert_gone()
+
+
+@pytest.mark.parametrize("then", ["down", "up"])
+def test_a_lab_whose_first_process_was_killed_is_gone_and_stands_in_nobody_s_way(lab, then):
+    lab.run("lab", "up", "--nodes", "2")
+    os.kill(lab.first(), signal.SIGKILL)
+    until(lambda: not marked(), "all its processes are gone")
+    lab.run("lab", "status", code=1)
+    if then == "up":
+        lab.run("lab", "up", "--nodes", "1")
+        assert list(lab.nodes()) == ["n1"]
+    lab.run("lab", "down")
+    lab.assert_gone()
+
+
+def test_a_lab_that_is_told_to_end_by_a_signal_leaves_nothing(lab):
+    lab.run("lab", "up", "--nodes", "2")
+    os.kill(lab.first(), signal.SIGTERM)
+    lab.assert_gone()
+
+
+@pytest.mark.parametrize(
+    ("sign", "how"),
+    [
+        ("", signal.SIGINT),
+        ("lab", signal.SIGKILL),
+        ("lab", signal.SIGINT),
+        ("supervisor", signal.SIGINT),
+        ("supervisor", signal.SIGKILL),
+        ("control", signal.SIGTERM),
+    ],
+)
+def test_cut_off_while_it_starts_it_leaves_nothing(lab, sign, how):
+    """``sign``: what is there when the signal comes: nothing yet, the lab's record, one of its processes."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = start("lab", "up", "--nodes", "26", "--directory", lab.directory, **quiet)
+    try:
+        if sign == "lab":
+            until(lambda: (lab.directory / RECORD).exists(), "its record is there")
+        elif sign:
+            until(lambda: sign in lab.processes(), f"the {sign} process is there")
+        process.send_signal(how)
+        status = process.wait(30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    # At once means that Python itself may not have begun yet: then the signal ends it, as it ends any program.
+    assert status in ({-how} if how is signal.SIGKILL else {130, -how})
+    until(lambda: not marked(), "all its processes are gone")
+    if how is signal.SIGKILL:
+        lab.run("lab", "down")  # nobody was left to remove the files
+    lab.assert_gone()
+
+
+def test_down_ends_a_lab_that_is_starting(lab):
+    process = start("lab", "up", "--nodes", "26", "--directory", lab.directory, stdout=subprocess.DEVNULL)
+    until(lambda: (lab.directory / RECORD).exists(), "its record is there")
+    lab.run("lab", "down")
+    assert process.wait(10) == 130
+    lab.assert_gone()
+
+
+def test_of_two_at_once_one_is_up(lab):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    both = [start("lab", "up", "--nodes", "1", "--directory", lab.directory, **quiet) for _ in range(2)]
+    assert sorted(process.wait(30) for process in both) == [0, 1]
+    assert list(lab.nodes()) == ["n1"]
+    lab.run("lab", "down")
+    lab.assert_gone()
+
+
+def test_machines_of_qemu_come_first_and_boot_beside_the_others(lab):
+    lab.run("lab", "up", "--nodes", "2", "--qemu", "1")
+    assert [row["kind"] for row in lab.nodes().values()] == ["QEMU", "emulated"]
+    assert lab.run("node", "power", "on", "n[1-2]")[0] == "n1: power on\nn2: power on\n"
+    until(lambda: {row["stage"] for row in lab.nodes().values()} == {"dhcp"}, "both ask to boot", seconds=40)
+    lab.run("lab", "down")
+    lab.assert_gone()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("up --nodes 0", "nodes: 0 do not fit into a chassis; it takes 1 to 180"),
+        ("up --nodes 181", "nodes: 181 do not fit into a chassis; it takes 1 to 180"),
+        ("up --nodes -1", "nodes: -1 do not fit into a chassis"),
+        ("up --nodes many", "'many' is not a valid integer"),
+        ("up --qemu 4", "qemu: 4 of 3 nodes cannot be QEMU's"),
+        ("up --qemu -1", "qemu: -1 of 3 nodes cannot be QEMU's"),
+        ("up 26", "unexpected extra argument"),
+        ("up --directory /dev/null", "no lab can be kept in /dev/null: File exists"),
+        ("up --directory /proc/nowhere", "no lab can be kept in /proc/nowhere: No such file or directory"),
+        (f"up --directory /tmp/{'x' * 100}", "is too long for a socket in it; name a shorter one: --directory"),
+        ("status --output xml", "'xml' is not one of"),
+        ("dwon", "No such command 'dwon'"),
+    ],
+)
+def test_awkward_input_gets_one_error_and_nothing_is_started(lab, words, why):
+    _, told = lab.run("lab", *words.split(), code=1)
+    assert why in told
+    assert "Traceback" not in told
+    lab.assert_gone()
+
+
+def test_files_of_other_people_stay(lab):
+    lab.directory.mkdir()
+    other = lab.directory / "notes.txt"
+    other.write_text("mine")
+    lab.run("lab", "up", "--nodes", "1")
+    lab.run("lab", "down")
+    assert [path.name for path in lab.directory.iterdir()] == ["notes.txt"]
+
+
+# ── whereabouts ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+CHASSIS = Chassis.of(nodes=1, qemu=0)
+
+
+def test_a_claim_is_one_process_s_until_it_forgets(tmp_path):
+    place = Whereabouts(tmp_path / "lab")
+    claim = place.claim()
+    with pytest.raises(ConflictError, match="it is just starting"):
+        place.claim()
+    claim.note(os.getpid(), CHASSIS, Path("/run/panloom.sock"))
+    assert place.record().chassis == CHASSIS
+    assert place.socket.readlink() == Path(f"/proc/{os.getpid()}/root/run/panloom.sock")
+    with pytest.raises(ConflictError, match=f"process {os.getpid()}, 1 nodes"):
+        place.claim()
+    claim.forget()
+    assert list(tmp_path.iterdir()) == []
+    place.claim().forget()
+
+
+def test_who_has_forgotten_takes_nothing_from_the_next(tmp_path):
+    place = Whereabouts(tmp_path / "lab")
+    first = place.claim()
+    (place.directory / LOCK).unlink()  # what another process of the same lab has done already
+    second = place.claim()
+    second.note(os.getpid(), CHASSIS, Path("/run/panloom.sock"))
+    first.forget()
+    assert place.record() is not None
+    second.forget()
+
+
+def test_a_process_that_has_the_number_of_a_dead_lab_is_not_taken_for_it(tmp_path):
+    place = Whereabouts(tmp_path / "lab")
+    claim = place.claim()
+    claim.note(os.getpid(), CHASSIS, Path("/run/panloom.sock"))
+    path = place.directory / RECORD
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"started": record["started"] - 1}))
+    assert place.record() is None
+    claim.let_go()
+    assert place.end() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"pid": "1"}', "\0"])
+def test_a_record_that_is_none_is_said_and_ends_nobody(tmp_path, text):
+    place = Whereabouts(tmp_path / "lab")
+    place.directory.mkdir()
+    (place.directory / RECORD).write_text(text)
+    with pytest.raises(UnavailableError, match=r"is no record of a lab .*; remove it"):
+        place.record()
+
+
+def test_a_place_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match=r"no lab can be kept in .*/file"):
+        Whereabouts(tmp_path / "file").claim()
+    with pytest.raises(ConfigError, match="is too long for a socket"):
+        Whereabouts(tmp_path / ("x" * 120)).claim()
