@@ -1,7 +1,9 @@
 """Set-up refuses at once, saying why, where the lab cannot run; and says nothing where all is there."""
 
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def setup(*before, path=None):
+def setup(*before, path=None, checkout=ROOT, timeout=20):
     environment = {**os.environ, **({"PATH": str(path)} if path else {})}
-    command = [*before, ROOT / "scripts" / "setup", "demo"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=20)
+    command = [*before, checkout / "scripts" / "setup", "demo"]
+    done = subprocess.run(
+        command, env=environment, cwd=checkout, capture_output=True, text=True, check=False, timeout=timeout
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -87,3 +91,22 @@ def test_purpose_is_needed(purpose):
 def test_nothing_is_installed_when_nothing_is_missing():
     again = subprocess.run(["scripts/setup", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert again.stdout == again.stderr == ""
+
+
+def test_without_venv_compiler_iproute2_and_sudo_it_gets_all_it_needs(stubs, tmp_path_factory):
+    """In a checkout of its own, with all but one of the packages that were unpacked before."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    for name in ("README.md", "LICENSE", "pyproject.toml", "requirements", "scripts", "src"):
+        subprocess.run(["cp", "--recursive", ROOT / name, checkout], check=True)
+    subprocess.run(["cp", "--archive", "--link", ROOT / ".cache", checkout], check=True)
+    (checkout / ".cache" / "debian" / ".unpacked" / "python3-pip-whl").unlink(missing_ok=True)
+    path = stubs(
+        **dict.fromkeys(("gcc", "cc", "c++", "ip", "sudo")),
+        python3=f'[[ $* != *ensurepip* ]] && exec {sys._base_executable} "$@"',
+    )
+    status, said = setup(path=path, checkout=checkout, timeout=300)
+    assert status == 0, said
+    assert re.search(r"unpack \d+ Debian packages .*, \d\.\d MB to download:\n.*\bpython3-pip-whl\b", said), said
+    assert "Python packages into .venv, 12 MB to download" in said
+    shown = subprocess.run([checkout / "scripts" / "run", "panloom", "version"], check=True, capture_output=True)
+    assert shown.stdout
