@@ -238,6 +238,20 @@ def test_a_boot_without_progress_is_tried_again_then_the_node_is_quarantined_unt
     assert control.server("shop/web1")["node"] == "n1"
 
 
+def test_a_boot_that_goes_round_is_reset_and_quarantined_like_one_that_stands_still(control):
+    """Nobody listens where the boot script sends the machine: it asks again and again."""
+    control.start_storage()
+    control.start_control()
+    platform = control.platform(boot_timeout="1.5s", max_boot_attempts=1)
+    control.apply(platform.replace("}\nliveness", ", iscsi_port: 3261}\nliveness"), "lab.yaml")
+    control.apply(ONE)
+    until(lambda: "after script; 0 of 1 resets made" in (control.server("shop/web1")["why"] or ""), "it says why")
+    told = control.until_event("quarantined")
+    assert "no new stage for" in told["text"]
+    assert "s after script, after 1 resets; mend it" in told["text"]
+    assert [event["data"]["attempt"] for event in control.events("reset", node=told["node"])] == [1]
+
+
 def test_a_changed_document_restarts_the_server_on_its_node(control):
     control.start()
     control.apply(ONE)

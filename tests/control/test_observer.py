@@ -159,6 +159,8 @@ def test_silence_is_death_but_not_while_the_storage_process_is_away(monkeypatch)
 
     async def scenario():
         async with watching(run=True) as seen:
+            progress, began = seen.observer.boots.progress, time.monotonic()
+            progress.expect("n2", "web2", began)
             seen.storage.is_there = False
             await eventually(lambda: seen.observer._storage_lost, "it is missed")
             lost = time.monotonic()
@@ -166,6 +168,8 @@ def test_silence_is_death_but_not_while_the_storage_process_is_away(monkeypatch)
             assert seen.observer.dead == {}
             seen.storage.is_there = True
             await eventually(lambda: seen.observer.dead, "with the storage process there, silence counts")
+            now = time.monotonic()
+            assert progress.stalled_seconds("n2", now) < now - began - 4 * PLATFORM.liveness.timeout_seconds
             assert seen.observer.dead == {SERVER: "nothing heard for 0.3 s"}
             assert len(await seen.told("storage lost")) == len(await seen.told("storage back")) == 1
 

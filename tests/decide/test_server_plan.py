@@ -25,6 +25,7 @@ from panloom.decide.server_plan import (
     Revive,
     ServerView,
     next_act,
+    why_slow,
 )
 
 WAITING = ServerRecord(phase=Phase.WAITING, epoch=1, personality="p")
@@ -173,7 +174,19 @@ def test_a_boot_without_progress_is_reset_three_times_with_growing_patience_then
         assert act.attempt == attempt
         record = msgspec.structs.replace(record, boot_attempts=attempt)
     assert at == sorted(set(at))
-    assert isinstance(next_act(view(record, power=True, stalled_seconds=200, **SET_UP)), Quarantine)
+    act = next_act(view(record, power=True, stalled_seconds=200, stage="login", **SET_UP))
+    assert act == Quarantine("it did not boot a/x: no new stage for 200 s after login, after 3 resets")
+
+
+def test_a_boot_that_is_late_says_where_it_stands():
+    def slow(stalled, attempts=0):
+        record = msgspec.structs.replace(BOOTING, boot_attempts=attempts)
+        return why_slow(view(record, power=True, stalled_seconds=stalled, stage="script", **SET_UP))
+
+    assert slow(14) is None
+    assert slow(15) == "boots: no new stage for 15 s after script; 0 of 3 resets made"
+    assert slow(1, attempts=2) == "boots: no new stage for 1 s after script; 2 of 3 resets made"
+    assert why_slow(view(WAITING, stalled_seconds=999, **SET_UP)) is None
 
 
 def test_a_machine_that_goes_off_while_booting_counts_as_an_attempt():

@@ -11,10 +11,10 @@ import time
 
 import msgspec
 
-from panloom.decide.records import BootRecord
+from panloom.decide.boot_progress import BootProgress
+from panloom.decide.records import STAGES, BootRecord
 from panloom.state.contract import Store
 
-STAGES = ("power", "dhcp", "script", "login", "first read", "kernel", "userland")
 PREFIX = "/record/boot/"
 
 
@@ -25,7 +25,6 @@ class Boot:
         self.began = now
         self.began_wall = time.time()
         self.stages: list[tuple[str, float]] = []
-        self.progress_at = now
         self.server: str | None = None
         self.epoch = 0
 
@@ -36,7 +35,6 @@ class Boot:
         boot = cls(now - max(0.0, time.time() - record.at))
         boot.began_wall = record.at
         boot.stages = [(stage, boot.began + seconds) for stage, seconds in record.stages]
-        boot.progress_at = min(now, max((at for _, at in boot.stages), default=boot.began))
         boot.server, boot.epoch = record.server, record.epoch
         return boot
 
@@ -53,6 +51,7 @@ class Boots:
         self._store = store
         self._boots: dict[str, Boot] = {}
         self._unwritten: set[str] = set()
+        self.progress = BootProgress(STAGES)
 
     async def load(self) -> None:
         """Read what an earlier process wrote; call it once, before anything is reached."""
@@ -62,16 +61,15 @@ class Boots:
 
     def reached(self, node: str, stage: str, at: float, *, server: str | None = None, epoch: int = 0) -> bool:
         """Note that a machine reached a stage at ``at``; False if that was known already."""
+        self.progress.reached(node, stage, at)
         boot = self._boots.get(node)
         position = STAGES.index(stage)
         passed = max((STAGES.index(known) for known, _ in boot.stages), default=-1) if boot else -1
         if boot is None or stage == "power" or (stage == "dhcp" and passed > STAGES.index("dhcp") + 1):
             boot = self._boots[node] = Boot(at)
         elif position <= passed:
-            boot.progress_at = max(boot.progress_at, at) if stage == "dhcp" else boot.progress_at
             return False
         boot.stages.append((stage, at))
-        boot.progress_at = max(boot.progress_at, at)
         boot.server = server or boot.server
         boot.epoch = epoch or boot.epoch
         self._unwritten.add(node)
@@ -81,11 +79,6 @@ class Boots:
         """Whether a machine's boot under way has reached a stage."""
         boot = self._boots.get(node)
         return boot is not None and any(known == stage for known, _ in boot.stages)
-
-    def stalled_seconds(self, node: str, since: float, now: float) -> float:
-        """Return for how long a machine has reached no stage, counted from ``since`` at the earliest."""
-        boot = self._boots.get(node)
-        return now - max(since, boot.progress_at if boot else since)
 
     def of(self, node: str) -> BootRecord | None:
         """Return a machine's last boot, None if none was seen."""

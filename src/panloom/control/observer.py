@@ -78,6 +78,7 @@ class Observer:
         self._counters: dict[tuple[str, int], int] = {}
         self._world: World | None = None
         self._storage_lost = False
+        self._storage_lost_at = 0.0
         self._asked_storage_at: float | None = None
         """When the storage process was asked for what it has not answered yet."""
         self._told: dict[tuple[str | None, ...], float] = {}
@@ -256,11 +257,13 @@ class Observer:
         self.liveness.hold(time.monotonic())
         if not self._storage_lost:
             self._storage_lost = True
+            self._storage_lost_at = time.monotonic()
             self.events.report("storage lost", f"{why}; servers keep waiting for their disks, nothing is fenced")
 
     def _regain_storage(self) -> None:
         if self._storage_lost:
             self._storage_lost = False
+            self.boots.progress.excuse(time.monotonic() - self._storage_lost_at + RECONNECT_SECONDS)
             self.events.report("storage back", "the storage process answers again")
             self.changed()
 
@@ -374,8 +377,10 @@ class Observer:
     # ── judgement ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _judge(self) -> None:
+        due = time.monotonic()
         while True:
             now, asked = time.monotonic(), self._asked_storage_at
+            self.boots.progress.excuse(max(0.0, now - due))  # we were not there to see anybody get on
             if asked is not None and now - asked > 2 * self.liveness.interval_seconds:
                 self.liveness.hold(now)  # it hangs: nobody may be there to hear
             for finding in self.liveness.verdicts(now):
@@ -386,6 +391,7 @@ class Observer:
                     continue
                 for server in finding.servers:
                     self._judge_dead(server, finding.why)
+            due = time.monotonic() + self.liveness.interval_seconds
             await asyncio.sleep(self.liveness.interval_seconds)
 
 

@@ -46,7 +46,7 @@ from panloom.decide.records import (
     target_of,
     volume_of,
 )
-from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, ServerView, fence_act, next_act
+from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, ServerView, fence_act, next_act, why_slow
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
 from panloom.model.resources import Image, Node, Server, Volume
@@ -85,13 +85,13 @@ class Reconciler:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._said: dict[str, str] = {}
+        self._slow: dict[str, str] = {}
+        """Server → why it is no nearer to being up; no event, as it changes all the time."""
         self._table_revision = 0
-        self._since: dict[str, tuple[float, float]] = {}
-        """Server → its record's ``since``, and the monotonic seconds when that was first seen."""
 
     def why(self, subject: str) -> str | None:
         """Return what holds a server up just now, None if nothing does."""
-        return self._said.get(subject)
+        return self._said.get(subject) or self._slow.get(subject)
 
     def wake(self) -> None:
         """Ask for a pass soon."""
@@ -150,12 +150,16 @@ class Reconciler:
         """Set a worker to each server for which there is something to do."""
         world = await World.read(self._store)
         have = await self._have(world)
+        self._slow.clear()
         for name, record in world.server_records.items():
             try:
-                act = next_act(self._view(name, world, have))
+                view = self._view(name, world, have)
             except PanloomError as error:
                 self._say(name, str(error))
                 continue
+            act, slow = next_act(view), why_slow(view)
+            if slow is not None:
+                self._slow[name] = slow
             if act is not None:
                 self._start(name, partial(self._work, name))
             elif record.phase is not Phase.WAITING:  # placement says why it waits
@@ -408,9 +412,8 @@ class Reconciler:
         node = world.all(Node).get(record.node or "")
         if server is not None and {nic.lan for nic in server.nics} - {nic.lan for nic in record.nics}:
             raise UnavailableError(f"{name} has a NIC without a MAC yet")
-        now = time.monotonic()
-        if name not in self._since or self._since[name][0] != record.since:
-            self._since[name] = record.since, now
+        progress, carrier, now = self._observer.boots.progress, record.node or "", time.monotonic()
+        progress.expect(carrier, (name, record.since), now)
         volume = world.all(Volume).get(name)
         return ServerView(
             name=name,
@@ -422,12 +425,13 @@ class Reconciler:
             admitted=_is_admitted(name, record, have.status),
             port_open=have.ports_applied,
             has_power=node is not None and node.power is not None,
-            power=self._observer.power.get(record.node or ""),
+            power=self._observer.power.get(carrier),
             alive=self._observer.alive.get(name) == record.epoch,
             dead=self._observer.dead.get(name),
             enabled=server.failover.enabled if server else True,
             personality=booted_with(name, record, world) if server else record.personality,
-            stalled_seconds=self._observer.boots.stalled_seconds(record.node or "", self._since[name][1], now),
+            stage=progress.stage(carrier),
+            stalled_seconds=progress.stalled_seconds(carrier, now),
             boot_timeout_seconds=platform.boot_timeout_seconds,
             max_boot_attempts=platform.max_boot_attempts,
         )

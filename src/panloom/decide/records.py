@@ -106,6 +106,10 @@ class Discovered(msgspec.Struct, frozen=True):
     port: str | None = None
 
 
+STAGES = ("power", "dhcp", "script", "login", "first read", "kernel", "userland")
+"""What a machine's boot passes, in this order."""
+
+
 class BootRecord(msgspec.Struct, frozen=True):
     """Stages of a machine's last boot: name and seconds since ``at`` (wall clock)."""
 

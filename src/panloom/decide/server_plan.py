@@ -22,7 +22,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
 
     ``volume_doomed``: one of its name is being destroyed.  ``admitted``: the storage process grants exactly this epoch,
     node and personality.  ``port_open``: the kernel lets exactly its addresses pass.  ``power``: None when unknown.
-    ``stalled_seconds``: time since the boot last reached a stage.
+    ``stage``: the furthest that the boot has reached since the node was placed or reset; ``stalled_seconds``: for how
+    long it has come no further.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     dead: str | None = None
     enabled: bool = True
     personality: str = ""
+    stage: str | None = None
     stalled_seconds: float = 0.0
     boot_timeout_seconds: float = 90.0
     max_boot_attempts: int = 3
@@ -155,12 +157,27 @@ def _booting(view: ServerView) -> Act | None:
         return MarkUp()
     if view.has_power and view.power is False:
         return _boot_failed(view, "it went off while booting") if view.record.started else PowerOn()
+    return _boot_failed(view, _stalled(view)) if view.stalled_seconds > _patience(view) else None
+
+
+def _patience(view: ServerView) -> float:
+    """Return for how many seconds a boot may come no further.
+
+    Each attempt gets more time than the one before: a slow machine is not a broken one.
+    """
+    return view.boot_timeout_seconds * (1 + 0.5 * view.record.boot_attempts)
+
+
+def _stalled(view: ServerView) -> str:
+    return f"no new stage for {view.stalled_seconds:.0f} s" + (f" after {view.stage}" if view.stage else "")
+
+
+def why_slow(view: ServerView) -> str | None:
+    """Return why a server that boots may be late, None while it gets on as it should."""
     attempts = view.record.boot_attempts
-    # Each further attempt gets more time than the one before: a slow machine is not a broken one.
-    patience = view.boot_timeout_seconds * (1 + 0.5 * attempts)
-    if view.stalled_seconds > patience:
-        return _boot_failed(view, f"no progress for {view.stalled_seconds:.0f} s")
-    return None
+    if view.record.phase is not Phase.BOOTING or (not attempts and view.stalled_seconds < _patience(view) / 2):
+        return None
+    return f"boots: {_stalled(view)}; {attempts} of {view.max_boot_attempts} resets made"
 
 
 def _boot_failed(view: ServerView, why: str) -> Act | None:
