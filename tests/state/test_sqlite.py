@@ -17,6 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from panloom.errors import ConflictError, UnavailableError
 from panloom.state.contract import Change, CompactedError, Entry
 from panloom.state.sqlite import SqliteStore
+from panloom.state.sqlite_file import FORMAT
 from support.dict_store import DictStore
 
 pytest.register_assert_rewrite("support.store_contract")
@@ -24,6 +25,7 @@ pytest.register_assert_rewrite("support.store_contract")
 from support.store_contract import StoreContract, take  # noqa: E402 - after the rewrite is asked for
 
 COMMITTER = Path(__file__).with_name("committer.py")
+FIXTURES = Path(__file__).with_name("fixtures")
 
 
 class TestSqliteStore(StoreContract):
@@ -167,7 +169,7 @@ def test_a_watch_reads_a_long_history_piece_by_piece(tmp_path):
 
 
 def test_format_1_is_brought_forward_and_a_copy_kept(tmp_path):
-    old = Path(__file__).with_name("fixtures") / "v1.sqlite"
+    old = FIXTURES / "v1.sqlite"
     path = tmp_path / "state.sqlite"
     path.write_bytes(old.read_bytes())
 
@@ -206,12 +208,29 @@ def dump(path):
     return lines
 
 
-def test_the_fixture_is_what_its_script_makes(tmp_path):
-    fixtures = Path(__file__).with_name("fixtures")
-    script = tmp_path / "make_v1.py"
-    script.write_bytes((fixtures / "make_v1.py").read_bytes())
+def test_format_2_is_read_as_it_is(tmp_path):
+    path = tmp_path / "state.sqlite"
+    path.write_bytes((FIXTURES / "v2.sqlite").read_bytes())
+
+    async def main():
+        store = await SqliteStore.open(path)
+        assert (await store.range("")).entries == (Entry("/want/node/n1", b"uno", 2),)
+        changes = [Change("/want/node/n1", b"uno", 2), Change("/want/node/n2", None, 3)]
+        assert await take(store.watch("", after=1), 2) == changes
+        with pytest.raises(CompactedError):
+            await take(store.watch("", after=0), 1)
+        await store.close()
+
+    run(main())
+    assert dump(path) == dump(FIXTURES / "v2.sqlite")
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT + 1))
+def test_each_format_has_a_fixture_that_is_what_its_script_makes(tmp_path, version):
+    script = tmp_path / f"make_v{version}.py"
+    script.write_bytes((FIXTURES / script.name).read_bytes())
     subprocess.run([sys.executable, script], check=True)
-    assert dump(tmp_path / "v1.sqlite") == dump(fixtures / "v1.sqlite")
+    assert dump(tmp_path / f"v{version}.sqlite") == dump(FIXTURES / f"v{version}.sqlite")
 
 
 def write_newer(path):
