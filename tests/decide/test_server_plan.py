@@ -194,8 +194,16 @@ def test_a_machine_that_goes_off_while_booting_counts_as_an_attempt():
     assert act == Reset(1, "it went off while booting")
 
 
-def test_a_machine_nobody_can_switch_is_waited_for():
-    assert next_act(view(BOOTING, has_power=False, power=None, stalled_seconds=999, **SET_UP)) is None
+def test_a_machine_that_only_a_person_can_switch_has_the_time_of_all_attempts_and_is_then_given_up():
+    def act(stalled):
+        return next_act(view(BOOTING, has_power=False, power=None, stalled_seconds=stalled, stage="script", **SET_UP))
+
+    patience = 30 * (1 + 1.5 + 2 + 2.5)
+    assert act(patience) is None
+    why = "no new stage for 211 s after script, and it has no power driver to reset it by"
+    assert act(patience + 1) == Quarantine(f"it did not boot a/x: {why}")
+    slow = why_slow(view(BOOTING, has_power=False, stalled_seconds=120, **SET_UP))
+    assert slow == "boots: no new stage for 120 s; switch it off and on by hand"
 
 
 def test_a_changed_document_restarts_the_server_through_the_same_fence():

@@ -163,9 +163,11 @@ def _booting(view: ServerView) -> Act | None:
 def _patience(view: ServerView) -> float:
     """Return for how many seconds a boot may come no further.
 
-    Each attempt gets more time than the one before: a slow machine is not a broken one.
+    Each attempt gets more time than the one before: a slow machine is not a broken one.  One that only a person can
+    reset has the time of all attempts at once.
     """
-    return view.boot_timeout_seconds * (1 + 0.5 * view.record.boot_attempts)
+    attempts = (view.record.boot_attempts,) if view.has_power else range(view.max_boot_attempts + 1)
+    return sum(view.boot_timeout_seconds * (1 + 0.5 * attempt) for attempt in attempts)
 
 
 def _stalled(view: ServerView) -> str:
@@ -177,14 +179,16 @@ def why_slow(view: ServerView) -> str | None:
     attempts = view.record.boot_attempts
     if view.record.phase is not Phase.BOOTING or (not attempts and view.stalled_seconds < _patience(view) / 2):
         return None
-    return f"boots: {_stalled(view)}; {attempts} of {view.max_boot_attempts} resets made"
+    made = f"{attempts} of {view.max_boot_attempts} resets made" if view.has_power else "switch it off and on by hand"
+    return f"boots: {_stalled(view)}; {made}"
 
 
-def _boot_failed(view: ServerView, why: str) -> Act | None:
+def _boot_failed(view: ServerView, why: str) -> Act:
     attempts = view.record.boot_attempts
-    if attempts >= view.max_boot_attempts:
-        return Quarantine(f"it did not boot {view.name}: {why}, after {attempts} resets")
-    return Reset(attempts + 1, why) if view.has_power else None
+    if view.has_power and attempts < view.max_boot_attempts:
+        return Reset(attempts + 1, why)
+    tried = f"after {attempts} resets" if view.has_power else "and it has no power driver to reset it by"
+    return Quarantine(f"it did not boot {view.name}: {why}, {tried}")
 
 
 def _up(view: ServerView) -> Act | None:
