@@ -5,59 +5,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from support.lab import PACKAGES
-from support.waiting import until
+from support.traces import COMMAND, assert_nothing_is_left, start, traces
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "import sys; from panloom.command import main; sys.exit(main())", "demo")
-NAMED_NAMESPACES = " /run/netns"
-"""Where other tests, run beside this one, mount theirs; a demonstration's namespaces have no name."""
-
-MARK = f"PANLOOM_TEST={os.getpid()}"
-"""Stands in the environment of a demonstration of ours, and so of every process it starts."""
-
-
-def start(*arguments, **options) -> subprocess.Popen[bytes]:
-    name, _, value = MARK.partition("=")
-    environment = {**os.environ, "PANLOOM_PACKAGES": str(PACKAGES), "PYTHONUNBUFFERED": "1", name: value}
-    return subprocess.Popen((*COMMAND, *arguments), cwd=ROOT, env=environment, start_new_session=True, **options)
-
-
-def marked(entry: Path) -> bool:
-    try:
-        return MARK.encode() in (entry / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-
-
-def traces() -> dict[str, set[str]]:
-    """Return what a demonstration could leave on the host; a namespace lives by its processes, or by a mount."""
-    processes = {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and marked(entry)}
-    mounts = Path("/proc/self/mountinfo").read_text()
-    return {
-        "processes": processes,
-        "interfaces": {path.name for path in Path("/sys/class/net").iterdir()},
-        "mounts": {line for line in mounts.splitlines() if NAMED_NAMESPACES not in line},
-        "files": {str(path) for place in ("/run", "/var/tmp") for path in Path(place).glob("*panloom*")},
-    }
-
-
-def assert_nothing_is_left(before: dict[str, set[str]]) -> None:
-    def left() -> dict[str, set[str]]:
-        return {what: now - before[what] for what, now in traces().items() if now - before[what]}
-
-    until(lambda: not left(), f"all of it is gone, but for {left()}", seconds=10)
 
 
 def test_the_demo_runs_and_leaves_nothing():
     before = traces()
-    demo = start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    demo = start("demo", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output, _ = demo.communicate(timeout=180)
     text = output.decode()
     assert demo.returncode == 0, text
@@ -73,16 +31,17 @@ def test_the_demo_runs_and_leaves_nothing():
 
 def test_kept_it_goes_on_as_it_says_until_it_is_ended_as_it_says():
     before = traces()
-    demo = start("--keep", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    demo = start("demo", "--keep", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     text = demo.communicate(timeout=180)[0].decode()
     assert demo.returncode == 0, text
     (socket,) = re.findall(r"export PANLOOM_SOCKET=(\S+)", text)
     (page,) = re.findall(r"^  (nsenter .* curl .*)$", text, re.MULTILINE)
     (end,) = re.findall(r"^  kill (\d+)$", text, re.MULTILINE)
     try:
-        get = (*COMMAND[:-1], "get", "servers", "-o", "json")
+        get = (*COMMAND, "get", "servers", "-o", "json")
         shown = subprocess.run(get, env={**os.environ, "PANLOOM_SOCKET": socket}, check=True, capture_output=True)
-        assert {row["name"]: row["state"] for row in json.loads(shown.stdout)} == {"shop/web1": "up (moved)", "shop/web2": "up"}
+        states = {row["name"]: row["state"] for row in json.loads(shown.stdout)}
+        assert states == {"shop/web1": "up (moved)", "shop/web2": "up"}
         facts = subprocess.run(page.split(), check=True, capture_output=True).stdout.decode()
         assert "server=shop/web1\n" in facts
         assert "boots=2\n" in facts
@@ -93,7 +52,7 @@ def test_kept_it_goes_on_as_it_says_until_it_is_ended_as_it_says():
 
 def test_a_wait_that_takes_too_long_says_how_far_it_came_and_what_the_machine_said_last():
     before = traces()
-    demo = start("--patience", "3", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    demo = start("demo", "--patience", "3", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     text = demo.communicate(timeout=60)[0].decode()
     assert demo.returncode == 1, text
     assert "panloom demo: not within 3 s: its page" in text
@@ -118,7 +77,7 @@ def test_a_wait_that_takes_too_long_says_how_far_it_came_and_what_the_machine_sa
 def test_cut_off_at_any_step_it_leaves_nothing(step, how):
     """``step`` is the last one seen done when the signal comes; an empty one means at once."""
     before = traces()
-    demo = start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    demo = start("demo", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         for line in demo.stdout if step else ():
             if step in line.decode():

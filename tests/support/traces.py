@@ -17,7 +17,7 @@ from support.waiting import until
 ROOT = Path(__file__).parents[2]
 NAMED_NAMESPACES = " /run/netns"
 """Where other tests, run beside this one, mount theirs; those of a laboratory have no name."""
-_COMMAND = (sys.executable, "-c", "import sys; from panloom.command import main; sys.exit(main())")
+COMMAND = (sys.executable, "-c", "import sys; from panloom.command import main; sys.exit(main())")
 _NAME, _VALUE = "PANLOOM_TEST", str(os.getpid())
 
 Traces = dict[str, set[str]]
@@ -27,7 +27,7 @@ def start(*words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
     """Start ``panloom WORDS`` in a session of its own."""
     environment = {**os.environ, "PANLOOM_PACKAGES": str(PACKAGES), "PYTHONUNBUFFERED": "1", _NAME: _VALUE}
     environment |= options.pop("env", {})
-    command = (*_COMMAND, *map(str, words))
+    command = (*COMMAND, *map(str, words))
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **options)
 
 

@@ -20,6 +20,7 @@ import msgspec
 from rich.console import Console
 
 from panloom.errors import PanloomError, UnavailableError
+from panloom.lab.checkout import find
 from panloom.lab.enclosure import Enclosure, run_enclosed
 from panloom.lab.image import build_image
 from panloom.lab.qemu import kvm_is_usable
@@ -49,22 +50,12 @@ class Wanted(msgspec.Struct, frozen=True):
 def run(*, keep: bool, patience_seconds: float) -> int:
     """Run the demonstration; return its exit status, 130 when it was interrupted."""
     wanted = Wanted(
-        packages=_find(".cache/debian", "PANLOOM_PACKAGES"),
-        example=_find("examples/web.yaml", "PANLOOM_EXAMPLE"),
+        packages=find(".cache/debian", "PANLOOM_PACKAGES"),
+        example=find("examples/web.yaml", "PANLOOM_EXAMPLE"),
         patience_seconds=patience_seconds,
         keep=keep,
     )
     return run_enclosed(lambda enclosure: _inside(enclosure, wanted))
-
-
-def _find(relative: str, variable: str) -> Path:
-    given = os.environ.get(variable)
-    for base in (Path.cwd(), *Path(__file__).resolve().parents):
-        if (base / relative).exists() and not given:
-            return base / relative
-    if given and Path(given).exists():
-        return Path(given).absolute()
-    raise UnavailableError(f"{relative} is missing; in a checkout: make setup-demo (or name it: {variable})")
 
 
 def _inside(enclosure: Enclosure, wanted: Wanted) -> int:
