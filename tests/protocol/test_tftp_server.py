@@ -181,11 +181,17 @@ def test_a_client_that_falls_silent_is_given_up():
     assert transfer.events() == (TransferEnd("file", 0, "the client fell silent"),)
 
 
-def test_the_timeout_option_is_kept_to():
+@pytest.mark.parametrize(("asked", "waits"), [("1", [0.5, 1, 1, 1]), ("3", [0.5, 1, 2, 3]), ("9", [0.5, 1, 2, 4])])
+def test_the_timeout_option_is_the_longest_wait(asked, waits):
     shelf = Shelf(file=b"boot")
-    transfer = shelf.open({"timeout": "7"})
-    shelf.sends(transfer)
-    assert transfer.deadline == 7.0
+    transfer = shelf.open({"timeout": asked})
+    seen = []
+    for _ in waits:
+        shelf.sends(transfer)
+        seen.append(transfer.deadline - shelf.now)
+        shelf.now = transfer.deadline
+        transfer.handle_timer(now=shelf.now)
+    assert seen == waits
 
 
 def test_a_timer_before_its_time_does_nothing():

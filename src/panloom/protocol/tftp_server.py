@@ -17,7 +17,8 @@
 A window is ``windowsize`` blocks after the last one acknowledged, 1 where the client did not ask for more.  What
 sends a block again:
 
-    silence                             the window, after the time that RFC 6298 gives or the client asked for
+    silence                             the window, after the time that RFC 6298 gives; never later than the client
+                                        asked for (RFC 2349), which is often seconds: curl's 4, for a way of a millisecond
     more silence                        the window and each time one more after it: a client whose ACK was lost may
                                         ignore what it has, and count its own time-out from the last packet that it
                                         ignored (atftp); only a block that it has not seen makes it speak
@@ -75,7 +76,7 @@ class TransferEnd(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What client and server agreed on; ``timeout`` None: as long as the client's answers take."""
+    """What client and server agreed on; ``timeout``: the longest wait for an answer, None: whatever its answers take."""
 
     blksize: int = DEFAULT_BLKSIZE
     windowsize: int = 1
@@ -271,8 +272,8 @@ class Transfer:
 
     def _await_answer(self) -> None:
         self._sent_at = self._now
-        asked = self._terms.timeout
-        self._deadline = self._now + (self._round_trip.timeout(self._backed_off) if asked is None else asked)
+        usual, asked = self._round_trip.timeout(self._backed_off), self._terms.timeout
+        self._deadline = self._now + (usual if asked is None else min(usual, asked))
         self._sendings += 1
 
     def _end(self, why: str) -> None:
