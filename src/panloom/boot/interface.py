@@ -39,7 +39,9 @@ def tcp_listener(interface: str, address: IPv4Address, port: int) -> socket.sock
 
 
 def _bound(kind: socket.SocketKind, interface: str, address: IPv4Address, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, kind)
+    # asyncio turns Nagle's algorithm off only where the protocol is said, not left to its default.
+    protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else socket.IPPROTO_UDP
+    sock = socket.socket(socket.AF_INET, kind, protocol)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
