@@ -1,6 +1,6 @@
 # make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
-# make bench   measure clone, boot and fail-over beside their peers         (JSON in bench/results; minutes, on a quiet machine)
+# make bench   measure clone, boot, fail-over, TFTP, HTTP and DHCP beside peers  (JSON in bench/results; a quiet machine)
 # make fuzz    fuzz codecs and state machines, for ten minutes or: make fuzz SECONDS=3600 TARGETS="dhcp.server"
 # make campaign  look at 100,000 crash states, take out every sync, let every call fail   (JSON in bench/results; goes on
 #                where Ctrl-C stopped it), or: make campaign PARTS=states STATES=1000000 SEED=7
@@ -41,9 +41,10 @@ lint: setup-test
 	@scripts/run codespell
 	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh; do bash -n $$script || exit 1; done
 
-bench: setup-test
-	@for question in clone boot failover; do \
-	    $(as_root) scripts/run python bench/$${question}_seconds.py --json bench/results/$${question}_seconds.json || exit 1; done
+bench:
+	@scripts/setup bench
+	@for question in clone_seconds boot_seconds failover_seconds tftp_seconds http_seconds dhcp_rate; do \
+	    $(as_root) scripts/run python bench/$$question.py --json bench/results/$$question.json || exit 1; done
 
 setup-demo:
 	@scripts/setup demo

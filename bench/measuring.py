@@ -73,8 +73,8 @@ def alternate(contenders: Mapping[str, Callable[[], Mapping[str, Any]]], rounds:
 
 
 def seconds_of(result: Mapping[str, Any]) -> Seconds:
-    """Return the seconds in a result of one contender."""
-    return result.get("seconds", {})
+    """Return the seconds in a result of one contender, or what else it has measured: its rates."""
+    return result.get("seconds") or result.get("rates", {})
 
 
 def medians(rounds: Sequence[Round]) -> dict[str, Seconds]:
