@@ -36,6 +36,39 @@ def test_a_power_on_begins_a_boot_and_so_does_a_request_after_the_script():
     assert names(boots) == ["power"]
 
 
+def test_a_machine_that_begins_again_is_counted_and_is_news_only_where_it_comes_further():
+    boots = Boots(DictStore())
+    for at, stage in enumerate(("power", "dhcp", "script", "login", "first read")):
+        assert boots.reached("n1", stage, float(at))
+    again = [
+        boots.reached("n1", stage, 10.0 + at) for at, stage in enumerate(("dhcp", "script", "login", "first read"))
+    ]
+    assert again == [False] * 4
+    assert boots.of("n1").tries == 1
+    assert boots.reached("n1", "dhcp", 20.0) is False
+    assert boots.reached("n1", "login", 21.0) is False
+    assert boots.reached("n1", "userland", 22.0)
+    assert (boots.of("n1").tries, names(boots)) == (2, ["dhcp", "login", "userland"])
+    assert boots.reached("n1", "dhcp", 30.0)
+    assert boots.of("n1").tries == 0
+    boots.reached("n1", "script", 31.0)
+    boots.reached("n1", "login", 32.0)
+    boots.reached("n1", "power", 40.0)
+    assert boots.of("n1").tries == 0
+
+
+def test_the_console_tells_of_stages_only_once_the_network_has():
+    boots = Boots(DictStore())
+    assert not boots.reached_by_console("n1", "userland", 1.0)
+    boots.reached("n1", "power", 2.0)
+    boots.reached("n1", "dhcp", 3.0)
+    assert not boots.reached_by_console("n1", "userland", 3.1)
+    boots.reached("n1", "login", 4.0)
+    assert boots.reached_by_console("n1", "kernel", 5.0)
+    assert not boots.reached_by_console("n1", "kernel", 6.0)
+    assert names(boots) == ["power", "dhcp", "login", "kernel"]
+
+
 def test_a_new_process_goes_on_where_the_last_one_saw_the_boot():
     async def scenario():
         store = DictStore()

@@ -1,6 +1,7 @@
 """A node's serial line in the control process: who hears what of it, and who may type."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from panloom.control import api
 from panloom.control import consoles as module
+from panloom.control.console_log import ConsoleLog
 from panloom.control.consoles import Console
 from panloom.errors import ConflictError, UnavailableError
 from panloom.model.resources import SocketPower
@@ -21,6 +23,10 @@ class Line:
         self.path = directory / "power.sock"
         self.ends = []
         self.typed = b""
+        self.heard = []
+
+    def hear(self, node, text, at):
+        self.heard.append((node, text))
 
     async def serve(self, reader, writer):
         call = msgspec.json.decode(await reader.readline())
@@ -41,11 +47,15 @@ class Line:
         self.ends[-1].close()
 
 
+def hear_nothing(node, text, at):
+    raise AssertionError(text)
+
+
 @asynccontextmanager
 async def a_console(directory):
     line = Line(directory)
     server = await asyncio.start_unix_server(line.serve, line.path)
-    console = Console(SocketPower(path=str(line.path), name="n1"), directory / "n1.log")
+    console = Console("n1", SocketPower(path=str(line.path), name="n1"), directory / "n1.log", line.hear)
     task = asyncio.create_task(console.run())
     try:
         await eventually(lambda: line.ends, "the console listens")
@@ -127,14 +137,35 @@ def test_who_does_not_read_misses_what_was_said_longest_ago(tmp_path, monkeypatc
     scenario(tmp_path)(work)
 
 
+def test_lines_and_prompts_are_told_as_they_come_and_the_last_ones_kept(tmp_path):
+    async def work(line, console):
+        with console.viewer(types=False) as viewer:
+            line.say(b"SeaBIOS\r\nweb1 lo")
+            await hears(viewer, b"lo")
+            line.say(b"gin: ")
+            await hears(viewer, b"gin: ")
+        assert line.heard == [("n1", "SeaBIOS"), ("n1", "web1 lo"), ("n1", "web1 login:")]
+        assert [said.text for said in console.said()] == ["SeaBIOS", "web1 login:"]
+
+    scenario(tmp_path)(work)
+
+
+def test_a_new_process_knows_what_was_said_last(tmp_path):
+    with ConsoleLog(tmp_path / "log") as log:
+        log.write(b"SeaBIOS\n\x1b]0;title\x07No bootable device.\n", time.time() - 5.0)
+    console = Console("n1", SocketPower(path="/none", name="n1"), tmp_path / "log", hear_nothing)
+    assert [line.text for line in console.said()] == ["SeaBIOS", "No bootable device."]
+    assert all(4.0 < time.monotonic() - line.at < 60.0 for line in console.said())
+
+
 def test_nobody_listens_nobody_types(tmp_path):
-    console = Console(SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log")
+    console = Console("n1", SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log", hear_nothing)
     with console.viewer(types=True) as viewer, pytest.raises(UnavailableError, match="its supervisor is away"):
         asyncio.run(console.type(viewer.keyboard, b"x"))
 
 
 def test_who_leaves_before_the_stream_begins_leaves_the_keyboard(tmp_path):
-    console = Console(SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log")
+    console = Console("n1", SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log", hear_nothing)
 
     class Control:
         @contextmanager

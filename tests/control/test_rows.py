@@ -2,11 +2,15 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from panloom.control.boot_story import BootStory
 from panloom.control.boots import Boots
+from panloom.control.consoles import Consoles
+from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.rows import Rows, state_of
@@ -45,8 +49,13 @@ class Shown:
         self.world = world
         self.store = store
         self.storage = Storage()
-        self.observer = Observer(self.storage, Boots(DictStore()), EventLog(DictStore()))
-        self.rows = Rows(self.storage, self.observer, lambda subject: why)
+        events = EventLog(DictStore())
+        self.observer = Observer(self.storage, Boots(DictStore()), events)
+        consoles = Consoles(store, Path("/nonexistent"), self.observer.heard)
+        edge = Edge(store, events, files=None, boot_event=self.observer.boot_event, beacon=self.observer.beacon)
+        self.rows = Rows(
+            self.storage, self.observer, lambda subject: why, BootStory(self.observer, events, consoles, edge)
+        )
 
     def __call__(self, kind):
         return {row["name"]: row for row in asyncio.run(self.rows.of(kind, self.world))}
@@ -125,7 +134,7 @@ def test_the_last_boot_shows_with_its_node():
     rows.observer.boots.reached("n1", "power", 10.0)
     rows.observer.boots.reached("n1", "dhcp", 12.5)
     boot = asyncio.run(rows.rows.details("node", row, rows.world))["boot"]
-    assert boot["stages"] == (("power", 0.0), ("dhcp", 2.5))
+    assert boot["stages"] == [("power", 0.0), ("dhcp", 2.5)]
 
 
 def test_without_the_storage_process_all_else_is_still_shown():

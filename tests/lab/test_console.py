@@ -1,75 +1,17 @@
 """Consoles of real machines, at a real terminal: firmware, boot loader, kernel and login, by the command line."""
 
 import os
-import pty
 import re
 import signal
 import subprocess
-import sys
 import termios
-import threading
-from contextlib import contextmanager
 
 import pytest
 
 from support.lab import pan, running_lab
-from support.waiting import until
+from support.terminal import COMMAND, console
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
-COMMAND = (sys.executable, "-W", "error", "-c", "from panloom.command import main; main()", "console")
-LEAVE = b"\x1d"
-
-
-class Terminal:
-    """``panloom console …`` at a terminal of its own."""
-
-    def __init__(self, lab, *arguments):
-        self.far, near = pty.openpty()
-        self.before = termios.tcgetattr(self.far)
-        self.seen = b""
-        self.process = subprocess.Popen(
-            (*COMMAND, *arguments),
-            env={**os.environ, "PANLOOM_SOCKET": str(lab.lab.control_socket)},
-            stdin=near, stdout=near, stderr=near, start_new_session=True,
-        )  # fmt: skip
-        os.close(near)
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self):
-        try:
-            while octets := os.read(self.far, 4096):
-                self.seen += octets
-        except OSError:  # the command has ended
-            return
-
-    def type(self, octets):
-        os.write(self.far, octets)
-
-    def until(self, pattern, what, *, after=0, seconds=60.0):
-        try:
-            return until(lambda: re.search(pattern, self.seen[after:]), what, seconds=seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it shows {self.seen[-500:]!r}") from error
-
-    def leave(self):
-        self.type(LEAVE)
-        assert self.process.wait(timeout=20) == 0
-        assert termios.tcgetattr(self.far)[3] == self.before[3]
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.far)
-
-
-@contextmanager
-def console(lab, *arguments):
-    terminal = Terminal(lab, *arguments)
-    try:
-        yield terminal
-    finally:
-        terminal.close()
 
 
 def replay(lab):

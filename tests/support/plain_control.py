@@ -19,8 +19,16 @@ from panloom.state.sqlite import SqliteStore
 
 BOOT = {
     "at": 1795257067.0,
-    "stages": [["power", 0.0], ["dhcp", 2.4], ["script", 2.4], ["login", 2.5], ["kernel", 5.9]],
-    "ended": "stopped after: kernel",
+    "stages": [["power", 0.0], ["dhcp", 2.4], ["script", 2.4], ["login", 2.5], ["first read", 2.6], ["kernel", 5.9]],
+    "server": "shop/web1",
+    "epoch": 3,
+    "tries": 0,
+    "state": "stopped",
+    "seconds": 130.0,
+    "waits_for": None,
+    "seen": {"source": "console", "seconds": 9.1, "text": "Kernel panic - not syncing: VFS: Unable to mount root fs"},
+    "likely": "the kernel finds no root file system: it lacks the disk's driver, or root= is wrong",
+    "mend": "give the image an initramfs that logs in to the disk, and the right root=",
 }
 
 

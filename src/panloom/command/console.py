@@ -4,7 +4,6 @@ keyboard ──▶ POST …/console ──▶ serial line ──▶ GET …/cons
 """
 
 import contextlib
-import datetime as dt
 import http.client
 import os
 import sys
@@ -18,11 +17,11 @@ import click
 
 from panloom.command.output import say
 from panloom.control.client import Client
+from panloom.control.console_log import time_of
 from panloom.errors import PanloomError
 
 LEAVE = b"\x1d"  # ^]
 MAX_GAP_SECONDS = 2.0
-_STAMP_CHARACTERS = len("2026-01-01 00:00:00.000")
 
 
 @click.command("console", short_help="Look at a node's serial line, and type there.")
@@ -99,15 +98,8 @@ def _raw_terminal() -> Iterator[None]:
 def _replay(log: str, speed: float) -> None:
     last: float | None = None
     for text in log.splitlines():
-        at = _time_of(text)
+        at = time_of(text)
         if speed and at is not None and last is not None:
             time.sleep(min(max(0.0, at - last), MAX_GAP_SECONDS) / speed)
         last = at or last
         click.echo(text)
-
-
-def _time_of(text: str) -> float | None:
-    try:
-        return dt.datetime.fromisoformat(text[:_STAMP_CHARACTERS]).timestamp()
-    except ValueError:
-        return None

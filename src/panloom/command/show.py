@@ -1,17 +1,18 @@
 """``panloom show``: one resource with everything known of it; for a node, the stages of its last boot."""
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from panloom.command import completing
+from panloom.command.boot_timeline import timeline
 from panloom.command.columns import age, at_clock, disk, kind_of
 from panloom.command.output import emit, emit_data, emit_table, output_option, suggest
 from panloom.control.client import Client
 from panloom.values import format_size
 
-_STAGES = {"power": "power on", "dhcp": "DHCP"}
 _NEXT = {
     "server": ("See its machine", "panloom show node {node}"),
     "node": ("Follow what happens", "panloom events -f"),
@@ -40,7 +41,8 @@ def command(client: Client, kind: str, name: str, form: str) -> int:
     ]
     emit_table((), lines, indent="  ")
     if isinstance(boot, Mapping):
-        _show_boot(boot)
+        for line in timeline(boot, columns=shutil.get_terminal_size((100, 24)).columns):
+            emit(line)
     what, text = _NEXT.get(found.name, ("See all", f"panloom get {found.words[0]}"))
     filled = {key: value for key, value in row.items() if value}
     try:
@@ -53,18 +55,6 @@ def command(client: Client, kind: str, name: str, form: str) -> int:
 def volume_label(name: str) -> str:
     """Return PAN/NAME, also from PAN.NAME as the storage process calls a volume."""
     return name if "/" in name else name.replace(".", "/", 1)
-
-
-def boot_line(boot: Mapping[str, Any]) -> str:
-    """Return ``0.0 power on · 2.4 DHCP · …``."""
-    return " · ".join(f"{seconds:.1f} {_STAGES.get(stage, stage)}" for stage, seconds in boot["stages"])
-
-
-def _show_boot(boot: Mapping[str, Any]) -> None:
-    emit(f"boot {at_clock(boot['at'])}   {boot_line(boot)}")
-    ended = boot.get("ended")
-    if isinstance(ended, str) and ended:
-        emit(f"     {ended}")
 
 
 def _key(key: str) -> str:

@@ -2,9 +2,10 @@
 
     power ─▶ dhcp ─▶ script ─▶ login ─▶ first read ─▶ kernel ─▶ userland
 
-A boot begins with a power-on, or with a DHCP request later than the stages known (a machine that restarts itself).
-``kernel`` is the login of the operating system's own initiator, ``userland`` the first beacon.  The last boot of each
-machine is kept in the store, so that a new control process goes on where the last one saw it.
+A boot begins with a power-on, or with a DHCP request later than the stages known: a machine that restarts itself.
+``kernel`` is what only a kernel prints on the console, or the login of the operating system's own initiator;
+``userland`` is a login prompt or the first beacon.  The last boot of each machine is kept in the store, so that a new
+control process goes on where the last one saw it.
 """
 
 import time
@@ -27,6 +28,14 @@ class Boot:
         self.stages: list[tuple[str, float]] = []
         self.server: str | None = None
         self.epoch = 0
+        self.tries = 0
+        self.furthest = -1
+        """Position of the furthest stage that was reached since the power-on."""
+
+    @property
+    def position(self) -> int:
+        """Position of the last stage that was reached, -1 for none."""
+        return max((STAGES.index(stage) for stage, _ in self.stages), default=-1)
 
     @classmethod
     def of_record(cls, record: BootRecord) -> "Boot":
@@ -35,13 +44,22 @@ class Boot:
         boot = cls(now - max(0.0, time.time() - record.at))
         boot.began_wall = record.at
         boot.stages = [(stage, boot.began + seconds) for stage, seconds in record.stages]
-        boot.server, boot.epoch = record.server, record.epoch
+        boot.server, boot.epoch, boot.tries = record.server, record.epoch, record.tries
+        boot.furthest = boot.position
         return boot
 
     def record(self) -> BootRecord:
         """Return it as it is kept."""
         stages = tuple((stage, round(at - self.began, 3)) for stage, at in self.stages)
-        return BootRecord(at=self.began_wall, stages=stages, server=self.server, epoch=self.epoch)
+        return BootRecord(self.began_wall, stages, server=self.server, epoch=self.epoch, tries=self.tries)
+
+
+def _begun_again(before: Boot, at: float) -> Boot:
+    """Return a boot of a machine that restarted itself: anew when it had come up, else one more try."""
+    boot = Boot(at)
+    if before.position < len(STAGES) - 1:
+        boot.tries, boot.furthest = before.tries + 1, before.furthest
+    return boot
 
 
 class Boots:
@@ -60,25 +78,37 @@ class Boots:
             self._boots[entry.key.removeprefix(PREFIX)] = Boot.of_record(record)
 
     def reached(self, node: str, stage: str, at: float, *, server: str | None = None, epoch: int = 0) -> bool:
-        """Note that a machine reached a stage at ``at``; False if that was known already."""
+        """Note that a machine reached a stage at ``at``; False if that is no news, nor was it in an earlier try."""
         self.progress.reached(node, stage, at)
         boot = self._boots.get(node)
         position = STAGES.index(stage)
-        passed = max((STAGES.index(known) for known, _ in boot.stages), default=-1) if boot else -1
-        if boot is None or stage == "power" or (stage == "dhcp" and passed > STAGES.index("dhcp") + 1):
+        if boot is None or stage == "power":
             boot = self._boots[node] = Boot(at)
-        elif position <= passed:
+        elif stage == "dhcp" and boot.position > position + 1:
+            boot = self._boots[node] = _begun_again(boot, at)
+        elif position <= boot.position:
             return False
         boot.stages.append((stage, at))
         boot.server = server or boot.server
         boot.epoch = epoch or boot.epoch
+        is_news = position > boot.furthest
+        boot.furthest = max(boot.furthest, position)
         self._unwritten.add(node)
-        return True
+        return is_news
 
     def passed(self, node: str, stage: str) -> bool:
         """Whether a machine's boot under way has reached a stage."""
         boot = self._boots.get(node)
         return boot is not None and any(known == stage for known, _ in boot.stages)
+
+    def reached_by_console(self, node: str, stage: str, at: float) -> bool:
+        """Note a stage that the console tells of; the last words of the boot before this one tell of none."""
+        boot = self._boots.get(node)
+        return boot is not None and boot.position > STAGES.index("dhcp") and self.reached(node, stage, at)
+
+    def under_way(self, node: str) -> Boot | None:
+        """Return a machine's last boot with its times on our own clock, None if none was seen."""
+        return self._boots.get(node)
 
     def of(self, node: str) -> BootRecord | None:
         """Return a machine's last boot, None if none was seen."""

@@ -15,12 +15,13 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from panloom.control.console_log import ConsoleLog
+from panloom.control.console_log import ConsoleLines, ConsoleLog, Line, last_lines, readable
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.model.resources import WANT, Node, SocketPower, decode
 from panloom.state.contract import Store
@@ -29,6 +30,7 @@ RECENT_OCTETS = 1 << 16
 """What a new viewer is shown first."""
 MAX_UNSEEN_OCTETS = 1 << 20
 MAX_TYPED_OCTETS = 4096
+RECENT_LINES = 200
 AGAIN_SECONDS = 1.0
 _READ_OCTETS = 1 << 16
 _PREFIX = f"{WANT}node/"
@@ -58,12 +60,21 @@ class Viewer:
             yield octets
 
 
+Heard = Callable[[str, str, float], None]
+"""Called with a node, a line of its console and when that came (monotonic seconds); a prompt comes again and again."""
+
+
 class Console:
     """One node's serial line."""
 
-    def __init__(self, power: SocketPower, log: Path) -> None:
+    def __init__(self, node: str, power: SocketPower, log: Path, heard: Heard) -> None:
+        self.node = node
         self.power = power
         self.log = log
+        self._heard = heard
+        self._lines = ConsoleLines()
+        self._said = deque(last_lines(log, RECENT_LINES), RECENT_LINES)
+        self._said_at = time.monotonic()
         self._recent = bytearray()
         self._viewers: list[Viewer] = []
         self._writer: asyncio.StreamWriter | None = None
@@ -103,6 +114,17 @@ class Console:
         del self._recent[:-RECENT_OCTETS]
         for viewer in self._viewers:
             viewer.hear(octets)
+        self._said_at = time.monotonic()
+        for octets_of_line in self._lines.feed(octets):
+            self._said.append(Line(self._said_at, readable(octets_of_line)))
+            self._heard(self.node, self._said[-1].text, self._said_at)
+        if begun := readable(self._lines.begun):
+            self._heard(self.node, begun, self._said_at)
+
+    def said(self) -> Sequence[Line]:
+        """Return the last lines, oldest first, and the one that has begun."""
+        begun = readable(self._lines.begun)
+        return (*self._said, *((Line(self._said_at, begun),) if begun else ()))
 
     @contextlib.contextmanager
     def viewer(self, *, types: bool) -> Iterator[Viewer]:
@@ -132,9 +154,10 @@ class Console:
 class Consoles:
     """The consoles of all nodes whose power supervisor serves them."""
 
-    def __init__(self, store: Store, directory: Path) -> None:
+    def __init__(self, store: Store, directory: Path, heard: Heard) -> None:
         self._store = store
         self._directory = directory
+        self._heard = heard
         self._consoles: dict[str, tuple[Console, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -163,7 +186,7 @@ class Consoles:
             known[1].cancel()
             del self._consoles[name]
         if power is not None:
-            console = Console(power, self.log(name))
+            console = Console(name, power, self.log(name), self._heard)
             self._consoles[name] = console, asyncio.create_task(console.run(), name=f"console {name}")
 
     def of(self, node: str) -> Console:
@@ -171,6 +194,10 @@ class Consoles:
         if node not in self._consoles:
             raise ConfigError(f"node {node}", "has no console: its `power:` is no socket that serves one")
         return self._consoles[node][0]
+
+    def said(self, node: str) -> Sequence[Line]:
+        """Return the last lines of a node's console, none where it has no console."""
+        return self._consoles[node][0].said() if node in self._consoles else ()
 
     def log(self, node: str) -> Path:
         """Return where a node's line is written down; what was before it stands in ``NAME.1``."""
@@ -180,7 +207,8 @@ class Consoles:
         """Return all that is written down of a node, oldest first."""
         current = self.log(node)
         older = current.with_name(current.name + ".1")
-        return "".join(path.read_text(errors="replace") for path in (older, current) if path.exists())
+        lines = [line for path in (older, current) if path.exists() for line in path.read_bytes().split(b"\n") if line]
+        return "".join(f"{readable(line)}\n" for line in lines)
 
 
 def _write_down(log: ConsoleLog, octets: bytes) -> None:

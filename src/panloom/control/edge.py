@@ -44,6 +44,8 @@ class Edge:
         self._services: BootServices | None = None
         self._transport: asyncio.DatagramTransport | None = None
         self._wake = asyncio.Event()
+        self.trouble = ""
+        """Why the sockets are not open; empty where they are, or nothing asks for them."""
 
     def replace(self, table: BootTable) -> None:
         """Answer from this table from now on."""
@@ -60,7 +62,6 @@ class Edge:
 
     async def run(self) -> None:
         """Open, and open again where that fails, until cancelled; then close."""
-        trouble = ""
         try:
             while True:
                 await self._wake.wait()
@@ -71,10 +72,10 @@ class Edge:
                 await self._close()
                 try:
                     await self._start(table)
-                    trouble = ""
+                    self.trouble = ""
                 except (OSError, PanloomError) as error:
-                    if str(error) != trouble:
-                        trouble = str(error)
+                    if str(error) != self.trouble:
+                        self.trouble = str(error)
                         self._events.report("boot services", f"cannot open on {table.interface}: {error}; trying again")
                     await self._close()
                     await asyncio.sleep(RETRY_SECONDS)

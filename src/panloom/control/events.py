@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -104,6 +105,13 @@ class EventLog:
                 return ()
         told = self._told
         return tuple(event for event in self._events if number < event.number <= told)
+
+    def about(self, node: str, *, since: float) -> list[Event]:
+        """Return a node's events since a wall-clock time, oldest first; no decision is made from them."""
+        found = [
+            event for event in takewhile(lambda event: event.at >= since, reversed(self._events)) if event.node == node
+        ]
+        return found[::-1]
 
     async def write(self) -> None:
         """Write events as they are reported, for ever."""

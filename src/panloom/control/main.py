@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from panloom.control import api
+from panloom.control.boot_story import BootStory
 from panloom.control.boots import Boots
 from panloom.control.consoles import Consoles
 from panloom.control.documents import Documents
@@ -79,8 +80,9 @@ async def serve(options: argparse.Namespace) -> None:
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
         documents = Documents(store, preview=reconciler.preview, permit=partial(permit, store))
-        consoles = Consoles(store, options.directory / "console")
-        control = ControlNode(store, storage, documents, observer, reconciler, events, consoles)
+        consoles = Consoles(store, options.directory / "console", observer.heard)
+        story = BootStory(observer, events, consoles, edge)
+        control = ControlNode(store, storage, documents, observer, reconciler, events, consoles, story)
         door = Door(api.create(control), options.socket, group=options.group)
         await door.open()
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from panloom.control.api import Row
+from panloom.control.boot_story import BootStory
 from panloom.control.consoles import Consoles, Viewer
 from panloom.control.documents import Documents, Outcome, Return
 from panloom.control.events import EventLog
@@ -43,6 +44,7 @@ class ControlNode:
         reconciler: Reconciler,
         events: EventLog,
         consoles: Consoles,
+        story: BootStory,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -51,7 +53,7 @@ class ControlNode:
         self._reconciler = reconciler
         self._events = events
         self._consoles = consoles
-        self._rows = Rows(storage, observer, reconciler.why)
+        self._rows = Rows(storage, observer, reconciler.why, story)
 
     # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -22,6 +22,7 @@ from panloom.control.power_poll import PowerPoll
 from panloom.control.power_program import IpmiDriver, ScriptDriver
 from panloom.control.world import World
 from panloom.decide.boot_answer import BootEvent
+from panloom.decide.boot_signs import stage_of
 from panloom.decide.liveness import Liveness, Verdict
 from panloom.decide.records import (
     Discovered,
@@ -175,6 +176,8 @@ class Observer:
 
     def boot_event(self, event: BootEvent) -> None:
         """Note what the boot services met."""
+        if event.kind == "dhcp" and event.why:
+            self._tell_seldom("no loader", event.why, server=event.server, node=event.node, mac=str(event.mac))
         match event.kind:
             case "dhcp" | "script" if event.node is not None:
                 self.stage(event.node, event.kind, event.at, server=event.server, epoch=event.epoch or 0)
@@ -218,7 +221,18 @@ class Observer:
         if self.boots.reached(node, stage, at, server=server, epoch=epoch):
             self.events.report("boot", stage, node=node, server=server, epoch=epoch or None, reached=at)
 
+    def heard(self, node: str, line: str, at: float) -> None:
+        """Note what a machine's console says of its boot."""
+        stage = stage_of(line)
+        if stage is not None and self.boots.reached_by_console(node, stage, at):
+            self.events.report("boot", stage, node=node, reached=at)
+
     # ── storage ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def has_storage(self) -> bool:
+        """Whether the storage process answered when it was last asked."""
+        return not self._storage_lost
 
     async def status(self) -> calls.Status:
         """Return what the storage process says of itself now; UnavailableError when it takes too long."""

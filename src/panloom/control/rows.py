@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from panloom.control.boot_story import BootStory
 from panloom.control.observer import Observer
 from panloom.control.world import World
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
@@ -25,9 +26,12 @@ Row = dict[str, Any]
 class Rows:
     """Makes rows from a world and from what the observer sees."""
 
-    def __init__(self, storage: StorageClient, observer: Observer, why: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, storage: StorageClient, observer: Observer, why: Callable[[str], str | None], story: BootStory
+    ) -> None:
         self._storage = storage
         self._observer = observer
+        self._story = story
         self._why = why
 
     async def of(self, kind: str, world: World) -> Sequence[Row]:
@@ -53,8 +57,8 @@ class Rows:
     async def details(self, kind: str, row: Row, world: World) -> Row:
         """Return a row with what only ``panloom show`` tells."""
         if kind == "node":
-            boot = self._observer.boots.of(row["name"])
-            return row | ({"boot": msgspec.to_builtins(boot)} if boot else {})
+            boot = self._story.tell(row["name"], world.node_records.get(row["name"], NodeRecord()))
+            return row | ({"boot": boot} if boot else {})
         if kind == "server":
             server, record = world.all(resources.Server)[row["name"]], world.server_records.get(row["name"])
             nics = [msgspec.to_builtins(nic) for nic in record.nics] if record else []

@@ -110,14 +110,18 @@ STAGES = ("power", "dhcp", "script", "login", "first read", "kernel", "userland"
 """What a machine's boot passes, in this order."""
 
 
-class BootRecord(msgspec.Struct, frozen=True):
-    """Stages of a machine's last boot: name and seconds since ``at`` (wall clock)."""
+class BootRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Stages of a machine's last boot: name and seconds since ``at`` (wall clock).
+
+    ``tries``: how often it had begun again by itself, since its power-on, without coming up.
+    """
 
     at: float
     stages: tuple[tuple[str, float], ...]
     server: str | None = None
     epoch: int = 0
 
+    tries: int = 0
 
 def target_of(server: str) -> Iqn:
     """Return the target that carries the server's root disk, LUN 0; ``server`` is PAN/SERVER."""
