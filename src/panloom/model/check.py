@@ -126,12 +126,13 @@ class _Whole:
             self._check_pan(server)
             self._check_image(server)
             self._check_node(server)
+            self._check_one_nic_a_lan(server)
             for index, nic in enumerate(server.nics):
                 self._check_nic(server, index)
                 if nic.address is None:
                     continue
                 other = taken.setdefault((f"{server.pan}/{nic.lan}", nic.address), server)
-                if other is not server or any(nic == earlier for earlier in server.nics[:index]):
+                if other is not server:
                     self._add_taken(server, ("nics", index, "address"), str(nic.address), other)
 
     def check_volumes(self) -> None:
@@ -143,6 +144,15 @@ class _Whole:
             if f"/want/server/{volume.label}" in self._resources:
                 why = f"is the disk of server {volume.label}; write its `disk: {{size: …}}` there, and no volume"
                 self._add(volume, ("name",), why)
+
+    def _check_one_nic_a_lan(self, server: Server) -> None:
+        """Note a second NIC in a LAN: the virtual MAC, like the rules at the port, belongs to server and LAN."""
+        lans = [nic.lan for nic in server.nics]
+        for index, lan in enumerate(lans):
+            first = lans.index(lan)
+            if first < index and server.key in self._loaded.sources:
+                why = f"nics[{first}] is in lan {lan} already; a server has one NIC in each, leave it out or add a lan"
+                self._add(server, ("nics", index, "lan"), why)
 
     def _check_nic(self, server: Server, index: int) -> None:
         nic = server.nics[index]
