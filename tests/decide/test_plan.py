@@ -217,8 +217,10 @@ def test_a_new_disk_takes_the_newest_version_and_keeps_it():
     [
         ({"image": "web@2"}, ("image",), "clone of web@1"),
         ({"image": "db"}, ("image",), "clone of web@1"),
-        ({"disk": {"size_octets": 2 << 30}}, ("disk", "size"), "has 1 GiB"),
+        ({"disk": {"size_octets": 1 << 29}}, ("disk", "size"), "has 1 GiB and cannot become smaller"),
         ({"disk": {"size_octets": 0}}, ("disk", "size"), "has 1 GiB"),
+        ({"disk": {"size_octets": 1 << 30, "snapshot": "db@a"}}, ("disk", "snapshot"), "clone of web@1"),
+        ({"disk": {"size_octets": 1 << 30, "provisioning": "thick"}}, ("disk", "provisioning"), "is thin"),
     ],
 )
 def test_a_disk_that_exists_never_becomes_another(asked, steps, words):

@@ -19,6 +19,8 @@ interfaces = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", fullmatch=True)
 paths = st.from_regex(r"/[ -Z^-~]{0,20}[!-Z^-~]", fullmatch=True)  # no brackets: they stand for several
 words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,10}", fullmatch=True)
 image_names = names | st.builds(lambda name, version: f"{name}@{version}", names, counts)
+snapshots = st.builds(lambda volume, name: f"{volume}@{name}", names, names)
+provisionings = st.sampled_from(["thin", "thick"])
 auths = st.sampled_from(["chap", "none"])
 
 platforms = st.builds(
@@ -81,7 +83,7 @@ def members(pans):
         pan=pans,
         name=names,
         image=image_names,
-        disk=st.builds(resources.Disk, size_octets=sizes),
+        disk=st.builds(resources.Disk, size_octets=sizes, snapshot=st.none() | snapshots, provisioning=provisionings),
         nics=st.lists(nics, max_size=3).map(tuple),
         node=st.none() | names,
         needs=st.builds(resources.Needs, memory_octets=sizes),
@@ -93,7 +95,9 @@ def members(pans):
         ),
         auth=st.none() | auths,
     )
-    volumes = st.builds(resources.Volume, pan=pans, name=names, image=image_names, size_octets=sizes)
+    shape = {"pan": pans, "name": names, "size_octets": sizes, "provisioning": provisionings}
+    volumes = st.builds(resources.Volume, image=image_names, **shape)
+    volumes |= st.builds(resources.Volume, image=st.just(""), snapshot=snapshots, **shape)
     return lans | servers | volumes
 
 

@@ -150,11 +150,27 @@ KINDS = (
         ("volumes", "volume"),
         (
             Column("VOLUME", text("volume")),
-            Column("IMAGE", text("image")),
+            Column("ORIGIN", text("origin")),
             Column("DISK", disk),
             Column("SERVER", text("server")),
             Column("STATE", text("state")),
+            Column("SPACE", text("provisioning"), wide=True),
+            Column("ALLOCATED", size("allocated_octets"), wide=True),
+            Column("UNIQUE", size("unique_octets"), wide=True),
+            Column("SHARED", size("shared_octets"), wide=True),
             Column("EPOCH", text("epoch"), wide=True),
+            Column("WHY", text("why"), wide=True),
+        ),
+    ),
+    Kind(
+        "snapshot",
+        ("snapshots", "snapshot"),
+        (
+            Column("SNAPSHOT", text("snapshot")),
+            Column("DISK", disk),
+            Column("AGE", since("since")),
+            Column("CLONES", text("clones")),
+            Column("ALLOCATED", size("allocated_octets"), wide=True),
         ),
     ),
     Kind(

@@ -42,6 +42,11 @@ def servers(context: click.Context, _parameter: click.Parameter, incomplete: str
     return _beginning(incomplete, _names_of(context, "server"))
 
 
+def volumes(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete PAN/VOLUME."""
+    return _beginning(incomplete, _names_of(context, "volume"))
+
+
 def nodes(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a node's name."""
     return _beginning(incomplete, _names_of(context, "node"))

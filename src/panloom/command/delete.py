@@ -12,17 +12,17 @@ from panloom.control.client import Client
 @click.command("delete", short_help="Take one resource out of what is wanted.")
 @click.argument("kind", metavar="KIND", shell_complete=completing.resource_kinds)
 @click.argument("name", metavar="NAME", shell_complete=completing.names)
-@click.option("--yes", is_flag=True, help="Yes, destroy a volume and its data for ever.")
+@click.option("--yes", is_flag=True, help="Yes, destroy a volume or a snapshot and its data for ever.")
 @click.pass_obj
 def command(client: Client, kind: str, name: str, *, yes: bool) -> int:
     """Take one resource out of what is wanted.
 
-    A server's disk stays. A volume is destroyed with its data, and only with --yes.
+    A server's disk stays. A volume or a snapshot is destroyed with its data, and only with --yes.
     """
     found = kind_of(kind)
-    label = volume_label(name) if found.name == "volume" else name
+    label = volume_label(name) if found.name in ("volume", "snapshot") else name
     done = client.delete("resources", found.name, label, yes="true" if yes else "false")
     changes.show(done)
-    emit(f"Deleted: {changes.summary(done, 'done')}.")
+    emit(f"Deleted: {changes.summary(done, 'done') if found.name != 'snapshot' else label}.")
     suggest("See what is left", f"panloom get {found.words[0]}")
     return 0

@@ -16,6 +16,7 @@ _NEXT = {
     "node": ("See one, with the stages of its last boot", "panloom show node {node}"),
     "image": ("Use it: write `image: {image}` in a server, then", "panloom plan FILE"),
     "volume": ("See one", "panloom show volume {volume}"),
+    "snapshot": ("Clone it: write `snapshot: …` in a server's `disk:`, then", "panloom plan FILE"),
     "pan": ("See its servers", "panloom get servers"),
     "lan": ("See one", "panloom show lan {pan}/{lan}"),
     "platform": ("See how it is", "panloom status"),
@@ -29,7 +30,7 @@ _NEXT = {
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever something happens, until interrupted.")
 @click.pass_obj
 def command(client: Client, kind: str, form: str, *, watch: bool) -> int:
-    """List the resources of a KIND: servers, nodes, images, volumes, pans, lans, platform or events."""
+    """List the resources of a KIND: servers, nodes, images, volumes, snapshots, pans, lans, platform or events."""
     found = kind_of(kind)
     rows = _rows(client, found)
     _show(found, rows, form)

@@ -15,6 +15,7 @@ from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.personalities import auth_of, personality_of
 from panloom.control.ports import Ports
+from panloom.control.volumes import make, origin_of
 from panloom.control.world import World
 from panloom.decide import failover, server_plan
 from panloom.decide.records import (
@@ -87,12 +88,10 @@ class Acts:
     async def _make_volume(self, name: str, world: World) -> None:
         volume = world.all(Volume)[name]
         began = time.monotonic()
-        answer = await self._storage.create_volume(volume.storage_name, volume.image, volume.size_octets)
-        if answer.created:
+        if await make(volume, self._storage):
             seconds = time.monotonic() - began
-            self._events.report(
-                "volume", f"cloned from {volume.image} in {seconds * 1000:.0f} ms", server=name, seconds=seconds
-            )
+            text = f"cloned from {origin_of(volume)} in {seconds * 1000:.0f} ms"
+            self._events.report("volume", text, server=name, seconds=seconds)
 
     async def _admit(self, name: str, record: ServerRecord, world: World) -> None:
         node, chap = _node(world, record), auth_of(name, world) == "chap"

@@ -32,6 +32,7 @@ from panloom.control.mac_counter import MacCounter
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
+from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import DOOMED, World
 from panloom.decide.placement import Machine, Wish, place, why_not
 from panloom.decide.plan import Preview
@@ -81,6 +82,7 @@ class Reconciler:
         self._events = events
         self._ports = Ports()
         self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
+        self._volumes = Volumes(storage, observer, events)
         self._macs = MacCounter(store)
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -121,6 +123,7 @@ class Reconciler:
             return
         self._go_on_fencing(world)
         await self._part("images", self._import_images(world))
+        await self._part("volumes", self._volumes.tend(world, self._say))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
         await self._part("discovered machines", self._adopt_discovered(world))
@@ -421,7 +424,7 @@ class Reconciler:
             record=record,
             volume_ready=volume_of(name) in {volume.name for volume in have.stored.volumes} - _doomed(world),
             volume_doomed=name in world.doomed,
-            image_ready=volume is not None and volume.image in {image.name for image in have.stored.images},
+            image_ready=volume is not None and can_be_made(volume, have.stored),
             admitted=_is_admitted(name, record, have.status),
             port_open=have.ports_applied,
             has_power=node is not None and node.power is not None,

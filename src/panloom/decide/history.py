@@ -92,7 +92,10 @@ def _beside_its_disk(resource: Resource, now: Mapping[str, Resource], want: Mapp
     if not planning.volumes({disk.key: disk}, {resource.key: resource})[1]:
         return resource
     server = now.get(resource.key)
-    image, size = (
-        (server.image, server.disk) if isinstance(server, Server) else (disk.image, Disk(size_octets=disk.size_octets))
+    image, spec = (
+        resource.image if disk.snapshot else disk.image,
+        Disk(size_octets=disk.size_octets, snapshot=disk.snapshot, provisioning=disk.provisioning),
     )
-    return resource.model_copy(update={"image": image, "disk": size})
+    if isinstance(server, Server):
+        image, spec = server.image, server.disk
+    return resource.model_copy(update={"image": image, "disk": spec})

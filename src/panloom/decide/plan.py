@@ -15,6 +15,7 @@ import msgspec
 
 from panloom.model.resources import (
     WANT,
+    Disk,
     Image,
     Member,
     Node,
@@ -120,36 +121,56 @@ def newest(name: str, resources: Iterable[Resource]) -> str | None:
 def volumes(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> tuple[dict[str, Volume], list[Refusal]]:
     """Return the volumes that the servers and volume documents of ``want`` ask for, by key.
 
-    A disk that exists keeps its image and size for ever: a server that says only ``web`` keeps the version it was
-    cloned from, and one that asks for another image or size is refused.
+    A disk that exists keeps what it is a clone of, and never becomes smaller: a server that says only ``web`` keeps the
+    version it was cloned from, and one that asks for another image or less than the disk has is refused.
     """
     found: dict[str, Volume] = {}
     refusals: list[Refusal] = []
+    spec: Disk | Volume
     steps: tuple[str, ...]
     for resource in want.values():
         if isinstance(resource, Server):
-            size, steps = resource.disk.size_octets, ("disk", "size")
+            spec, steps = resource.disk, ("disk",)
         elif isinstance(resource, Volume) and f"/want/server/{resource.label}" not in want:
-            size, steps = resource.size_octets, ("size",)
+            spec, steps = resource, ()
         else:
             continue
-        disk = Volume(pan=resource.pan, name=resource.name, image=resource.image, size_octets=size)
+        disk = Volume(
+            pan=resource.pan,
+            name=resource.name,
+            image="" if spec.snapshot else resource.image,
+            size_octets=spec.size_octets,
+            snapshot=spec.snapshot,
+            provisioning=spec.provisioning,
+        )
         stored = have.get(disk.key)
         if isinstance(stored, Volume):
             refusals += [Refusal(resource.key, *why) for why in _differences(stored, disk, steps)]
-            found[disk.key] = stored
+            octets = max(stored.size_octets, disk.size_octets)
+            found[disk.key] = stored if octets == stored.size_octets else _resized(stored, octets)
+        elif disk.snapshot:
+            found[disk.key] = disk
         elif image := newest(resource.image, want.values()):
             found[disk.key] = disk.model_copy(update={"image": image})
     return found, refusals
 
 
+def _resized(disk: Volume, octets: int) -> Volume:
+    return disk.model_copy(update={"size_octets": octets})
+
+
 def _differences(stored: Volume, asked: Volume, steps: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], str]]:
-    mend = f"or destroy the disk with all its data: panloom delete volume {stored.label} --yes"
-    if asked.image not in (stored.image, stored.image.partition("@")[0]):
-        yield ("image",), f"the disk {stored.label} is a clone of {stored.image}; write that again, {mend}"
-    if asked.size_octets != stored.size_octets:
-        size = format_size(stored.size_octets) if stored.size_octets else "the image's size"
-        yield steps, f"the disk {stored.label} has {size} and keeps it; write that again, {mend}"
+    mend = f"write that again, or destroy the disk with all its data: panloom delete volume {stored.label} --yes"
+    origin = f"snapshot {stored.snapshot}" if stored.snapshot else stored.image
+    if asked.snapshot != stored.snapshot:
+        yield (*steps, "snapshot"), f"the disk {stored.label} is a clone of {origin}; {mend}"
+    elif asked.image not in (stored.image, stored.image.partition("@")[0]):
+        yield ("image",), f"the disk {stored.label} is a clone of {origin}; {mend}"
+    if asked.provisioning != stored.provisioning:
+        yield (*steps, "provisioning"), f"the disk {stored.label} is {stored.provisioning} and stays so; {mend}"
+    if asked.size_octets < stored.size_octets:
+        size = format_size(stored.size_octets)
+        yield (*steps, "size"), f"the disk {stored.label} has {size} and cannot become smaller; {mend}"
 
 
 def absent(
@@ -227,7 +248,8 @@ def describe(resource: Resource, image: str = "") -> str:
             return ", ".join([f"image {image or resource.image}", *addresses])
         case Volume():
             size = format_size(resource.size_octets) if resource.size_octets else "as large as it"
-            return f"clone of {resource.image}, {size}"
+            origin = f"snapshot {resource.snapshot}" if resource.snapshot else resource.image
+            return f"clone of {origin}, {size}{', thick' if resource.provisioning == 'thick' else ''}"
     return ""
 
 

@@ -32,6 +32,7 @@ from panloom.model.fields import (
     Range,
     Serial,
     Size,
+    SnapshotName,
     Subnet,
     Switch,
     Word,
@@ -244,6 +245,11 @@ class DiskSpec(Written):
     """The root disk."""
 
     size: Size = 0
+    """May be raised at any time, never lowered."""
+    snapshot: SnapshotName | None = Field(None, examples=["web1@before"])
+    """Of a volume of the same PAN: the disk is a clone of it, not of the image."""
+    provisioning: Literal["thin", "thick"] = "thin"
+    """``thick`` takes all its space when the disk is made."""
 
 
 class NicSpec(Written):
@@ -289,7 +295,9 @@ class ServerSpec(Spec):
             pan=pan,
             name=name,
             image=self.image,
-            disk=resources.Disk(size_octets=self.disk.size),
+            disk=resources.Disk(
+                size_octets=self.disk.size, snapshot=self.disk.snapshot, provisioning=self.disk.provisioning
+            ),
             nics=tuple(resources.Nic(lan=nic.lan, address=nic.address) for nic in self.nics),
             node=self.node,
             needs=resources.Needs(memory_octets=self.needs.memory),
@@ -300,15 +308,28 @@ class ServerSpec(Spec):
         )
 
 
-class VolumeSpec(Spec):
+class VolumeSpec(DiskSpec, Spec):
     """A disk; a server's own has the server's name and need not be written."""
 
-    image: ImageName = Field(examples=["web@1"])
-    size: Size = 0
+    image: ImageName | None = Field(None, examples=["web@1"])
+    """Left out where ``snapshot`` is written."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.image is None) == (self.snapshot is None):
+            raise ValueError("write either `image:` or `snapshot:`, which it is a clone of")
+        return self
 
     def resource(self, pan: str, name: str) -> resources.Volume:
         """Return what it means."""
-        return resources.Volume(pan=pan, name=name, image=self.image, size_octets=self.size)
+        return resources.Volume(
+            pan=pan,
+            name=name,
+            image=self.image or "",
+            size_octets=self.size,
+            snapshot=self.snapshot,
+            provisioning=self.provisioning,
+        )
 
 
 class PanSpec(Spec):

@@ -26,6 +26,7 @@ _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
 _NAME = re.compile(rf"{_LABEL}\Z")
 _IMAGE = re.compile(rf"{_LABEL}(?:@[1-9][0-9]{{0,8}})?\Z")
+_SNAPSHOT = re.compile(rf"{_LABEL}@{_LABEL}\Z")
 _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}\Z")  # an argument of a program: never an option
@@ -85,6 +86,12 @@ def is_switch(value: object) -> bool:
 def _image(text: str) -> str:
     if not _IMAGE.match(text):
         raise ValueError(f"{text!r} is no image; write its name, or name@version like web@3")
+    return text
+
+
+def _snapshot(text: str) -> str:
+    if not _SNAPSHOT.match(text):
+        raise ValueError(f"{text!r} is no snapshot; write volume@name like web1@before")
     return text
 
 
@@ -184,6 +191,7 @@ Name = Annotated[str, _reader(name), WithJsonSchema(name_schema(in_step=True))]
 ImageName = Annotated[
     str, _reader(_image), _looks(rf"{_LABEL}(?:@[1-9][0-9]{{0,8}})?", "write web or web@3", "number", "boolean")
 ]
+SnapshotName = Annotated[str, _reader(_snapshot), _looks(f"{_LABEL}@{_LABEL}", "write volume@name like web1@before")]
 Switch = Annotated[
     bool,
     _reader(read_switch),

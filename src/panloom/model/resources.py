@@ -8,7 +8,7 @@ Each is one entry of the store, as JSON, under its own key; everything below ``c
     /want/pan/shop             Pan           servers, LANs and disks, isolated from other PANs
     /want/lan/shop/front       VirtualLan    one broadcast domain
     /want/server/shop/web1     Server        a personality that wants a node
-    /want/volume/shop/web1     Volume        a server's disk, a copy-on-write clone of an image
+    /want/volume/shop/web1     Volume        a server's disk, a clone of an image or a snapshot
 
 Placement, epochs, leases, MAC counters and secrets are no resources: they are records beside them.
 """
@@ -32,6 +32,7 @@ AddressRange = tuple[IPv4Address, IPv4Address]
 """First and last address, both included."""
 Auth = Literal["chap", "none"]
 Fence = Literal["storage+port", "power"]
+Provisioning = Literal["thin", "thick"]
 
 
 class Part(BaseModel):
@@ -212,7 +213,10 @@ class Disk(Part):
     """The server's root disk."""
 
     size_octets: int = 0
-    """0 is the image's own size."""
+    """0 is the image's own size, or the snapshot's."""
+    snapshot: str | None = None
+    """``VOLUME@NAME`` in the same PAN, which it is a clone of; None: of the server's image."""
+    provisioning: Provisioning = "thin"
 
 
 class Nic(Part):
@@ -254,13 +258,21 @@ class Server(Member):
 
 
 class Volume(Member):
-    """A copy-on-write clone of an image; each server has one by its own name."""
+    """A copy-on-write clone of an image or a snapshot; each server has one by its own name."""
 
     kind = "volume"
     image: str
-    """Always with its version."""
+    """Always with its version; empty for the clone of a snapshot."""
     size_octets: int = 0
-    """0 is the image's own size."""
+    """0 is the image's own size, or the snapshot's."""
+    snapshot: str | None = None
+    """``VOLUME@NAME`` in the same PAN."""
+    provisioning: Provisioning = "thin"
+
+    @property
+    def storage_snapshot(self) -> str | None:
+        """What the storage process calls the snapshot."""
+        return f"{self.pan}.{self.snapshot}" if self.snapshot else None
 
     @property
     def storage_name(self) -> str:

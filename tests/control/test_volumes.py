@@ -1,0 +1,132 @@
+"""Disks from documents to the storage process, on real processes: grown, frozen, cloned, flattened, thick."""
+
+import json
+
+import pytest
+
+from panloom.errors import ConfigErrors, ConflictError
+from panloom.storage.client import StorageClient
+from support.control_node import control_node, pan, run_panloom
+from support.waiting import until
+
+MIB = 1 << 20
+ONE = pan("shop", "web1")
+
+
+@pytest.fixture
+def control(tmp_path):
+    with control_node(tmp_path, nodes=1) as made:
+        made.start()
+        yield made
+
+
+def volume(control, name):
+    """Return what the storage process says of a volume, None if it has none of that name."""
+    volumes = control.storage(StorageClient.volumes).volumes
+    return next((facts for facts in volumes if facts.name == name), None)
+
+
+def disk(more):
+    return ONE.replace("disk: {size: 1MiB}", f"disk: {{{more}}}")
+
+
+def extra(name, more):
+    return f"apiVersion: panloom/v1\nkind: Volume\npan: shop\nname: {name}\n{more}\n"
+
+
+def until_ready(control, label):
+    return until(lambda: (row := control.client.get("resources", "volume", label))["state"] == "ready" and row, label)
+
+
+def test_a_disk_grows_under_its_running_server(control):
+    control.apply(ONE)
+    row = control.until_up("shop/web1")
+    machine = control[row["node"]]
+    machine.writes = True
+    (before,) = [session.id for session in control.sessions_of("n1") if not session.target.endswith("personality")]
+    code, said, _ = plan(control, disk("size: 3MiB"))
+    assert code == 2
+    assert "size 1 MiB → 3 MiB" in said
+    assert "boot" not in said.splitlines()[-1] or "0 servers boot" in said
+    control.apply(disk("size: 3MiB"))
+    control.until_event("volume grown", server="shop/web1")
+    assert volume(control, "shop.web1").octets == 3 * MIB
+    (after,) = [session.id for session in control.sessions_of("n1") if not session.target.endswith("personality")]
+    assert (after, control.server("shop/web1")["epoch"]) == (before, 1)
+    machine.writes = False
+    with pytest.raises(ConfigErrors, match="has 3 MiB and cannot become smaller"):
+        control.apply(ONE)
+    assert control.apply(disk("size: 3MiB"))["revision"] == 0
+    control.kill("storage")
+    control.start_storage()
+    control.until_up("shop/web1")
+    assert volume(control, "shop.web1").octets == 3 * MIB
+
+
+def plan(control, text):
+    path = control.directory / "plan.yaml"
+    path.write_text(text)
+    return run_panloom(control, "plan", str(path))
+
+
+def test_a_snapshot_a_clone_of_it_and_their_end(control):
+    control.apply(ONE)
+    control.until_up("shop/web1")
+    code, said, _ = run_panloom(control, "snapshot", "shop/web1@before")
+    assert (code, said.startswith("shop/web1@before: taken in ")) == (0, True)
+    assert "stays as it was" in run_panloom(control, "snapshot", "shop/web1@before")[1]
+    assert "volume shop/none" in run_panloom(control, "snapshot", "shop/none@before")[2]
+    assert "VOLUME@NAME" in run_panloom(control, "snapshot", "shop/web1")[2]
+    control.apply(extra("copy", "snapshot: web1@before\nsize: 2MiB"), "copy.yaml")
+    row = until_ready(control, "shop/copy")
+    assert (row["origin"], row["server"], row["disk_octets"]) == ("shop/web1@before", None, 2 * MIB)
+    rows = json.loads(run_panloom(control, "get", "snapshots", "-o", "json")[1])
+    assert [(row["name"], row["clones"]) for row in rows] == [("shop/web1@before", ["shop/copy"])]
+    wide = run_panloom(control, "get", "volumes", "-o", "wide")[1]
+    assert "UNIQUE" in wide.splitlines()[0]
+    assert "shop/web1@before" in wide
+    code, _, said = run_panloom(control, "delete", "snapshot", "shop/web1@before", "--yes")
+    assert (code, "shop.copy is a clone of snapshot" in said) == (1, True)
+    assert run_panloom(control, "flatten", "shop/copy")[0] == 0
+    until(lambda: not volume(control, "shop.copy").flattening, "it is flat")
+    assert "--yes" in run_panloom(control, "delete", "snapshot", "shop/web1@before")[2]
+    assert run_panloom(control, "delete", "snapshot", "shop/web1@before", "--yes")[:2] == (
+        0,
+        "Deleted: shop/web1@before.\n",
+    )
+    assert run_panloom(control, "get", "snapshots")[1] == ""
+    control.client.delete("resources", "volume", "shop/copy", yes="true")
+    control.until_event("destroyed")
+
+
+def test_a_disk_waits_for_its_snapshot_and_a_snapshot_for_its_disk(control):
+    control.apply(ONE + "---\n" + extra("copy", "snapshot: web1@later"), "both.yaml")
+    control.until_event(
+        "held up", text="volume shop/copy: there is no snapshot shop/web1@later; take it, or write another"
+    )
+    control.until_up("shop/web1")
+    control.client.post("volumes", "shop/web1", "snapshots", body={"name": "later"})
+    until_ready(control, "shop/copy")
+    control.client.delete("resources", "server", "shop/web1")
+    control.until_event("removed", server="shop/web1")
+    with pytest.raises(ConflictError, match="has snapshots"):
+        control.client.delete("resources", "volume", "shop/web1", yes="true")
+
+
+def test_a_server_boots_from_a_thick_clone_of_a_snapshot(control):
+    control.apply(extra("golden", "image: web\nsize: 1MiB") + "---" + empty_pan())
+    until_ready(control, "shop/golden")
+    control.client.post("volumes", "shop/golden", "snapshots", body={"name": "v1"})
+    control.apply(disk("size: 2MiB, snapshot: golden@v1, provisioning: thick"))
+    row = control.until_up("shop/web1")
+    assert row["image"] == "web"
+    facts = volume(control, "shop.web1")
+    assert (facts.snapshot, facts.thick, facts.octets) == ("shop.golden@v1", True, 2 * MIB)
+    assert facts.allocated_octets >= 2 * MIB
+    assert control.apply(disk("size: 2MiB, snapshot: golden@v1, provisioning: thick"))["revision"] == 0
+    with pytest.raises(ConfigErrors, match="is a clone of snapshot golden@v1"):
+        control.apply(disk("size: 2MiB, provisioning: thick"))
+
+
+def empty_pan():
+    return "\napiVersion: panloom/v1\nkind: PAN\nname: shop\n"
