@@ -56,7 +56,7 @@ def leases(number: int) -> Iterator[tuple[MacAddress, IPv4Address]]:
 def panloom(directory: Path, others: int, clients: int) -> Iterator[None]:
     store = directory / "state.sqlite"
     asyncio.run(_store(store, others))
-    with serving.panloom(msgspec.structs.replace(SETTINGS, store=str(store), nodes=clients)):
+    with serving.panloom(settings=msgspec.structs.replace(SETTINGS, store=str(store), nodes=clients)):
         yield
 
 
@@ -109,7 +109,7 @@ def kea(directory: Path, others: int, _clients: int) -> Iterator[None]:
 Server = Callable[..., AbstractContextManager[None]]
 
 
-def measure(name: str, server: Server, seconds: float) -> dict[str, Any]:
+def measure(server: Server, seconds: float) -> dict[str, Any]:
     """Climb the ladder in each case; an enclosure's work."""
     rates, steps = {}, {}
     with serving.cable(client=RELAY):
@@ -118,7 +118,7 @@ def measure(name: str, server: Server, seconds: float) -> dict[str, Any]:
         for case, (others, clients) in CASES.items():
 
             def at(rate: int, others: int = others, clients: int = clients) -> dict[str, float]:
-                with server(serving.directory(f"dhcp-{name}"), others, clients):
+                with serving.directory() as directory, server(directory, others, clients):
                     return ask(rate, clients, seconds)
 
             rates[case], steps[case] = climb(at)
@@ -168,7 +168,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=4, help="of each step (default 4)")
     parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
     options = parser.parse_args()
-    contenders = {name: lambda name=name: measure(name, SERVERS[name], options.seconds) for name in options.only}
+    contenders = {name: lambda name=name: measure(SERVERS[name], options.seconds) for name in options.only}
     rounds = alternate(contenders, options.rounds)
     found = medians(rounds)
     ours = found.get("panloom", {})

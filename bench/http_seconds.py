@@ -12,12 +12,11 @@ nginx has one worker, since ours is one process, and sendfile.  The large file i
 import re
 import subprocess
 import sys
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import serving
-from boot_server import Settings
 from measuring import ROOT, alternate, arguments, medians, report
 
 QUESTION = "How fast does HTTP boot hand out files, beside nginx?"
@@ -31,23 +30,24 @@ CASES = ("large", "small", "small, anew")
 SPEED = "%{size_download} %{speed_download}"
 
 
-def panloom(files: Path) -> AbstractContextManager[None]:
-    store = serving.directory("http-panloom") / "state.sqlite"
-    return serving.panloom(Settings(interface="s0", store=str(store), files=str(files)))
+def panloom() -> AbstractContextManager[None]:
+    return serving.panloom(files=FILES)
 
 
-def nginx(files: Path) -> AbstractContextManager[None]:
-    directory = serving.directory("http-nginx")
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = " ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
-    (directory / "nginx.conf").write_text(
-        f"daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n"
-        "events { worker_connections 1024; }\n"
-        f"http {{ {temporary} access_log {directory}/access.log; sendfile on; tcp_nopush on;\n"
-        f"  server {{ listen {serving.SERVER}:{PORT}; location /files/ {{ alias {files}/; }} }} }}\n"
-    )
-    command = ("nginx", "-p", directory, "-e", directory / "error.log", "-c", directory / "nginx.conf")
-    return serving.process(*command, ready=serving.tcp_taken(PORT))
+@contextmanager
+def nginx() -> Iterator[None]:
+    with serving.directory() as directory:
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = " ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
+        (directory / "nginx.conf").write_text(
+            f"daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n"
+            "events { worker_connections 1024; }\n"
+            f"http {{ {temporary} access_log {directory}/access.log; sendfile on; tcp_nopush on;\n"
+            f"  server {{ listen {serving.SERVER}:{PORT}; location /files/ {{ alias {FILES}/; }} }} }}\n"
+        )
+        command = ("nginx", "-p", directory, "-e", directory / "error.log", "-c", directory / "nginx.conf")
+        with serving.process(*command, ready=serving.tcp_taken(PORT)):
+            yield
 
 
 SERVERS = {"panloom": panloom, "nginx": nginx}
@@ -57,7 +57,7 @@ def measure(name: str, seconds: int) -> dict[str, Any]:
     """Measure all cases; an enclosure's work."""
     with ExitStack() as stack:
         stack.enter_context(serving.cable())
-        stack.enter_context(SERVERS[name](FILES))
+        stack.enter_context(SERVERS[name]())
         compare()
         return {
             "rates": {

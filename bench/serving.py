@@ -10,10 +10,10 @@ synced there is synced.
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +31,13 @@ BENCH = Path(__file__).parent
 IN_CLIENT = ("ip", "netns", "exec", "client")
 
 
-def directory(name: str) -> Path:
-    """Return an empty directory on a disk."""
-    path = ROOT / ".cache" / "bench" / name
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    return path
+@contextlib.contextmanager
+def directory() -> Iterator[Path]:
+    """Make a directory on a disk while the block lasts."""
+    below = ROOT / ".cache" / "bench"
+    below.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=below) as path:
+        yield Path(path)
 
 
 def ip(words: str) -> None:
@@ -91,9 +92,13 @@ def process(*command: str | Path, ready: Callable[[], bool] | None = None, **opt
         running.wait()
 
 
-def panloom(settings: Settings) -> contextlib.AbstractContextManager[None]:
-    """Run our boot services."""
-    return process(PYTHON, BENCH / "boot_server.py", msgspec.json.encode(settings).decode())
+@contextlib.contextmanager
+def panloom(*, files: Path | None = None, settings: Settings | None = None) -> Iterator[None]:
+    """Run our boot services; without ``settings`` they hand out ``files`` and no leases."""
+    with directory() as store:
+        chosen = settings or Settings(interface="s0", store=str(store / "state.sqlite"), files=str(files))
+        with process(PYTHON, BENCH / "boot_server.py", msgspec.json.encode(chosen).decode()):
+            yield
 
 
 def udp_taken(port: int) -> Callable[[], bool]:
