@@ -88,6 +88,18 @@ class SystemCalls:
 _system = SystemCalls()
 
 
+class SyncError(OSError):
+    """A sync failed: what was written may be lost, and no later sync of the same file tells."""
+
+
+@contextmanager
+def _believed_once() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SyncError(error.errno, error.strerror) from error
+
+
 @contextmanager
 def instead_of_the_kernel(calls: SystemCalls) -> Iterator[None]:
     """Have ``calls`` made in place of the kernel's, by all threads, until the ``with`` block ends."""
@@ -167,8 +179,9 @@ def write_fully(fd: int, parts: Sequence[bytes | memoryview], offset: int) -> No
 
 
 def write_through(fd: int, octets: bytes, offset: int) -> None:
-    """Write, and return when just this is on the disk.  An error may be that of an older write: it counts as a sync."""
-    _write(fd, [octets], offset, os.RWF_DSYNC)
+    """Write, and return when just this is on the disk; SyncError, which may be that of an older write."""
+    with _believed_once():
+        _write(fd, [octets], offset, os.RWF_DSYNC)
 
 
 def _write(fd: int, parts: Sequence[bytes | memoryview], offset: int, flags: int) -> None:
@@ -185,17 +198,19 @@ def _write(fd: int, parts: Sequence[bytes | memoryview], offset: int, flags: int
 
 
 def sync_file(path: Path) -> None:
-    """Return when the file that another descriptor writes to is on the disk."""
+    """Return when the file that another descriptor writes to is on the disk; SyncError if that failed."""
     fd = open_file(path, os.O_RDONLY)
     try:
-        _system.fsync(fd)
+        with _believed_once():
+            _system.fsync(fd)
     finally:
         close_file(fd)
 
 
 def sync_data(fd: int) -> None:
-    """Return when all that was written to the file, and its size, is on the disk."""
-    _system.fdatasync(fd)
+    """Return when all that was written to the file, and its size, is on the disk; SyncError if that failed."""
+    with _believed_once():
+        _system.fdatasync(fd)
 
 
 def set_size(fd: int, octets: int) -> None:

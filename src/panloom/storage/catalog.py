@@ -56,7 +56,7 @@ class Catalog:
 
     @classmethod
     def read(cls, directory: Directory) -> "Catalog":
-        """Read all headers; a damaged file is left out, with a line in the log."""
+        """Read all headers; a file that is damaged or cannot be read is left out, with a line in the log."""
         entries, damaged = [], False
         for file_name in directory.names():
             match = _FILE_NAME.fullmatch(file_name)
@@ -66,7 +66,7 @@ class Catalog:
                 header, status = read_header(directory.path / file_name)
             except FileNotFoundError:  # deleted meanwhile
                 continue
-            except PanloomError as error:
+            except (PanloomError, OSError) as error:
                 log.warning("volume=%s damaged=%s", file_name, error)
                 damaged = True
                 continue

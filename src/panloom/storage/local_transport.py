@@ -9,6 +9,9 @@ none will ever be, whatever the connection's thread still tries.
 
 import errno
 import hashlib
+import logging
+import math
+import time
 
 import msgspec
 
@@ -16,6 +19,10 @@ from panloom.storage.descriptor import Descriptor
 from panloom.storage.exports import ExportedLun
 from panloom.storage.overlay import Volume, WriteGrant
 from panloom.storage.volume_store import BLOCK_OCTETS, VolumeStore
+
+TELL_AGAIN_SECONDS = 60.0  # a disk that goes on failing is a line a minute
+
+log = logging.getLogger(__name__)
 
 
 class _VolumeContext(msgspec.Struct, frozen=True):
@@ -85,19 +92,44 @@ def _content_descriptor(target: str, lun: int, content: bytes) -> Descriptor:
 
 
 def _read_volume(context: _VolumeContext, offset: int, into: memoryview) -> None:
-    context.volume.read(offset, into)
+    try:
+        context.volume.read(offset, into)
+    except OSError as error:
+        _tell(context.volume, "read", error)
+        raise
 
 
 def _write_volume(context: _WritableContext, offset: int, data: memoryview) -> None:
-    context.volume.write(context.grant, offset, data)
+    try:
+        context.volume.write(context.grant, offset, data)
+    except OSError as error:
+        _tell(context.volume, "write", error)
+        raise
 
 
 def _flush_volume(context: _VolumeContext) -> None:
-    context.volume.flush()
+    try:
+        context.volume.flush()
+    except OSError as error:
+        _tell(context.volume, "flush", error)
+        raise
 
 
 def _unmap_volume(context: _WritableContext, offset: int, length: int) -> None:
-    context.volume.unmap(context.grant, offset, length)
+    try:
+        context.volume.unmap(context.grant, offset, length)
+    except OSError as error:
+        _tell(context.volume, "unmap", error)
+        raise
+
+
+def _tell(volume: Volume, what: str, error: OSError) -> None:
+    """Log what the initiator is told as sense data; of a volume that is lost it has been said."""
+    now, trouble = time.monotonic(), (what, error.errno)
+    if volume.lost or now - volume.told.get(trouble, -math.inf) < TELL_AGAIN_SECONDS:
+        return
+    volume.told[trouble] = now
+    log.warning("volume=%s %s=failed why=%r", volume.name, what, error.strerror)
 
 
 def _read_content(context: _ContentContext, offset: int, into: memoryview) -> None:

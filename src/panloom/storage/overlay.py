@@ -12,15 +12,17 @@
 The epoch in the header is the fencing token: a write under an older grant fails, and raising the epoch or ending a
 grant returns only when no such write is under way.
 
-After a failed fdatasync the kernel has forgotten which pages it lost: the volume is offline, everything fails with
-EIO, and no later sync is believed.  So it is when a header cannot be written through, which reports, once, whatever
-the kernel failed to write to the file since it was last asked.
+After a failed fdatasync the kernel has forgotten which pages it lost: until the next start the volume is offline,
+everything fails with EIO, and no later sync is believed.  So it is when a header cannot be written through, which
+reports, once, whatever the kernel failed to write to the file since it was last asked.
 """
 
 import errno
+import logging
 import secrets
 import threading
 from collections.abc import Callable
+from enum import Enum, auto
 from pathlib import Path
 from typing import Self
 
@@ -38,10 +40,24 @@ from panloom.storage.volume_layout import CLUSTER_OCTETS
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 RUN_CLUSTERS = 4096  # at most this many clusters are looked at together
 
+log = logging.getLogger(__name__)
+
+
+class _State(Enum):
+    ONLINE = auto()
+    CLOSED = auto()
+    LOST = auto()  # a sync failed
+
 
 def this_boot() -> bytes:
     """Return the 16 octets that name this boot of the machine."""
     return bytes.fromhex(BOOT_ID_FILE.read_text().strip().replace("-", ""))
+
+
+def tell_lost(name: str, error: OSError) -> None:
+    """Log that a volume is offline, and what to do."""
+    mend = "check its disk and its file system, then restart the storage process"
+    log.error("volume=%s online=no why=%r mend=%r", name, error.strerror, mend)
 
 
 class WriteGrant:
@@ -91,12 +107,14 @@ def create_volume(
 class Volume:
     """An open volume.  Any number of threads may use it at once; one process only, which the store sees to."""
 
-    def __init__(self, top: VolumeFile, below: Below) -> None:
+    def __init__(self, name: str, top: VolumeFile, below: Below) -> None:
+        self.name = name
+        self.told: dict[tuple[str, int | None], float] = {}  # trouble → when it was last logged
         self.octets = top.header.octets
         self.identity = top.header.identity
         self._stack = top, below  # replaced as a whole: readers take no lock
         self._epoch = top.header.epoch  # as it counts; higher than on the disk only after a failed write of the header
-        self._online = True
+        self._state = _State.ONLINE
         self._changing = threading.RLock()  # writes, and whatever must not be in the middle of one
         self._flushing = threading.Lock()  # taken before _changing
 
@@ -112,7 +130,7 @@ class Volume:
         """Open a volume over what its header names; ConfigError if torn, newer or over something else."""
         top, below = VolumeFile.load(path, boot_id or this_boot()), Below(layers, image)
         check_below(path, top.header, below)
-        return cls(top, below)
+        return cls(path.stem, top, below)
 
     @property
     def header(self) -> VolumeHeader:
@@ -123,6 +141,11 @@ class Volume:
     def layers(self) -> tuple[VolumeFile, ...]:
         """The frozen files that are read."""
         return self._stack[1].layers
+
+    @property
+    def lost(self) -> bool:
+        """Whether a sync has failed: what was written is perhaps gone, and opening it anew would hide that."""
+        return self._state is _State.LOST
 
     @property
     def epoch(self) -> int:
@@ -237,8 +260,8 @@ class Volume:
                 header = msgspec.structs.replace(top.header, epoch=self._epoch, parent=top.header.id, flat=False)
                 try:
                     new = renew(header)
-                except OSError:
-                    self._online = False
+                except OSError as error:
+                    self._lose(error)
                     raise
                 self._stack = new, below.under(top)
 
@@ -286,10 +309,11 @@ class Volume:
             self.flush()
         finally:
             with self._changing:
-                self._online = False
+                if self._state is _State.ONLINE:
+                    self._state = _State.CLOSED
 
     def _check(self, offset: int, end: int) -> None:
-        if not self._online:
+        if self._state is not _State.ONLINE:
             raise OSError(errno.EIO, "the volume is offline")
         if offset < 0 or end > self.octets:
             raise OSError(errno.EINVAL, "beyond the end of the disk")
@@ -317,16 +341,22 @@ class Volume:
     def _sync(self) -> None:
         try:
             sync_data(self._stack[0].fd)
-        except OSError:
-            self._online = False
+        except OSError as error:
+            self._lose(error)
             raise
+
+    def _lose(self, error: OSError) -> None:
+        """Answer nothing any more."""
+        if self._state is not _State.LOST:
+            self._state = _State.LOST
+            tell_lost(self.name, error)
 
     def _write_header(self, **changes: object) -> None:
         top, _ = self._stack
         try:
             top.write_header(msgspec.structs.replace(top.header, **changes))
-        except OSError:
-            self._online = False
+        except OSError as error:
+            self._lose(error)
             raise
 
     def _write(self, offset: int, data: memoryview) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from panloom.disk_io import Directory, PartialFile, close_file, make_directory, take_lock, write_fully
+from panloom.disk_io import Directory, PartialFile, SyncError, close_file, make_directory, take_lock, write_fully
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.storage.accounts import volumes
 from panloom.storage.calls import ImageFacts, Volumes
@@ -34,7 +34,7 @@ from panloom.storage.catalog import (
     volume_file_name,
 )
 from panloom.storage.image import Image, ImageStore
-from panloom.storage.overlay import Volume, create_volume, this_boot
+from panloom.storage.overlay import Volume, create_volume, tell_lost, this_boot
 from panloom.storage.volume_file import VolumeFile, read_header, write_new_file
 from panloom.storage.volume_header import NO_ID, VolumeHeader, encode_header
 
@@ -52,18 +52,23 @@ class VolumeStore:
         self._importing = threading.Lock()  # an import takes long and must delay nothing else
         self._opening = threading.Lock()
         self._open: dict[str, Volume] = {}
+        self._lost: set[str] = set()  # volumes that a sync failed of while they were opened
         self._frozen: weakref.WeakValueDictionary[bytes, VolumeFile] = weakref.WeakValueDictionary()
         try:
             make_directory(directory)
             self._lock_fd = take_lock(directory / "lock")
+        except BlockingIOError:
+            raise UnavailableError(f"another storage process serves {directory}; end that one first") from None
+        except OSError as error:
+            raise UnavailableError(f"{directory} cannot be used: {error.strerror}") from error
+        try:
             self._images = ImageStore(directory / "images")
             self._directory = Directory(directory / "volumes")
             for entry in Catalog.read(self._directory).unfinished():
                 self._directory.remove(entry.file_name)
             self._remove_unused()
-        except BlockingIOError:
-            raise UnavailableError(f"another storage process serves {directory}; end that one first") from None
         except OSError as error:
+            close_file(self._lock_fd)
             raise UnavailableError(f"{directory} cannot be used: {error.strerror}") from error
 
     def import_image(self, name: str, source: Path) -> ImageFacts:
@@ -140,6 +145,8 @@ class VolumeStore:
                 raise ConflictError(f"volume {name} has snapshots; delete them first: {', '.join(taken)}")
             self._close(name)
             self._directory.remove(file_name)
+            self._open.pop(name, None)
+            self._lost.discard(name)
             self._remove_unused()
 
     def snapshot(self, label: str) -> bool:
@@ -218,13 +225,20 @@ class VolumeStore:
         if volume is None:
             if not self._directory.holds(file_name):
                 raise UnavailableError(f"there is no volume {name}; create it first")
+            if name in self._lost:
+                raise UnavailableError(f"volume {name} is offline: a sync failed; check its disk, then restart")
             path = self._directory.path / file_name
             header = read_header(path)[0]
             catalog = Catalog.read(self._directory) if header.parent != NO_ID else None
             layers = tuple(self._layer(entry) for entry in catalog.below(header)) if catalog else ()
             lowest = layers[-1].header if layers else header
             image = self._images.get(lowest.image_name) if lowest.reads_image else None
-            volume = self._open[name] = Volume.open(path, image, layers=layers)
+            try:
+                volume = self._open[name] = Volume.open(path, image, layers=layers)
+            except SyncError as error:
+                self._lost.add(name)
+                tell_lost(name, error)
+                raise
         return volume
 
     def _layer(self, entry: Entry) -> VolumeFile:
@@ -271,12 +285,14 @@ class VolumeStore:
             self._directory.remove(entry.file_name)
 
     def _close(self, name: str) -> None:
-        volume = self._open.pop(name, None)
+        volume = self._open.get(name)
         if volume:
             try:
                 volume.close()
             except OSError as error:
-                log.warning("volume=%s flushed=no why=%s", name, error.strerror)
+                log.warning("volume=%s flushed=no why=%r", name, error.strerror)
+            if not volume.lost:
+                del self._open[name]
 
 
 def _is_clone(header: VolumeHeader, image: Image | None, snapshot: str | None) -> bool:
