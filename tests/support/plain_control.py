@@ -81,6 +81,14 @@ class PlainControl:
     async def delete(self, kind: str, name: str, *, yes: bool, who: str) -> Outcome:
         return await self.documents.delete(kind, name, yes=yes, who=who)
 
+    async def take_snapshot(self, volume: str, name: str, *, who: str) -> Mapping[str, Any]:
+        self._report("snapshot", f"{volume}@{name} taken")
+        return {"snapshot": f"{volume}@{name}", "created": True, "seconds": 0.012}
+
+    async def flatten(self, volume: str, *, who: str) -> Mapping[str, Any]:
+        self._report("flatten", f"{volume} is being flattened")
+        return {"volume": volume}
+
     async def failover(self, server: str, *, who: str) -> Mapping[str, Any]:
         self._report("failover", f"{who} moves it", server=server)
         return {"server": server, "from": "n1"}

@@ -16,6 +16,7 @@ from panloom.values import format_size
 _NEXT = {
     "server": ("See its machine", "panloom show node {node}"),
     "node": ("Follow what happens", "panloom events -f"),
+    "snapshot": ("Delete it", "panloom delete snapshot {snapshot} --yes"),
     "volume": ("Destroy it with its data", "panloom delete volume {volume} --yes"),
 }
 
@@ -28,7 +29,7 @@ _NEXT = {
 def command(client: Client, kind: str, name: str, form: str) -> int:
     """Show one resource: KIND as in get, NAME as n1, web@3 or shop/web1."""
     found = kind_of(kind)
-    row = client.get("resources", found.name, volume_label(name) if found.name == "volume" else name)
+    row = client.get("resources", found.name, volume_label(name) if found.name in ("volume", "snapshot") else name)
     if form in ("json", "yaml"):
         emit_data(row, form)
         return 0

@@ -75,6 +75,8 @@ class ControlNode:
 
         Where the storage process does not answer, the data go as soon as it does.
         """
+        if kind == "snapshot":
+            return await self._delete_snapshot(name, yes=yes, who=who)
         if kind == "volume" and yes:
             await self._volume_is_free(name)
         outcome = await self._documents.delete(kind, name, yes=yes, who=who)
@@ -122,12 +124,58 @@ class ControlNode:
         status = await self._observer.status()
         if any(export.target == str(target_of(name)) for export in status.exports):
             raise ConflictError(f"volume {name} is still exported: its server is being taken down; try again soon")
+        taken = [row["name"] for row in await self.rows("snapshot") if row["volume"] == name]
+        if taken:
+            raise ConflictError(
+                f"volume {name} has snapshots ({', '.join(taken)}); first: panloom delete snapshot {taken[0]} --yes"
+            )
+
+    # ── volumes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def take_snapshot(self, volume: str, name: str, *, who: str) -> Row:
+        """Freeze what a volume holds now, as ``volume@name``; nothing happens if that is there."""
+        await self._volume(volume)
+        began = time.monotonic()
+        created = await self._storage.take_snapshot(f"{volume_of(volume)}@{name}")
+        seconds = time.monotonic() - began
+        if created:
+            self._events.report("snapshot", f"{volume}@{name} taken in {seconds * 1000:.0f} ms", who=who)
+        return {"snapshot": f"{volume}@{name}", "created": created, "seconds": seconds}
+
+    async def flatten(self, volume: str, *, who: str) -> Row:
+        """Begin to copy what a volume reads of image and snapshots; returns at once."""
+        await self._volume(volume)
+        await self._storage.flatten_volume(volume_of(volume))
+        self._events.report("flatten", f"{volume} is being flattened", who=who)
+        return {"volume": volume}
+
+    async def _delete_snapshot(self, label: str, *, yes: bool, who: str) -> Outcome:
+        if label not in {row["name"] for row in await self.rows("snapshot")}:
+            raise ConfigError(f"snapshot {label}", "there is none of that name; see: panloom get snapshots")
+        world = await World.read(self._store)
+        for volume in world.all(resources.Volume).values():
+            if f"{volume.pan}/{volume.snapshot}" == label and not await self._is_made(volume):
+                raise ConflictError(f"volume {volume.label} is to be a clone of it, and is not made yet")
+        if not yes:
+            raise ConfigError(f"snapshot {label}", "its data would be gone for ever; say so with --yes")
+        await self._storage.delete_snapshot(volume_of(label))
+        self._events.report("deleted", f"snapshot {label}", who=who)
+        return Outcome(Plan(), 0)
+
+    async def _is_made(self, volume: resources.Volume) -> bool:
+        return volume.storage_name in {facts.name for facts in (await self._storage.volumes()).volumes}
+
+    async def _volume(self, label: str) -> resources.Volume:
+        found = (await World.read(self._store)).all(resources.Volume).get(label)
+        if found is None:
+            raise ConfigError(f"volume {label}", "there is none of that name; see: panloom get volumes")
+        return found
 
     # ── what is ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def rows(self, kind: str) -> Sequence[Row]:
         """Return the resources of a kind, each with what is observed of it."""
-        if kind not in resources.KINDS:
+        if kind != "snapshot" and kind not in resources.KINDS:
             raise ConfigError(kind, f"no such kind; there are: {', '.join(resources.KINDS)}")
         return await self._rows.of(kind, await World.read(self._store))
 
@@ -164,7 +212,7 @@ class ControlNode:
                 "target": str(target_of(server)),
                 "lun": 0,
                 "volume": volume_of(server),
-                "image": volume.image if volume else wanted.image,
+                "image": (volume.image if volume else "") or wanted.image,
             },
             "failover": wanted.failover.model_dump(mode="json"),
         }

@@ -36,7 +36,7 @@ class Rows:
 
     async def of(self, kind: str, world: World) -> Sequence[Row]:
         """Return one row for each resource of a kind."""
-        volumes = await self._volumes() if kind in ("server", "volume", "image") else None
+        volumes = await self._volumes() if kind in ("server", "volume", "image", "snapshot") else None
         match kind:
             case "server":
                 return [self._server(server, world, volumes) for server in world.all(resources.Server).values()]
@@ -47,6 +47,8 @@ class Rows:
                 return [_image(image, volumes) for image in world.all(resources.Image).values()]
             case "volume":
                 return [self._volume(volume, world, volumes) for volume in world.all(resources.Volume).values()]
+            case "snapshot":
+                return [_snapshot(facts) for facts in volumes.snapshots] if volumes else []
             case "pan":
                 return [_pan(pan, world) for pan in world.all(resources.Pan).values()]
             case "lan":
@@ -110,7 +112,7 @@ class Rows:
             "state": state_of(record, self._observer.dead.get(server.label)),
             "address": [str(nic.address) for nic in server.nics if nic.address],
             "mac": [nic.mac for nic in record.nics] if record else [],
-            "image": volume.image if volume else server.image,
+            "image": (volume.image if volume else "") or server.image,
             "disk_octets": facts.octets if facts else None,
             "allocated_octets": facts.allocated_octets if facts else None,
             "epoch": record.epoch if record else None,
@@ -161,11 +163,17 @@ class Rows:
             "name": volume.label,
             "volume": volume.label,
             "image": volume.image,
+            "snapshot": f"{volume.pan}/{volume.snapshot}" if volume.snapshot else None,
+            "origin": f"{volume.pan}/{volume.snapshot}" if volume.snapshot else volume.image,
+            "provisioning": volume.provisioning,
             "disk_octets": facts.octets if facts else None,
             "allocated_octets": facts.allocated_octets if facts else None,
+            "unique_octets": facts.unique_octets if facts else None,
+            "shared_octets": facts.shared_octets if facts else None,
             "server": volume.label if volume.label in world.all(resources.Server) else None,
-            "state": "ready" if facts else "unknown" if volumes is None else "to be made",
+            "state": _volume_state(facts, volumes),
             "epoch": facts.epoch if facts else None,
+            "why": self._why(f"volume {volume.label}"),
         }
 
 
@@ -182,6 +190,25 @@ def state_of(record: ServerRecord | None, dead: str | None) -> str:
 
 def _volume_facts(name: str, volumes: calls.Volumes | None) -> calls.VolumeFacts | None:
     return next((volume for volume in volumes.volumes if volume.name == name), None) if volumes else None
+
+
+def _volume_state(facts: calls.VolumeFacts | None, volumes: calls.Volumes | None) -> str:
+    if facts is None:
+        return "unknown" if volumes is None else "to be made"
+    return "being flattened" if facts.flattening else "ready"
+
+
+def _snapshot(facts: calls.SnapshotFacts) -> Row:
+    label, volume = facts.name.replace(".", "/", 1), facts.name.partition("@")[0].replace(".", "/", 1)
+    return {
+        "name": label,
+        "snapshot": label,
+        "volume": volume,
+        "disk_octets": facts.octets,
+        "allocated_octets": facts.allocated_octets,
+        "since": facts.taken_at,
+        "clones": [clone.replace(".", "/", 1) for clone in facts.clones],
+    }
 
 
 def _image(image: resources.Image, volumes: calls.Volumes | None) -> Row:

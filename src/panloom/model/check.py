@@ -137,7 +137,8 @@ class _Whole:
 
     def check_volumes(self) -> None:
         for volume in self._all(Volume):
-            self._check_image(volume)
+            if volume.image:
+                self._check_image(volume)
             if volume.key not in self._loaded.sources:
                 continue
             self._check_pan(volume)
