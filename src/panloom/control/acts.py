@@ -61,7 +61,7 @@ class Acts:
             case server_plan.Admit():
                 await self._admit(name, record, world)
             case server_plan.OpenPort():
-                await self._ports.apply(world)
+                await self._ports.confirm(str(record.node), world)
             case server_plan.PowerOn():
                 await self._power_on(name, record, world)
             case server_plan.Reset(attempt, why):
@@ -197,7 +197,7 @@ class Acts:
                 for target in targets:
                     await self._storage.drain(target)
             case Step.FILTER_PORT:
-                await self._ports.apply(world)
+                await self._ports.confirm(fence.node, world)
             case Step.POWER_OFF:
                 confirmed = await self._power_off(name, fence.node, world)
         failpoint.reached(step.value)

@@ -3,7 +3,8 @@
     plan of an edit ──permit──▶ ConflictError, with what to do first
                           └───▶ the records it was judged by: the edit's commit holds only while they are as they were
 
-A node that carries a server keeps its MAC, address and port, by which the server is fenced, and its document.
+A node that carries a server keeps its MAC, address and port, by which the server is fenced, and its document; a wrong
+port may be put right.
 A volume is not destroyed while its server is still being taken down.
 """
 
@@ -19,15 +20,15 @@ from panloom.state.contract import Store
 
 async def permit(store: Store, plan: Plan) -> Mapping[str, int]:
     """Return the revisions of the records that an edit rests on; ``ConflictError`` when it must not be made now."""
-    nodes = [change.resource.name for change in plan.changes if _unfixes(change)]
+    nodes = {change.resource.name: change for change in plan.changes if _unfixes(change)}
     volumes = [change.resource.label for change in plan.changes if _destroys(change)]
     if not nodes and not volumes:
         return {}
     world = await World.read(store)
-    for name in nodes:
-        server = world.node_records.get(name, NodeRecord()).server
-        if server is not None:
-            raise ConflictError(f"node {name} carries {server}; first: panloom failover {server}")
+    for name, change in nodes.items():
+        known = world.node_records.get(name, NodeRecord())
+        if known.server is not None and not _puts_right(change, known):
+            raise ConflictError(f"node {name} carries {known.server}; first: panloom failover {known.server}")
     for label in volumes:
         record = world.server_records.get(label)
         if record is not None and record.phase is not Phase.GONE:
@@ -47,3 +48,11 @@ def _unfixes(change: Change) -> bool:
     if not isinstance(after, Node):
         return True
     return (before.mac, before.address, before.port) != (after.mac, after.address, after.port)
+
+
+def _puts_right(change: Change, known: NodeRecord) -> bool:
+    """Whether a change of a node only names the port where its frames come in: else nothing could fence it."""
+    before, after = change.before, change.after
+    if not isinstance(before, Node) or not isinstance(after, Node):
+        return False
+    return (before.mac, before.address) == (after.mac, after.address) and after.port == known.seen_at

@@ -1,15 +1,22 @@
-"""The fence at the nodes' ports: what documents and records let pass, kept in the kernel's packet filter."""
+"""The fence at the nodes' ports: what documents and records let pass, kept in the kernel's packet filter.
+
+A filter holds off the node only if that is where its cable ends, which is looked up among the bridges' ports.
+"""
 
 import asyncio
-
-from pyroute2 import IPRoute
+import time
 
 from panloom.control.world import World
+from panloom.decide.cabling import Cabling
 from panloom.decide.port_filter import PortFilter, PortRule, changes
+from panloom.decide.records import NodeRecord
 from panloom.errors import ConflictError, KernelError
+from panloom.fabric import bridge_ports
 from panloom.fabric.nftables import Nftables, PortFilterTable
 from panloom.model.resources import Node, Server
 from panloom.values import MacAddress
+
+LOOK_SECONDS = 0.5  # where cables end changes by hand, and reading it costs some milliseconds a hundred ports
 
 
 class Ports:
@@ -20,6 +27,8 @@ class Ports:
         self._lock = asyncio.Lock()
         self._applied: PortFilter | None = None
         self._revision = 0
+        self._cabling: Cabling | None = None
+        self._looked_at = float("-inf")
 
     async def apply(self, world: World) -> None:
         """Make the filter what the world wants and read it back; KernelError if it is not so then.
@@ -42,22 +51,54 @@ class Ports:
                     raise KernelError("the port filter is not what was asked for")
             self._applied = wanted
 
+    async def look(self) -> None:
+        """See where cables end, unless that was done just now; KernelError if the kernel does not say."""
+        if time.monotonic() - self._looked_at > LOOK_SECONDS:
+            await self._look()
+
+    async def _look(self) -> Cabling:
+        began = time.monotonic()
+        self._cabling = cabling = await asyncio.to_thread(bridge_ports.observe)
+        self._looked_at = began
+        return cabling
+
+    async def confirm(self, node: str, world: World) -> None:
+        """Make the filter what the world wants and see that the node's frames meet it; KernelError if they may not."""
+        await self.apply(world)
+        await self.look()
+        why = self.why_not_fenced(node, world)
+        if why is not None:
+            raise KernelError(f"{node}: {why}")
+
     async def port_of(self, mac: str) -> str | None:
         """Return the port where frames of a MAC came in lately, None if the bridge has not seen any."""
-        return await asyncio.to_thread(_learnt_port, mac)
+        return (await self._look()).seen_at(mac, "")
+
+    def seen_at(self, node: Node) -> str | None:
+        """Return the port where a node's frames came in at the last look, None if at none."""
+        return self._cabling.seen_at(str(node.mac), node.port) if self._cabling else None
+
+    def why_not_placed(self, node: Node) -> str | None:
+        """Return why no server may be placed on a node as far as its port goes, None if one may."""
+        if not node.port:
+            return None  # placement knows
+        if self._cabling is None:
+            return "nobody has looked yet where its cable ends"
+        return self._cabling.why_not_placed(str(node.mac), node.port)
+
+    def why_not_fenced(self, name: str, world: World) -> str | None:
+        """Return why a fence at a node's port would not hold, as of the last look; None if it would."""
+        node = world.all(Node).get(name)
+        if node is None or not node.port:
+            return "its port is not known, so it cannot be fenced"
+        if self._cabling is None:
+            return "nobody has looked yet where its cable ends"
+        last = world.node_records.get(name, NodeRecord()).seen_at
+        return self._cabling.why_not_fenced(str(node.mac), node.port, last)
 
     def is_applied(self, world: World) -> bool:
         """Whether the filter last read back is what the world wants."""
         return self._applied == wanted_filter(world)
-
-
-def _learnt_port(mac: str) -> str | None:
-    with IPRoute() as route:
-        for entry in route.fdb("dump"):
-            if entry.get("lladdr") == mac and entry.get("master"):
-                (link,) = route.link("get", index=entry["ifindex"])
-                return str(link.get("ifname"))
-    return None
 
 
 def wanted_filter(world: World) -> PortFilter:

@@ -126,6 +126,7 @@ class Reconciler:
         await self._part("volumes", self._volumes.tend(world, self._say))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
+        await self._part("cables", self._follow_cables(world))
         await self._part("discovered machines", self._adopt_discovered(world))
         self._replace_boot_table(world)
         await self._part("ports", self._ports.apply(world))
@@ -174,18 +175,19 @@ class Reconciler:
         if worker is None or worker.done():
             self._workers[name] = asyncio.create_task(work(), name=name)
 
-    def _say(self, subject: str, why: str | None) -> None:
+    def _say(self, subject: str, why: str | None, *, node: str | None = None) -> None:
         """Report a trouble when it begins or changes, not each time it is met."""
         if why is None:
             self._said.pop(subject, None)
         elif self._said.get(subject) != why:
             self._said[subject] = why
             is_server = "/" in subject and " " not in subject
-            self._events.report("held up", why, server=subject if is_server else None)
+            self._events.report("held up", why, server=subject if is_server else None, node=node)
 
     async def preview(self) -> Preview:
         """Return what says, for documents not yet applied, where their servers would boot."""
         world = await World.read(self._store)
+        await self._ports.look()
 
         def where(wanted: Mapping[str, resources.Resource], servers: tuple[Server, ...]) -> Mapping[str, str]:
             nodes = [node for node in wanted.values() if isinstance(node, Node)]
@@ -298,6 +300,18 @@ class Reconciler:
             if record.power_unknown and (self._observer.power.get(name) is False or fresh):
                 await world.edit(nodes={name: msgspec.structs.replace(record, power_unknown=False)})
 
+    async def _follow_cables(self, world: World) -> None:
+        """Say which nodes could not be fenced; remember where those in use are seen, which no bridge knows for long."""
+        await self._ports.look()
+        for name, node in world.all(Node).items():
+            record = world.node_records.get(name, NodeRecord())
+            seen = self._ports.seen_at(node)
+            if record.server is not None and seen is not None and seen != record.seen_at:
+                await world.edit(nodes={name: msgspec.structs.replace(record, seen_at=seen)})
+            is_free = record.server is None
+            why = self._ports.why_not_placed(node) if is_free else self._ports.why_not_fenced(name, world)
+            self._say(f"node {name}", why, node=name)
+
     async def _adopt_discovered(self, world: World) -> None:
         """Under ``approve: always`` a discovered machine becomes a node by itself."""
         if world.platform is not None and world.platform.approve == "always":
@@ -337,7 +351,7 @@ class Reconciler:
                 record, phase=Phase.BOOTING, node=node, since=time.time(), personality=personality, started=on
             )
             known = world.node_records.get(node, NodeRecord())
-            carries = msgspec.structs.replace(known, server=name)
+            carries = msgspec.structs.replace(known, server=name, seen_at=None)
             await world.edit(servers={name: changed}, nodes={node: carries}, rests_on=[world.all(Node)[node].key])
             self._observer.waiting.pop(node, None)
             self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)
@@ -362,6 +376,9 @@ class Reconciler:
             return f"quarantined: {record.quarantined}"
         if record.power_unknown:
             return "was fenced, but nobody has seen it go off"
+        why = self._ports.why_not_placed(node)
+        if why is not None:
+            return why
         if node.power is not None:
             return "its power supervisor does not answer" if self._observer.power.get(node.name) is None else None
         asked = self._observer.waiting.get(node.name)
@@ -426,7 +443,7 @@ class Reconciler:
             volume_doomed=name in world.doomed,
             image_ready=volume is not None and can_be_made(volume, have.stored),
             admitted=_is_admitted(name, record, have.status),
-            port_open=have.ports_applied,
+            port_open=have.ports_applied and self._ports.why_not_fenced(record.node or "", world) is None,
             has_power=node is not None and node.power is not None,
             power=self._observer.power.get(carrier),
             alive=self._observer.alive.get(name) == record.epoch,

@@ -20,6 +20,7 @@ from panloom.storage import calls
 from panloom.storage.client import StorageClient
 
 RECENT_SECONDS = 60.0
+LOST = ("quarantined", "unreachable", "no port")  # nodes that somebody must see to
 Row = dict[str, Any]
 
 
@@ -81,7 +82,7 @@ class Rows:
         except UnavailableError as error:
             parts.append({"part": "storage", "state": "failed", "why": str(error)})
         nodes = [self._node(node, world) for node in world.all(resources.Node).values()]
-        lost = [row["node"] for row in nodes if row["state"] in ("quarantined", "unreachable")]
+        lost = [row["node"] for row in nodes if row["state"] in LOST or (row["state"] == "in use" and row["why"])]
         free = sum(row["state"] == "spare" for row in nodes)
         why = f"{free} spare" + (f"; look at {', '.join(lost)}" if lost else "")
         parts.append({"part": "nodes", "state": "degraded" if lost else "ok", "why": why})
@@ -141,10 +142,13 @@ class Rows:
     def _node_state(self, node: resources.Node, record: NodeRecord, power: bool | None) -> tuple[str, str]:
         if record.quarantined is not None:
             return "quarantined", f"{record.quarantined}; mend it, then: panloom node release {node.name}"
+        why = self._why(f"node {node.name}")
         if record.server is not None:
-            return "in use", ""
+            return "in use", why or ""
         if record.power_unknown:
             return "fenced", "nobody has seen it go off; switch it off and on by hand"
+        if why is not None:
+            return "no port", why
         if node.power is not None and power is None:
             return "unreachable", "its power supervisor does not answer"
         asked = self._observer.waiting.get(node.name)

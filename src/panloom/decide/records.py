@@ -95,6 +95,7 @@ class NodeRecord(msgspec.Struct, frozen=True):
     server: str | None = None  # PAN/SERVER
     quarantined: str | None = None
     power_unknown: bool = False  # fenced without a confirmed power-off: not free before it is seen off or fresh
+    seen_at: str | None = None  # the port where its frames came in last, since its server was placed
 
 
 class Discovered(msgspec.Struct, frozen=True):
