@@ -59,6 +59,19 @@ def test_applying_the_same_files_again_changes_nothing():
     with_documents(scenario)
 
 
+def test_a_lan_may_not_overlap_one_that_was_applied_earlier():
+    async def scenario(documents: Documents, store: Store) -> None:
+        await documents.apply([LAB, SHOP], prune=False, who="ann")
+        mail = "apiVersion: panloom/v1\nkind: PAN\nname: mail\nlans: {front: {subnet: 10.1.0.0/16}}\n"
+        with pytest.raises(ConfigErrors) as refused:
+            await documents.apply([File("mail.yaml", mail)], prune=False, who="ann")
+        overlap = "10.1.0.0/16 overlaps lan shop/front (10.1.0.0/24), and LANs share one network; take another"
+        assert [str(error) for error in refused.value.errors] == [f"mail.yaml:4:24: lans.front.subnet: {overlap}"]
+        await documents.apply([File("mail.yaml", mail.replace("10.1.0.0/16", "10.1.1.0/24"))], prune=False, who="ann")
+
+    with_documents(scenario)
+
+
 def test_who_applied_what_and_when_is_kept():
     async def scenario(documents: Documents, store: Store) -> None:
         await documents.apply([LAB], prune=False, who="ann")

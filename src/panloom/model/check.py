@@ -119,6 +119,19 @@ class _Whole:
                 if lan.subnet.overlaps(served):
                     why = f"{lan.subnet} overlaps the platform's storage network {served}; take another"
                     self._add(lan, ("subnet",), why)
+        self._check_overlaps()
+
+    def _check_overlaps(self) -> None:
+        """Note LANs that lie in one another: all are one broadcast domain, and a lease is of an address alone."""
+        outer: VirtualLan | None = None
+        for lan in sorted(self._all(VirtualLan), key=lambda lan: (lan.subnet.network_address, lan.subnet.prefixlen)):
+            if outer is None or not lan.subnet.overlaps(outer.subnet):
+                outer = lan
+                continue
+            blamed, other = (lan, outer) if lan.key in self._loaded.sources else (outer, lan)
+            if blamed.key in self._loaded.sources:
+                taken = f"overlaps lan {other.label} ({other.subnet})"
+                self._add(blamed, ("subnet",), f"{blamed.subnet} {taken}, and LANs share one network; take another")
 
     def check_servers(self) -> None:
         taken: dict[tuple[str, IPv4Address], Server] = {}
