@@ -194,6 +194,14 @@ def test_a_machine_that_goes_off_while_booting_counts_as_an_attempt():
     assert act == Reset(1, "it went off while booting")
 
 
+def test_a_machine_that_cannot_be_switched_on_is_given_up_in_time_and_keeps_no_server_from_a_spare():
+    record = msgspec.structs.replace(BOOTING, started=False)
+    assert next_act(view(record, power=False, stalled_seconds=30, **SET_UP)) == PowerOn()
+    assert next_act(view(record, power=False, stalled_seconds=31, **SET_UP)) == Reset(1, "no new stage for 31 s")
+    record = msgspec.structs.replace(record, boot_attempts=3)
+    assert isinstance(next_act(view(record, power=False, stalled_seconds=76, **SET_UP)), Quarantine)
+
+
 def test_a_machine_that_only_a_person_can_switch_has_the_time_of_all_attempts_and_is_then_given_up():
     def act(stalled):
         return next_act(view(BOOTING, has_power=False, power=None, stalled_seconds=stalled, stage="script", **SET_UP))

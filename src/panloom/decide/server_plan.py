@@ -155,9 +155,12 @@ def _booting(view: ServerView) -> Act | None:
         return OpenPort()
     if view.alive:
         return MarkUp()
-    if view.has_power and view.power is False:
-        return _boot_failed(view, "it went off while booting") if view.record.started else PowerOn()
-    return _boot_failed(view, _stalled(view)) if view.stalled_seconds > _patience(view) else None
+    is_off = view.has_power and view.power is False
+    if is_off and view.record.started:
+        return _boot_failed(view, "it went off while booting")
+    if view.stalled_seconds > _patience(view):  # one that cannot be switched on included
+        return _boot_failed(view, _stalled(view))
+    return PowerOn() if is_off else None
 
 
 def _patience(view: ServerView) -> float:
