@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
+from panloom.boot.file_sending import FileSending
 from panloom.boot.http_protocol import HttpProtocol
 from panloom.boot.interface import tcp_listener
 from panloom.decide.boot_answer import BootTable
@@ -26,12 +27,6 @@ REQUEST_SECONDS = 5.0  # within which a whole request must have come
 _CONNECTIONS = 512
 _CONNECTIONS_OF_A_CLIENT = 16  # its oldest makes room for one more: who opens many and finishes none harms itself
 _LARGEST_HEAD = 16384
-
-
-class _File(FileResponse):
-    """A file in pieces that are worth the way through a thread and back that each of them takes."""
-
-    chunk_size = 1 << 18
 
 
 class _Protocol(HttpProtocol):
@@ -91,7 +86,7 @@ class HttpService:
         )
         application.router.redirect_slashes = False  # to whatever host the request names
         config = uvicorn.Config(
-            application,
+            FileSending(application),
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -135,4 +130,4 @@ class HttpService:
             status = None
         if path is None or status is None:
             return PlainTextResponse("no such file\n", 404)
-        return _File(path, media_type="application/octet-stream", stat_result=status)
+        return FileResponse(path, media_type="application/octet-stream", stat_result=status)
