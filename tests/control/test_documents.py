@@ -37,6 +37,10 @@ def with_documents(scenario: Callable[[Documents, Store], Awaitable[None]]) -> N
         asyncio.run(run(directory))
 
 
+async def web_is_imported() -> set[str]:
+    return {"web@1"}
+
+
 async def wanted(store: Store) -> Snapshot:
     return await store.range(WANT)
 
@@ -55,6 +59,25 @@ def test_applying_the_same_files_again_changes_nothing():
         again = await documents.apply([SHOP], prune=True, who="bob")
         assert (again.plan.changes, again.revision) == ((), 0)
         assert await store.range("") == before
+
+    with_documents(scenario)
+
+
+def test_an_image_that_was_copied_in_keeps_its_source():
+    async def scenario(documents: Documents, store: Store) -> None:
+        await documents.apply([LAB], prune=False, who="ann")
+        other = File("lab.yaml", CHASSIS.replace("/web.img", "/other.img"))
+        await documents.apply([other], prune=False, who="ann")  # nothing was there: a mistake may be put right
+        imported = Documents(store, imported=web_is_imported)
+        with pytest.raises(ConfigErrors) as refused:
+            await imported.plan([LAB])
+        fixed = "web@1 was copied in from /srv/other.img and stays what it is"
+        mend = "write that again, or the other as a new version: 2"
+        assert [str(error) for error in refused.value.errors] == [f"lab.yaml:18:9: source: {fixed}; {mend}"]
+        with pytest.raises(ConfigErrors) as refused:
+            await imported.plan_rollback(1)
+        assert [str(error) for error in refused.value.errors] == [f"revision 1: {fixed}; {mend}"]
+        assert (await imported.plan([other])).changes == ()
 
     with_documents(scenario)
 

@@ -13,7 +13,7 @@ either: what was applied before stays, whole.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 
 import msgspec
 
@@ -22,7 +22,7 @@ from panloom.control.world import DOOMED
 from panloom.decide import history
 from panloom.decide import plan as planning
 from panloom.decide.history import Revision
-from panloom.decide.plan import Mark, Plan, Preview
+from panloom.decide.plan import Mark, Plan, Preview, Refusal
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
 from panloom.model import export
 from panloom.model import resources as model
@@ -59,6 +59,10 @@ async def _no_preview() -> Preview:
     return planning.nothing_to_preview
 
 
+async def _no_images() -> Container[str]:
+    return ()
+
+
 async def _anything(_plan: Plan) -> Mapping[str, int]:
     return {}
 
@@ -73,13 +77,18 @@ class Documents:
         clock: Callable[[], float] = time.time,
         preview: Callable[[], Awaitable[Preview]] = _no_preview,
         permit: Callable[[Plan], Awaitable[Mapping[str, int]]] = _anything,
+        imported: Callable[[], Awaitable[Container[str]]] = _no_images,
     ) -> None:
-        """``permit`` says what an edit rests on besides documents, or raises ``ConflictError``: see its module."""
+        """``permit`` says what an edit rests on besides documents, or raises ``ConflictError``: see its module.
+
+        ``imported`` returns the labels of the images that were copied in.
+        """
         self.history = History(store)
         self._store = store
         self._clock = clock
         self._preview = preview
         self._permit = permit
+        self._imported = imported
 
     async def plan(self, files: Sequence[File]) -> Plan:
         """Return what applying the files would do; ``ConfigErrors`` with everything that is wrong in them."""
@@ -202,7 +211,7 @@ class Documents:
             whole = {key: resource for key, resource in whole.items() if key not in gone}
         check(whole, loaded, findings)
         volumes, refusals = planning.volumes(stored.resources, whole)
-        for refusal in refusals:
+        for refusal in (*refusals, *await self._other_sources(stored.resources, whole)):
             source = loaded.sources.get(refusal.key)
             place = source.place(*refusal.steps) if source else None
             if place is None or not findings.has_at(place):
@@ -220,10 +229,18 @@ class Documents:
         then = await self.history.after(number, stored)
         way = history.way_back(stored.resources, then.resources)
         _check_together(f"revision {number}", stored.resources, way.want)
+        if refusals := await self._other_sources(stored.resources, way.want):
+            raise ConfigErrors([ConfigError(f"revision {number}", refusal.why) for refusal in refusals])
         plan = history.between(stored.resources, way.want, preview=await self._preview())
         origins = {change.key: origin for change in plan.changes if (origin := then.origins.get(change.key))}
         kept, anew = tuple(map(_noun, way.kept)), tuple(disk.label for disk in way.cloned_anew)
         return Return(plan, number, stored.last, kept, anew), stored, origins
+
+    async def _other_sources(self, have: Mapping[str, Resource], want: Mapping[str, Resource]) -> list[Refusal]:
+        """Refuse another source for each image that was copied in; before that it may be put right."""
+        found = planning.other_sources(have, want)
+        imported = await self._imported() if found else ()
+        return [refusal for label, refusal in found.items() if label in imported]
 
     def _revision(
         self, stored: Stored, who: str, what: str, plan: Plan, *, files: tuple[str, ...] = (), to: int | None = None

@@ -79,7 +79,9 @@ async def serve(options: argparse.Namespace) -> None:
         reconciler = Reconciler(store, storage, edge, observer, events)
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
-        documents = Documents(store, preview=reconciler.preview, permit=partial(permit, store))
+        documents = Documents(
+            store, preview=reconciler.preview, permit=partial(permit, store), imported=observer.imported
+        )
         consoles = Consoles(store, options.directory / "console", observer.heard)
         story = BootStory(observer, events, consoles, edge)
         control = ControlNode(store, storage, documents, observer, reconciler, events, consoles, story)

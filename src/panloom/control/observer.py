@@ -242,6 +242,10 @@ class Observer:
         """Return what the storage process keeps now; UnavailableError when it takes too long."""
         return await _in_time(self.storage.volumes())
 
+    async def imported(self) -> frozenset[str]:
+        """Return the images that the storage process keeps now; UnavailableError when it takes too long."""
+        return frozenset(image.name for image in (await self.volumes()).images)
+
     async def known_epoch(self, server: str) -> int:
         """Return the highest epoch that the storage process knows of a server, 0 if none; ours may be lower."""
         targets = {str(target_of(server)), str(personality_target_of(server))}

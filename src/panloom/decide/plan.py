@@ -155,6 +155,21 @@ def volumes(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> tuple
     return found, refusals
 
 
+def other_sources(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> dict[str, Refusal]:
+    """Return, by label, why an image version that was copied in already cannot be another disk from now on."""
+    found = {}
+    for key, image in want.items():
+        stored = have.get(key)
+        if isinstance(image, Image) and isinstance(stored, Image) and stored.source != image.source:
+            versions = [
+                other.version for other in want.values() if isinstance(other, Image) and other.name == image.name
+            ]
+            mend = f"write that again, or the other as a new version: {max(versions) + 1}"
+            why = f"{image.label} was copied in from {stored.source} and stays what it is; {mend}"
+            found[image.label] = Refusal(key, ("source",), why)
+    return found
+
+
 def _resized(disk: Volume, octets: int) -> Volume:
     return disk.model_copy(update={"size_octets": octets})
 
