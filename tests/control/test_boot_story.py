@@ -102,7 +102,7 @@ def test_a_refusal_of_ours_shows(told):
 def test_what_is_wrong_with_ourselves_shows(told):
     told.reached("power")
     told.edge.trouble = "port 8080 of 10.77.0.1 on lab0: Address already in use"
-    assert "Address already in use" in told.boot()["likely"]
+    assert "Address already in use" in told.boot()["seen"]["text"]
     told.observer._lose_storage("it is gone")
     told.reached("power", "dhcp", "script")
     assert "storage process" in told.boot()["likely"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.control import console_log as console
-from panloom.control.console_log import ConsoleLog
+from panloom.control.console_log import ConsoleLog, readable
 
 AT = 1_700_000_000.25
 
@@ -26,13 +26,20 @@ def texts(octets):
 
 
 def test_known_octets(tmp_path):
-    said = b"\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS\r\n\r\nBooting from ROM...\rok\r\nPANLOOM stage=kernel t=1.89\n"
+    said = b"iPXE> \x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS\r\n\r\nBooting from ROM...\rok\r\nPANLOOM stage=kernel t=1.89\n"
     assert texts(written(tmp_path / "log", said)) == [
+        b"iPXE>",
         b"SeaBIOS",
         b"Booting from ROM...",
         b"ok",
         b"PANLOOM stage=kernel t=1.89",
     ]
+
+
+def test_what_is_taken_back_stays_and_a_line_can_do_nothing_to_a_terminal(tmp_path):
+    said = b"Press Ctrl-B...\x08 \x08\x08 \x08net0: up\x07\r\n\x1b]0;title\x07login: ro\x08ot\x9b31m\n"
+    assert texts(written(tmp_path / "log", said)) == [b"Press Ctrl-B...", b"net0: up", b"login: ro", b"ot\x9b31m"]
+    assert readable(b"ot\x9b31m \xc2\x9b31m \xe2\x9c\x93") == "ot\ufffd31m 31m \u2713"
 
 
 def test_last_line_needs_no_end(tmp_path):

@@ -33,7 +33,8 @@ TEXTS = (  # last stage, where, what was seen, a part of the cause, a part of th
     ("dhcp", "console", "tftp://10.77.0.1/snponly.efi... No such file or directory (http://ipxe.org/2d12603b)",
      "TFTP is not there", "--files"),
     ("power", "console", "Waiting for link-up on net0.... Down (http://ipxe.org/38086193)", "no signal", "cable"),
-    ("power", "console", "iPXE> dhcp", "at the prompt of iPXE", "autoboot"),
+    ("power", "console", "iPXE>", "at the prompt of iPXE", "autoboot"),
+    ("dhcp", "console", "iPXE> show net0/mac", "at the prompt of iPXE", "autoboot"),
     ("first read", "console", "No bootable device.", "gave the network up", "power reset n1"),
     # PXE ROMs and OVMF
     ("power", "console", "PXE-E61: Media test failure, check cable", "no signal", "cable"),
@@ -81,7 +82,7 @@ TEXTS = (  # last stage, where, what was seen, a part of the cause, a part of th
     ("kernel", "console", 'PANLOOM failed="the root disk cannot be mounted"', "gave up: the root disk", "--replay"),
     # what we know ourselves
     ("power", "control node", "boot services: port 8080 of 10.77.0.1 on lab0: Address already in use",
-     "boot services are not open: port 8080", "end what is in their way"),
+     "boot services are not open", "end what is in their way"),
     ("script", "control node", "storage: it does not answer", "storage process does not answer", "start it"),
     ("script", "event", "login refused: the CHAP response is wrong", "proved a secret", "power reset n1"),
     ("script", "event", "login refused: iqn.x:node.n1 has proved what is over", "or to a later epoch", "reset"),

@@ -45,6 +45,14 @@ class Terminal:
     def type(self, octets):
         os.write(self.far, octets)
 
+    def enter(self, line):
+        """Type a line in pieces, each once the one before is echoed: firmware forgets what it cannot take at once."""
+        for start in range(0, len(line), 8):
+            piece, before = line[start : start + 8].encode(), len(self.seen)
+            self.type(piece)
+            self.until(re.escape(piece), f"it echoes {piece!r}", after=before)
+        self.type(b"\r")
+
     def until(self, pattern, what, *, after=0, seconds=60.0):
         try:
             return until(lambda: re.search(pattern, self.seen[after:]), what, seconds=seconds)

@@ -16,7 +16,7 @@ import msgspec
 _ESCAPES = re.compile(
     rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[c=>()][0-9A-B]?)"
 )  # ECMA-48 5.4, and what iPXE and syslinux send
-_ENDS = re.compile(rb"[\r\n\x08]")  # what is taken back by backspaces was said all the same
+_ENDS = re.compile(rb"[\r\n\x08]|\x1bc|\x1b\[2J")  # what was taken back or wiped from the screen was said all the same
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 MAX_OCTETS = 4 << 20
 MAX_LINE_OCTETS = 4096

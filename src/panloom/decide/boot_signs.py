@@ -155,9 +155,9 @@ _OUR_SIGNS = (
         Source.CONTROL,
         (
             _NO_ADDRESS,
-            r"^boot services: (?P<what>.+)",
-            "our boot services are not open: {what}",
-            "end what is in their way; they are tried again each second",
+            r"^boot services: ",
+            "our boot services are not open",
+            "end what is in their way (ss -lnptu shows who listens); they are tried again each second",
         ),
         (
             _NO_DISK,
@@ -294,13 +294,13 @@ _NETWORK_SIGNS = _signs(
     Source.CONSOLE,
     (
         _ANY[:-1],
-        r"^iPXE> ",
+        r"^iPXE>",
         "somebody stopped it at the prompt of iPXE",
         "go on with: autoboot, typed at panloom console {node}",
     ),
     (
         _BEFORE_DISK,
-        r"PXE-T01|PXE-E2[13]|(?:tftp|TFTP).*(?:[Nn]ot found|No such file)",
+        r"PXE-T01|PXE-E2[13]|(?i:tftp.*(?:not found|no such file))",
         "the file that it asked for by TFTP is not there",
         "give the control process its files (--files); see which are missing: panloom doctor",
     ),

@@ -121,8 +121,8 @@ class BootRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     stages: tuple[tuple[str, float], ...]
     server: str | None = None
     epoch: int = 0
-
     tries: int = 0
+
 
 def target_of(server: str) -> Iqn:
     """Return the target that carries the server's root disk, LUN 0; ``server`` is PAN/SERVER."""
