@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConfigError, ConflictError, PanloomError, UnavailableError
 from panloom.storage.volume_store import VolumeStore
+from support.crash.chapter import in_memory
 from support.crash.recorder import CHANGES, Killed
 
 IMAGE = random.Random(1).randbytes(21_700)  # five clusters, and a tail that is no whole block
@@ -257,8 +258,10 @@ Twin.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadl
 
 class TestTwin(Twin.TestCase):
     @pytest.fixture(autouse=True)
-    def _directory(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("PANLOOM_TEST_DIRECTORY", str(tmp_path))
+    def _directory(self, monkeypatch):
+        with in_memory() as directory:
+            monkeypatch.setenv("PANLOOM_TEST_DIRECTORY", str(directory))
+            yield
 
 
 @pytest.fixture
