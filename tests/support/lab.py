@@ -39,14 +39,21 @@ Result = TypeVar("Result")
 Event = Mapping[str, Any]
 
 
-def pan(*, servers: str = "web[1-2]", address: str = "10.1.0.1[1-2]", name: str = "shop", more: str = "") -> str:
+def pan(
+    *,
+    servers: str = "web[1-2]",
+    address: str = "10.1.0.1[1-2]",
+    name: str = "shop",
+    subnet: str = "10.1.0.0/24",
+    more: str = "",
+) -> str:
     """Return a PAN document."""
     return f"""
 apiVersion: panloom/v1
 kind: PAN
 name: {name}
 lans:
-  front: {{subnet: 10.1.0.0/24}}
+  front: {{subnet: {subnet}}}
 servers:
   {servers}:
     image: web
