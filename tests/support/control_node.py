@@ -86,10 +86,10 @@ class ControlNode:
     def declare(self, **platform):
         self.apply(self.platform(**platform), "lab.yaml")
 
-    def start_storage(self):
+    def start_storage(self, module="panloom.storage"):
         portal = ("--portal", "10.77.0.1:3260")
         options = ("--directory", self.directory / "store", "--socket", self.storage_socket, *portal)
-        self._spawn("storage", "panloom.storage", options, b"listening=yes")
+        self._spawn("storage", module, options, b"listening=yes")
 
     def start_control(self, **environment):
         options = ("--directory", self.directory / "state", "--socket", self.socket, "--storage", self.storage_socket)

@@ -195,7 +195,8 @@ class Acts:
                     await self._storage.drop(target)
             case Step.DRAIN_WRITES:
                 for target in targets:
-                    await self._storage.drain(target)
+                    for trouble in await self._storage.drain(target):
+                        self._events.report("not flushed", trouble, server=name, node=fence.node, epoch=record.epoch)
             case Step.FILTER_PORT:
                 await self._ports.confirm(fence.node, world)
             case Step.POWER_OFF:

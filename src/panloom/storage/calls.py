@@ -112,7 +112,7 @@ class Drop(Call, frozen=True, tag="drop"):
 
 
 class Drain(Call, frozen=True, tag="drain"):
-    """Wait until no command of a dropped connection is executing and the volumes are flushed → null."""
+    """Wait until no command of a dropped connection is executing → why each volume is not flushed that is not."""
 
     target: str
 

@@ -159,6 +159,8 @@ class Channel:
                 return store.facts()
             case calls.Drop():
                 return manager.drop(call.target)
+            case calls.Drain():
+                return manager.drain(call.target)
             case calls.GetStatus():
                 return manager.status()
             case calls.DeleteVolume():
@@ -173,8 +175,6 @@ class Channel:
                 manager.export(Export(call.target, call.epoch, call.luns, call.access))
             case calls.Revoke():
                 manager.revoke(call.target, call.epoch)
-            case calls.Drain():
-                manager.drain(call.target)
             case calls.Unexport():
                 manager.unexport(call.target, call.epoch)
         return None

@@ -82,9 +82,9 @@ class StorageClient:
         """Shut all connections to the target down; return how many there were."""
         return await self._call(calls.Drop(id=next(self._ids), target=target), int)
 
-    async def drain(self, target: str) -> None:
-        """Wait until no command of a dropped connection is executing and the volumes are flushed."""
-        await self._call(calls.Drain(id=next(self._ids), target=target), type(None))
+    async def drain(self, target: str) -> tuple[str, ...]:
+        """Wait until no command of a dropped connection is executing; return why volumes are not flushed."""
+        return await self._call(calls.Drain(id=next(self._ids), target=target), tuple[str, ...])
 
     async def unexport(self, target: str, epoch: int) -> None:
         """Forget an export; its volumes remember the epoch."""

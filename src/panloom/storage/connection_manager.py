@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from panloom.errors import ConflictError, PanloomError, RefusedError, UnavailableError
+from panloom.errors import ConfigError, ConflictError, PanloomError, RefusedError, UnavailableError
 from panloom.storage.calls import AccessFacts, Event, EventKind, ExportFacts, LunFacts, Session, Status
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
 from panloom.storage.exports import Export, ExportsFile
@@ -176,6 +176,8 @@ class ConnectionManager:
             self._check_writers(export)
             for name in export.volumes:
                 volume = self._store.open(name)
+                if volume.lost:
+                    raise UnavailableError(f"volume {name} is offline: a sync failed; check its disk, then restart")
                 if name in export.written_volumes:
                     volume.raise_epoch(export.epoch)
             if export != known:
@@ -210,20 +212,24 @@ class ConnectionManager:
         self._end(dropped, "dropped")
         return len(dropped)
 
-    def drain(self, target: str) -> None:
+    def drain(self, target: str) -> tuple[str, ...]:
         """Return when no call of a dropped session is executing and the volumes are flushed.
 
-        UnavailableError if that takes longer than DRAIN_SECONDS, or if a flush fails.
+        Returned is what could not be flushed, and why.  That holds up no fence: nobody can write any more, and what may
+        be lost is what no flush was answered for.  UnavailableError if it takes longer than DRAIN_SECONDS.
         """
         with self._ended:
             if not self._ended.wait_for(lambda: not self._draining(target), DRAIN_SECONDS):
                 raise UnavailableError(f"commands to {target} hang for {DRAIN_SECONDS:g} s: its disk does not answer")
             export = self._exports.get(target)
-        for name in export.written_volumes if export else ():
+        troubles = []
+        for name in sorted(export.written_volumes) if export else ():
             try:
                 self._store.open(name).flush()
-            except OSError as error:
-                raise UnavailableError(f"volume {name} cannot be flushed: {error.strerror}") from error
+            except (OSError, UnavailableError, ConfigError) as error:
+                troubles.append(f"volume {name} cannot be flushed: {_said(error)}")
+                log.warning("volume=%s flushed=no why=%r", name, _said(error))
+        return tuple(troubles)
 
     def unexport(self, target: str, epoch: int) -> None:
         """Forget an export; its sessions end, its volumes remember the epoch.  ConflictError if that would go down."""
@@ -295,7 +301,7 @@ class ConnectionManager:
         for target in {session.target for session in tuple(self._sessions.values())}:
             self.drop(target)
             try:
-                self.drain(target)
+                self.drain(target)  # what cannot be flushed is logged
             except UnavailableError as error:
                 log.warning("target=%s drained=no why=%s", target, error)
         self._store.shut_down()
@@ -342,7 +348,11 @@ class ConnectionManager:
             for session in sessions:
                 self._disconnect(session)
             for name in fenced.written_volumes:
-                self._store.open(name).raise_epoch(epoch)
+                try:
+                    self._store.open(name).raise_epoch(epoch)
+                except (OSError, UnavailableError, ConfigError) as error:
+                    # It counts all the same while we run, and the next start reads it from the file of exports.
+                    log.warning("volume=%s epoch=%d durable=no why=%r", name, epoch, _said(error))
 
     def _check_writers(self, export: Export) -> None:
         for other in self._exports.values():
@@ -371,6 +381,10 @@ class ConnectionManager:
         moment = self._clock() if at is None else at
         peer = session.connection.facts.peer
         self._report(Event(event, moment, session.target, session.initiator, session.id, peer, why))
+
+
+def _said(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _check_epoch(known: Export, epoch: int) -> None:

@@ -233,8 +233,7 @@ class VolumeStory(Story):
                 self._running.manager.drop(TARGETS[name])
                 for session in [*self._running.manager._sessions.values()]:
                     self._running.manager.gone(session.id, "dropped")
-                self._running.manager.drain(TARGETS[name])
-                sense = None
+                sense = self._running.manager.drain(TARGETS[name]) or None
             case 1:
                 sense = self._session(name).stop()
             case 2:
