@@ -61,6 +61,7 @@ def test_cap_106_192_a_dead_machine_s_server_moves_and_keeps_its_mac(control):
     victim.kill()
     after = control.until_up("shop/web1", not_on={victim.name})
     assert (after["epoch"], after["mac"], after["moves"]) == (2, before["mac"], 1)
+    assert " s after it began to move" in control.until_event("up", node=after["node"])["text"]
     assert control[after["node"]].personality["NIC0_MAC"] == before["mac"][0]
     # Switched on again, it is told to wait; and what it was once told opens nothing.
     victim.act("on")

@@ -1,5 +1,6 @@
 """The fence goes through its steps in order, once each, and the epoch only grows."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,19 @@ def test_no_step_can_be_skipped_or_repeated(step, done):
     else:
         with pytest.raises(ValueError, match="does not follow"):
             failover.advance(record, step)
+
+
+def test_a_move_counts_from_its_first_fence_until_the_server_is_up():
+    def overdue(record, wall):
+        return failover.overdue_seconds(record, 10.0, wall)
+
+    moving = begun()
+    assert [overdue(moving, wall) for wall in (10.0, 20.0, 21.0)] == [None, None, 11.0]
+    spare = msgspec.structs.replace(moving, phase=Phase.BOOTING, node="n2", fence=None)
+    again = failover.begin(spare, cause="silent too", secret="", beacon_key="", wall=19.0)
+    assert overdue(again, 21.0) == 11.0
+    assert overdue(begun(restart=True), 1e9) is None
+    assert overdue(UP, 1e9) is None
 
 
 def test_a_fence_that_misses_a_step_cannot_be_finished():

@@ -143,10 +143,13 @@ class Acts:
         self._observer.stage(node.name, "power", time.monotonic())
 
     async def _mark_up(self, name: str, record: ServerRecord, world: World) -> None:
-        changed = msgspec.structs.replace(record, phase=Phase.UP, since=time.time(), boot_attempts=0)
+        now, moved = time.time(), ""
+        if record.moving_since is not None:
+            moved = f", {now - record.moving_since:.1f} s after it began to move"
+        changed = msgspec.structs.replace(record, phase=Phase.UP, since=now, boot_attempts=0, moving_since=None)
         await world.edit(servers={name: changed})
         self._observer.use(world)
-        self._events.report("up", f"up on {record.node}", server=name, node=record.node, epoch=record.epoch)
+        self._events.report("up", f"up on {record.node}{moved}", server=name, node=record.node, epoch=record.epoch)
 
     # ── fence ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -257,7 +260,8 @@ class Acts:
             except ConflictError:
                 await self._catch_up(name, record, world)
                 return
-        await world.edit(servers={name: msgspec.structs.replace(record, phase=Phase.GONE, since=time.time())})
+        gone = msgspec.structs.replace(record, phase=Phase.GONE, since=time.time(), moving_since=None)
+        await world.edit(servers={name: gone})
         self._events.report("removed", f"{name} is gone; its volume stays", server=name)
 
 

@@ -28,6 +28,7 @@ from panloom.control.boot_table import boot_table
 from panloom.control.documents import Documents
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
+from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.personalities import booted_with
@@ -47,7 +48,7 @@ from panloom.decide.records import (
     target_of,
     volume_of,
 )
-from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, ServerView, fence_act, next_act, why_slow
+from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, ServerView, fence_act, next_act
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
 from panloom.model.resources import Image, Node, Server, Volume
@@ -87,13 +88,12 @@ class Reconciler:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._said: dict[str, str] = {}
-        self._slow: dict[str, str] = {}
-        """Server → why it is no nearer to being up; no event, as it changes all the time."""
+        self._lateness = Lateness(events)
         self._table_revision = 0
 
     def why(self, subject: str) -> str | None:
         """Return what holds a server up just now, None if nothing does."""
-        return self._said.get(subject) or self._slow.get(subject)
+        return "; ".join(filter(None, (self._said.get(subject), self._lateness.of(subject)))) or None
 
     def wake(self) -> None:
         """Ask for a pass soon."""
@@ -122,6 +122,7 @@ class Reconciler:
         if world.platform is None:
             return
         self._go_on_fencing(world)
+        self._lateness.see_moves(world)
         await self._part("images", self._import_images(world))
         await self._part("volumes", self._volumes.tend(world, self._say))
         await self._part("new servers", self._meet_servers(world))
@@ -154,16 +155,14 @@ class Reconciler:
         """Set a worker to each server for which there is something to do."""
         world = await World.read(self._store)
         have = await self._have(world)
-        self._slow.clear()
         for name, record in world.server_records.items():
             try:
                 view = self._view(name, world, have)
             except PanloomError as error:
                 self._say(name, str(error))
                 continue
-            act, slow = next_act(view), why_slow(view)
-            if slow is not None:
-                self._slow[name] = slow
+            act = next_act(view)
+            self._lateness.see_boot(view)
             if act is not None:
                 self._start(name, partial(self._work, name))
             elif record.phase is not Phase.WAITING:  # placement says why it waits

@@ -32,7 +32,14 @@ def begin(
         beacon_key=beacon_key,
         fence=fence,
         since=wall,
+        moving_since=record.moving_since or (None if restart else wall),
     )
+
+
+def overdue_seconds(record: ServerRecord, within_seconds: float, wall: float) -> float | None:
+    """Return for how long a server has been moving, None unless that is longer than its ``failover: {within: …}``."""
+    took = wall - record.moving_since if record.moving_since is not None else 0.0
+    return took if took > within_seconds else None
 
 
 def next_step(fence: Fence) -> Step | None:

@@ -85,6 +85,7 @@ class ServerRecord(msgspec.Struct, frozen=True):
     personality: str = ""  # what the node was booted with: a digest, and `.none` where it proves nothing
     fence: Fence | None = None
     moves: int = 0
+    moving_since: float | None = None  # wall clock when it began to move, None once it is up again
     left: str | None = None  # the node it was fenced from last
     left_for_good: bool = False  # that node is the last choice for it, not the first
 
