@@ -90,6 +90,18 @@ def beacon(counter=1, *, epoch=3, key=UP.beacon_key, server=SERVER):
     return Beacon(server, epoch, counter, digest_of(key, server, epoch, counter)).encode()
 
 
+def test_a_stage_that_the_console_tells_is_one_of_the_server_that_boots_there():
+    async def work():
+        async with watching() as it:
+            for stage in ("dhcp", "script"):
+                it.observer.stage("n1", stage, 1.0, server=SERVER, epoch=3)
+            it.observer.heard("n1", "PANLOOM stage=kernel t=0.00", 2.0)
+            return (await it.told("boot"))[-1]
+
+    told = asyncio.run(work())
+    assert (told.text, told.node, told.server, told.epoch) == ("kernel", "n1", SERVER, 3)
+
+
 def test_a_beacon_under_the_epoch_s_key_is_a_sign_of_life():
     async def scenario():
         async with watching(msgspec.structs.replace(UP, phase=Phase.BOOTING)) as seen:

@@ -225,7 +225,9 @@ class Observer:
         """Note what a machine's console says of its boot."""
         stage = stage_of(line)
         if stage is not None and self.boots.reached_by_console(node, stage, at):
-            self.events.report("boot", stage, node=node, reached=at)
+            boot = self.boots.under_way(node)
+            server, epoch = (boot.server, boot.epoch or None) if boot else (None, None)
+            self.events.report("boot", stage, node=node, server=server, epoch=epoch, reached=at)
 
     # ── storage ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
