@@ -249,13 +249,16 @@ def test_cap_191_196_five_machines_of_three_pans_die_and_two_spares_and_three_re
 
 
 def assert_goes_on_and_is_refused(lab: LabInTest, victim: str) -> None:
-    """Its system is as it was, with a session that it has not closed and a mark that it was about to write."""
+    """Its system is as it was, with a session that it has not closed and a mark that it was about to write.
+
+    It may still hear that one write was done which was done before the fence.
+    """
     woken = lab.last_event()
     said = len(lab.console(victim))
     lab.power(victim, "continue")
     lab.until_event("login refused", after=woken, node=victim)
     assert lab.call(lab.lab.sessions_of(victim)) == []
-    assert not [line for line in lab.console(victim)[said:] if "wrote=" in line]
+    assert sum("wrote=" in line for line in lab.console(victim)[said:]) <= 1
     assert lab.node(victim)["state"] == "fenced"
 
 
