@@ -113,7 +113,7 @@ def test_mode_pages_say_that_there_is_a_cache_and_that_fua_is_obeyed():
     assert octets[0] == len(octets) - 1
     assert octets[2] == 0x10  # DPOFUA, not WP
     assert octets[4:7] == bytes.fromhex("081204")  # page 08h, WCE
-    assert octets[24:28] == bytes.fromhex("0a0a0010")  # page 0Ah, QAM 1: SIMPLE commands may be carried out in any order
+    assert octets[24:28] == bytes.fromhex("0a0a0010")  # page 0Ah, QAM 1: commands go in any order
     assert ask(scsi_cdb.ModeSense(Operation.MODE_SENSE_6, 0x08, 0x3F, 0, 255), 1).octets[2] == 0x90
     long = ask(scsi_cdb.ModeSense(Operation.MODE_SENSE_10, 0, 0x08, 0, 255)).octets
     assert int.from_bytes(long[:2], "big") == len(long) - 2
