@@ -25,9 +25,9 @@ class Lab:
         self.directory = directory
         self.before = traces(directory.parent)
 
-    def run(self, *words, code=0, text=None):
+    def run(self, *words, code=0, text=None, **environment):
         """Run a command to its end; return what it said on stdout and on stderr."""
-        environment = {"PANLOOM_LAB": str(self.directory), "PANLOOM_SOCKET": str(self.directory / "panloom.sock")}
+        environment |= {"PANLOOM_LAB": str(self.directory), "PANLOOM_SOCKET": str(self.directory / "panloom.sock")}
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process = start(*words, **pipes, env=environment)
         said, told = process.communicate((text or "").encode(), timeout=60)
@@ -238,6 +238,25 @@ def test_awkward_input_gets_one_error_and_nothing_is_started(lab, words, why):
     _, told = lab.run("lab", *words.split(), code=1)
     assert why in told
     assert "Traceback" not in told
+    lab.assert_gone()
+
+
+def test_without_the_programs_that_qemu_needs_it_says_what_brings_them(lab):
+    _, told = lab.run("lab", "up", "--qemu", "1", code=1, PANLOOM_PACKAGES="/nowhere")
+    assert told.startswith(".cache/debian is missing; in a checkout: make setup-demo")
+    lab.assert_gone()
+
+
+def test_who_is_not_root_is_told_to_be(lab):
+    def be_nobody():
+        os.setgroups(())
+        os.setgid(65534)
+        os.setuid(65534)
+
+    lab.directory.parent.chmod(0o755)
+    process = start("lab", "up", "--directory", "/run/panloom-of-nobody", stderr=subprocess.PIPE, preexec_fn=be_nobody)
+    assert process.communicate(timeout=30)[1].decode().endswith("Permission denied; run as root\n")
+    assert process.returncode == 1
     lab.assert_gone()
 
 

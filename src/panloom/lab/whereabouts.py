@@ -90,7 +90,8 @@ class Whereabouts:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             claim = self._try(create=True)
         except OSError as error:
-            raise UnavailableError(f"no lab can be kept in {self.directory}: {error.strerror}") from error
+            mend = "; run as root" if isinstance(error, PermissionError) else ""
+            raise UnavailableError(f"no lab can be kept in {self.directory}: {error.strerror}{mend}") from error
         if claim is None:
             record = self.record()
             who = f"process {record.pid}, {len(record.chassis.machines)} nodes" if record else "it is just starting"
