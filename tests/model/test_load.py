@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panloom.errors import ConfigErrors
-from panloom.model.check import check
+from panloom.model.check import PING_SECONDS, check
 from panloom.model.load import File, Loaded, load
 from panloom.model.resources import KINDS, Server, decode, encode
 from panloom.model.sources import Findings
+from panloom.storage import remote_transport
 from panloom.values import MacAddress
 from support.plain_control import CHASSIS
 
@@ -148,6 +149,25 @@ def test_platform_and_nodes_are_held_together():
         "mac",
         "address",
     ]
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "wrong"),
+    [
+        ("100ms", "400ms", "timeout"),  # sooner than a server is pinged
+        ("500ms", "600ms", "timeout"),
+        ("1s", "1.9s", "timeout"),
+        ("10ms", "3s", "interval"),
+        ("100ms", "1s", None),
+        ("500ms", "3s", None),
+        ("2s", "4s", None),
+    ],
+)
+def test_a_time_out_that_would_fence_healthy_servers_is_refused(interval, timeout, wrong):
+    storage = "storage: {interface: e, address: 10.0.0.1, subnet: 10.0.0.0/24}\n"
+    _, errors = read(document("Platform", f"{storage}liveness: {{interval: {interval}, timeout: {timeout}}}\n"))
+    assert remote_transport.PING_SECONDS == PING_SECONDS
+    assert [error.split(": ")[1] for error in errors] == ([f"liveness.{wrong}"] if wrong else [])
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_text():

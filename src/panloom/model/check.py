@@ -23,6 +23,8 @@ from panloom.model.resources import (
 from panloom.model.sources import Findings, Place, Step, did_you_mean
 from panloom.values import format_size
 
+PING_SECONDS = 0.5  # a healthy server that sends no beacon may be unheard for so long: it answers pings
+MIN_INTERVAL_SECONDS = 0.05
 Kind = TypeVar("Kind", bound=Resource)
 
 
@@ -57,9 +59,17 @@ class _Whole:
                 why = f"holds the control node's own address {storage.address}; leave it out"
                 self._add(platform, ("storage", "discovery"), why)
             self._check_relays(platform)
-            if platform.liveness.timeout_seconds <= platform.liveness.interval_seconds:
-                why = "must be longer than the interval, or one late answer is a death; write several intervals"
-                self._add(platform, ("liveness", "timeout"), why)
+            self._check_liveness(platform)
+
+    def _check_liveness(self, platform: Platform) -> None:
+        interval, timeout = platform.liveness.interval_seconds, platform.liveness.timeout_seconds
+        if interval < MIN_INTERVAL_SECONDS:
+            why = f"is shorter than {MIN_INTERVAL_SECONDS * 1000:.0f}ms, which leaves no time for work; write 500ms"
+            self._add(platform, ("liveness", "interval"), why)
+        least = 2 * max(interval, PING_SECONDS)
+        if timeout < least:
+            why = f"is too short: one late answer would be a death; write {least:g}s at least"
+            self._add(platform, ("liveness", "timeout"), why)
 
     def _check_relays(self, platform: Platform) -> None:
         storage = platform.storage
