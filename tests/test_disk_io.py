@@ -146,6 +146,31 @@ def test_a_directory_that_could_not_be_opened_has_lost_nothing(tmp_path):
     directory.sync()
 
 
+def test_a_name_counts_for_nothing_until_its_directory_was_synced(tmp_path):
+    """Whoever sees it builds on it, though a power cut would take it away."""
+    directory = Directory(tmp_path)
+
+    def fail(fd):
+        raise OSError(errno.EIO, "a disk that forgets")
+
+    def none_left(path, flags, mode):
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    (tmp_path / "a").touch()
+    with instead_of_the_kernel(SystemCalls(open=none_left)):
+        for call in (lambda: directory.move("a", "b"), directory.names, lambda: directory.holds("b")):
+            with pytest.raises(OSError, match="descriptor"):
+                call()
+    assert directory.names() == ("b",)
+    with instead_of_the_kernel(SystemCalls(fsync=fail)), pytest.raises(OSError, match="forgets"):
+        directory.link("b", "c")
+    with pytest.raises(OSError, match="earlier sync"):
+        directory.names()
+    with pytest.raises(OSError, match="earlier sync"):
+        directory.holds("c")
+    assert directory.holds("b")
+
+
 def test_a_lock_is_held_until_it_is_closed(tmp_path):
     fd = take_lock(tmp_path / "lock")
     with pytest.raises(BlockingIOError):

@@ -21,6 +21,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -334,24 +335,31 @@ def make_directory(path: Path) -> None:
 class Directory:
     """A directory of ours: made if absent, rid of what was left half written, durable with all its names.
 
-    After a failed ``sync`` every further one fails.
+    A name that was changed counts for nothing until the directory was synced: whoever asks for it waits for that, or
+    is refused.  After a failed ``sync`` every further one fails.
     """
 
     def __init__(self, path: Path) -> None:
         make_directory(path)
         self.path = path
         self._failed = False
+        self._changed: set[str] = set()  # names since the last sync
+        self._changing = threading.RLock()
         for name in _system.listdir(path):
             if name.endswith(PARTIAL):
                 _system.unlink(path / name)
         self.sync()
 
     def names(self) -> tuple[str, ...]:
-        """Return what is in it, sorted."""
+        """Return what is in it, sorted, and durable."""
+        if self._changed:
+            self.sync()
         return tuple(sorted(_system.listdir(self.path)))
 
     def holds(self, name: str) -> bool:
-        """Return whether there is a file of this name; it is durable only after ``sync``."""
+        """Return whether there is a file of this name; so it stays, unless an earlier process changed it."""
+        if name in self._changed:
+            self.sync()
         try:
             _system.stat(self.path / name)
         except FileNotFoundError:
@@ -360,30 +368,45 @@ class Directory:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there; durable on return."""
-        with suppress(FileNotFoundError):
+        with self._change(name), suppress(FileNotFoundError):
             _system.unlink(self.path / name)
-        self.sync()
 
     def link(self, name: str, other: str) -> None:
         """Give a file a second name, durable on return; FileExistsError if that is taken."""
-        _system.link(self.path / name, self.path / other)
-        self.sync()
+        with self._change(other):
+            _system.link(self.path / name, self.path / other)
 
     def move(self, name: str, other: str) -> None:
         """Give a file another name, durable on return."""
-        _system.rename(self.path / name, self.path / other)
-        self.sync()
+        with self._change(name, other):
+            _system.rename(self.path / name, self.path / other)
 
     def sync(self) -> None:
         """Make the names durable; EIO if that failed before, since the kernel then forgot which ones it lost."""
-        if self._failed:
-            raise OSError(errno.EIO, f"an earlier sync of {self.path} failed; mend its disk and restart")
-        with _opened_directory(self.path) as fd:  # if it cannot even be opened, nothing is lost
-            try:
-                _system.fsync(fd)
-            except OSError:
-                self._failed = True
-                raise
+        with self._changing:
+            if self._failed:
+                raise OSError(errno.EIO, f"an earlier sync of {self.path} failed; mend its disk and restart")
+            with _opened_directory(self.path) as fd:  # if it cannot even be opened, nothing is lost
+                try:
+                    _system.fsync(fd)
+                except OSError:
+                    self._failed = True
+                    raise
+            self._changed.clear()
+
+    def appears(self, partial: Path, name: str) -> Path:
+        """Put a file that is whole under its name; durable on return."""
+        path = self.path / name
+        with self._change(name):
+            _system.rename(partial, path)
+        return path
+
+    @contextmanager
+    def _change(self, *names: str) -> Iterator[None]:
+        with self._changing:
+            self._changed.update(names)
+            yield
+            self.sync()
 
 
 class PartialFile:
@@ -400,10 +423,7 @@ class PartialFile:
     def appear(self, name: str) -> Path:
         """Put the file, durable on return, under this name of its directory, in place of what is there."""
         _system.fsync(self.fd)
-        path = self.path.with_name(name)
-        _system.rename(self.path, path)
-        self._directory.sync()
-        return path
+        return self._directory.appears(self.path, name)
 
     def __enter__(self) -> Self:
         return self
