@@ -201,7 +201,9 @@ def test_what_is_mistyped_is_guessed(applied):
     assert "did you mean `servers`?" in applied("get", "server_").talk
     assert "did you mean `apply`?" in applied("applyy", "web.yaml").talk
     assert "did you mean `shop/web2`?" in applied("delete", "server", "shop/web").talk
-    assert applied("show", "server", "shop/web9") == (1, "", "server shop/web9: there is none of that name\n")
+    none = "there is none of that name"
+    assert applied("show", "server", "web1") == (1, "", f"server web1: {none}; did you mean `shop/web1`?\n")
+    assert applied("show", "node", "zz") == (1, "", f"node zz: {none}; there are n1, n2, n3\n")
     assert "write PAN/SERVER" in applied("failover", "web1").talk
     assert applied("plan").code == 1
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from panloom.decide.records import STEPS, Step
-from panloom.errors import ConflictError, UnavailableError
+from panloom.errors import ConfigErrors, ConflictError, UnavailableError
 from panloom.storage.client import StorageClient
 from support.control_node import control_node, pan, run_panloom
 from support.dhcp_wire import DhcpWire
@@ -304,6 +304,8 @@ def test_a_deletion_of_a_volume_cut_off_anywhere_is_completed_and_spares_the_nex
     victim = control[row["node"]]
     victim.writes = True
     until(lambda: session_of(control, victim).writes > 3, "it writes")
+    with pytest.raises(ConfigErrors, match="server shop/web1 uses it; first: panloom delete server shop/web1"):
+        control.client.delete("resources", "volume", "shop/web1", yes="true")
     control.client.delete("resources", "server", "shop/web1")
     with pytest.raises(ConflictError, match=r"its server is (still )?being taken down"):
         control.client.delete("resources", "volume", "shop/web1", yes="true")
@@ -403,6 +405,8 @@ def test_cap_190_a_personality_is_a_record_of_macs_addresses_and_disks(control):
     }  # fmt: skip
     assert machine.script.split("password ")[1].split()[0] not in said
     assert machine.personality["BEACON_KEY"] not in said
+    code, _, why = run_panloom(control, "node", "power", "on", "n9")
+    assert (code, why.splitlines()[0]) == (1, "node n9: there is none of that name; see: panloom get nodes")
     code, _, why = run_panloom(control, "personality", "export", "shop/web9")
     assert (code, "there is none of that name" in why) == (1, True)
 

@@ -65,11 +65,13 @@ def power(client: Client, action: str, nodes: tuple[str, ...]) -> int:
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         for name, outcome in zip(names, pool.map(one, names), strict=True):
             if isinstance(outcome, PanloomError):
+                if len(names) == 1:
+                    raise outcome
                 failures.setdefault(str(outcome).removeprefix(f"node {name}: "), []).append(name)
             else:
                 emit(f"{name}: power {outcome}")
     for why, failed in failures.items():
-        say(why if len(names) == 1 else f"{', '.join(failed)}: {why}")
+        say(f"{', '.join(failed)}: {why}")
     if not failures:
         boots = action in ("on", "reset")
         suggest(

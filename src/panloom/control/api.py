@@ -47,6 +47,7 @@ from panloom.errors import (
     UnavailableError,
 )
 from panloom.model.load import File
+from panloom.model.sources import did_you_mean
 
 MAX_BODY_OCTETS = 8 << 20
 MAX_WAIT_SECONDS = 60.0
@@ -206,7 +207,9 @@ def _add_documents(app: FastAPI, control: Control) -> None:
     async def row(kind: str, name: str) -> JSONResponse:
         found = await control.row(kind, name)
         if found is None:
-            return _errors(404, [("absent", f"{kind} {name}", "there is none of that name")])
+            known = [known["name"] for known in await control.rows(kind)]
+            why = f"there is none of that name; {did_you_mean(name, known)}"
+            return _errors(404, [("absent", f"{kind} {name}", why)])
         return JSONResponse(found)
 
     @app.delete("/v1/resources/{kind}/{name:path}")

@@ -26,7 +26,7 @@ from panloom.decide.plan import Mark, Plan, Preview, Refusal
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
 from panloom.model import export
 from panloom.model import resources as model
-from panloom.model.check import check
+from panloom.model.check import APPLIED_EARLIER, check
 from panloom.model.export import Exported
 from panloom.model.load import File, Loaded, load
 from panloom.model.resources import WANT, Resource
@@ -34,6 +34,7 @@ from panloom.model.sources import Findings, did_you_mean
 from panloom.state.contract import NOTHING, Store
 
 _ATTEMPTS = 5
+_SHOWN_USERS = 6
 _BUSY = "the documents keep changing under this edit; look who else does: panloom history"
 
 
@@ -307,17 +308,23 @@ def _check_deletion(resource: Resource, stored: Mapping[str, Resource], *, yes: 
             what, f"{len(nodes)} nodes stand on it; delete them first, like: panloom delete node {nodes[0].name}"
         )
     left = {key: other for key, other in stored.items() if other is not resource}
-    _check_together(what, stored, left, "is in use: ")
+    users = list(dict.fromkeys(error.where.partition(APPLIED_EARLIER)[0] for error in _broken(stored, left)))
+    if users:
+        shown = ", ".join(users[:_SHOWN_USERS]) + (" …" if len(users) > _SHOWN_USERS else "")
+        raise ConfigError(what, f"is in use by {shown}; change or delete that first")
 
 
-def _check_together(
-    what: str, before: Mapping[str, Resource], after: Mapping[str, Resource], because: str = ""
-) -> None:
+def _check_together(what: str, before: Mapping[str, Resource], after: Mapping[str, Resource]) -> None:
     """Raise ``ConfigErrors`` with everything that would no longer fit together."""
+    broken = [ConfigError(what, str(error)) for error in _broken(before, after)]
+    if broken:
+        raise ConfigErrors(broken)
+
+
+def _broken(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> list[ConfigError]:
+    """Return what fits together before and no longer after."""
     known, found = Findings(), Findings()
     check(before, Loaded(), known)
     check(after, Loaded(), found)
     said = {str(error) for error in known.errors()}
-    broken = [ConfigError(what, f"{because}{error}") for error in found.errors() if str(error) not in said]
-    if broken:
-        raise ConfigErrors(broken)
+    return [error for error in found.errors() if str(error) not in said]

@@ -26,6 +26,8 @@ from panloom.values import format_size
 PING_SECONDS = 0.5  # a healthy server that sends no beacon may be unheard for so long: it answers pings
 MIN_INTERVAL_SECONDS = 0.05
 Kind = TypeVar("Kind", bound=Resource)
+APPLIED_EARLIER = " (applied earlier)"
+"""Stands after a resource that no file of this reading describes, where an error names it."""
 
 
 def check(resources: Mapping[str, Resource], loaded: Loaded, findings: Findings) -> None:
@@ -269,7 +271,7 @@ class _Whole:
     def _add(self, owner: Resource, steps: tuple[Step, ...], why: str) -> None:
         source = self._loaded.sources.get(owner.key)
         if source is None:
-            self._findings.add(None, why, where=f"{owner.kind} {owner.label} (applied earlier): {_path(steps)}")
+            self._findings.add(None, why, where=f"{owner.kind} {owner.label}{APPLIED_EARLIER}: {_path(steps)}")
             return
         place: Place = source.place(*steps)
         if not self._findings.has_inside(place):

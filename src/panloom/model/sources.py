@@ -122,7 +122,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that was probably meant, None if none is near."""
     from difflib import get_close_matches  # a cost at start that only a mistake pays
 
-    close = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    names = sorted(known)
+    inside = [name for name in names if name.endswith(f"/{word}")]  # web1 for shop/web1
+    close = inside or get_close_matches(word, names, n=1, cutoff=0.6)
     return close[0] if close else None
 
 
