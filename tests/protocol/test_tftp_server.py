@@ -325,6 +325,19 @@ def test_the_wait_for_an_answer_follows_the_answers():
     assert transfer.deadline - shelf.now < 0.25
 
 
+def test_who_answers_late_at_first_is_not_kept_waiting_for_seconds():
+    shelf = Shelf(file=bytes(8 * 1000))
+    transfer = shelf.open()
+    shelf.sends(transfer)
+    for _ in range(3):
+        shelf.now = transfer.deadline
+        transfer.handle_timer(now=shelf.now)
+        shelf.sends(transfer)
+    assert transfer.deadline - shelf.now == 4.0
+    assert acknowledge(shelf, transfer, 1, after=0.01) == [2]
+    assert transfer.deadline - shelf.now == 1.0
+
+
 @pytest.mark.parametrize("windowsize", [1, 4, 16])
 @pytest.mark.parametrize("talkative", [True, False])
 def test_a_repeat_too_many_dies_out(windowsize, talkative):

@@ -18,7 +18,7 @@ A window is ``windowsize`` blocks after the last one acknowledged, 1 where the c
 sends a block again:
 
     silence                             the window, after the time that RFC 6298 gives; never later than the client
-                                        asked for (RFC 2349), which is often seconds: curl's 4, for a way of a millisecond
+                                        asked for (RFC 2349), which may be seconds for a way of a millisecond (curl)
     more silence                        the window and each time one more after it: a client whose ACK was lost may
                                         ignore what it has, and count its own time-out from the last packet that it
                                         ignored (atftp); only a block that it has not seen makes it speak
@@ -76,7 +76,7 @@ class TransferEnd(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What client and server agreed on; ``timeout``: the longest wait for an answer, None: whatever its answers take."""
+    """What client and server agreed on; ``timeout`` is the longest wait for an answer, None: what its answers take."""
 
     blksize: int = DEFAULT_BLKSIZE
     windowsize: int = 1
@@ -243,6 +243,8 @@ class Transfer:
         if self._sendings == 1 and self._acknowledged == self._sent > self._repeated:
             self._round_trip.sample(self._now - self._sent_at)
             self._backed_off = 0
+        elif not self._round_trip.shortest:  # it lives, though nothing is known of its way: no 4 s for a packet lost
+            self._backed_off = min(self._backed_off, 1)
         self._heard_at = self._now
         self._sendings = 0
 
