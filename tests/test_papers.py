@@ -34,6 +34,17 @@ def test_every_line_of_capabilities_names_the_files_that_test_it_and_no_others()
     assert {int(number): set(re.findall(r"`([^`]+)`", files)) for number, files in rows} == tested
 
 
+def test_the_readme_names_every_command_and_what_the_set_up_fetches():
+    readme = (ROOT / "README.md").read_text()
+    program = (ROOT / "src/panloom/command/main.py").read_text()
+    commands = re.findall(r'^    "([a-z]+)": \("panloom\.command', program, re.MULTILINE)
+    assert len(commands) > 20
+    named = re.findall(r"`(?:panloom )?([a-z]+)[^`]*`", readme)
+    assert set(commands) - set(named) == {"demo", "version"}  # the one is `make demo` there
+    megabytes = re.findall(r"megabytes=([0-9]+)", (ROOT / "scripts/setup").read_text())
+    assert [f"{number} MB of Python" in readme for number in megabytes] == [True, True]
+
+
 def test_the_licence_is_the_whole_text():
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text

@@ -20,6 +20,11 @@ def panloom(tmp_path):
     return CommandLine(tmp_path, tmp_path / "no.sock")
 
 
+def test_what_a_power_driver_runs_is_looked_for_on_a_control_node():
+    needed = {line.proof for line in packages.lines() if line.purpose is Purpose.CONTROL_NODE}
+    assert "program:ipmitool" in needed
+
+
 def doctor(line, *arguments, **environment):
     """Return exit status and the checks by name, of a machine whose directories are those of the test."""
     places = ("--directory", str(line.directory / "disks"), "--storage", str(line.directory / "storage.sock"))
