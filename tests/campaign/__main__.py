@@ -16,11 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from campaign import faults
+from campaign.faults import Faults
 from campaign.mutants import Mutants
 from campaign.states import States, examine
 from campaign.tally import ROOT
 
-PARTS = ("states", "mutants")
+PARTS = ("states", "faults", "mutants")
 MUTANT_SECONDS = 60.0  # of stories in which nothing is seen: the mutant survives
 RESULTS = ROOT / "bench" / "results"
 
@@ -33,9 +35,9 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
-    parser.add_argument("--again", metavar="KIND:SEED", help="tell one story again")
+    parser.add_argument("--again", metavar="KIND:SEED", help="tell one story again, or fault:NUMBER:WAY")
     chosen = parser.parse_args()
-    logging.disable(logging.CRITICAL)
+    logging.getLogger("panloom").propagate = False
     if chosen.again:
         return _again(chosen.again)
     until = time.monotonic() + chosen.seconds
@@ -57,12 +59,18 @@ def _parts(chosen):
     wanted = chosen.parts or PARTS
     if "states" in wanted:
         yield States(chosen.states, chosen.seed, fresh=chosen.fresh), RESULTS / "crash_campaign.json"
+    if "faults" in wanted:
+        yield Faults(fresh=chosen.fresh), RESULTS / "crash_faults.json"
     if "mutants" in wanted:
         yield Mutants(MUTANT_SECONDS, fresh=chosen.fresh), RESULTS / "crash_mutants.json"
 
 
 def _again(story):
     name, _, seed = story.partition(":")
+    if name == "fault":
+        violation = faults.again(seed)
+        print(violation or "nothing is wrong")
+        return 1 if violation else 0
     examination = examine(name, int(seed))
     for crash, count in examination.states.items():
         print(f"{count:,} states after {crash}")

@@ -184,13 +184,16 @@ class Examination:
         finally:
             shutil.rmtree(directory)
 
-    def examine(self, chapters, seed, *, limit, first=0):
-        """Look at every moment of some chapters, from entry ``first`` of each; stop at the first violation."""
+    def examine(self, chapters, seed, *, limit, first=0, share=1.0):
+        """Look at this ``share`` of the moments of some chapters, from entry ``first`` of each.
+
+        It stops at the first violation.
+        """
         chance = random.Random(seed)
         for chapter in chapters:
             seen = set()
             for number, (contents, promise, power_cut) in enumerate(chapter.states(chance, limit, first=first)):
-                if not _is_new(seen, contents, promise, power_cut):
+                if not _is_new(seen, contents, promise, power_cut) or chance.random() > share:
                     continue
                 crash = POWER_CUT if power_cut else KILL
                 recovers = power_cut and chance.random() < RECOVERIES

@@ -14,13 +14,14 @@ import logging
 
 from panloom.errors import PanloomError
 from support.crash.chapter import Chapter, Violation, boot_of_the_machine
+from support.crash.disk import SECTOR
 from support.crash.faults import Injector
 from support.crash.recorder import Recorder
 from support.crash.volume_promise import Running
-from support.crash.volume_story import SECTORS, TARGETS, Refused, VolumeStory
+from support.crash.volume_story import CHANCES, CLONE, SECTORS, SNAPSHOTS, TARGETS, Refused, VolumeStory
 
 _REFUSALS = (PanloomError, OSError, Refused)
-_NAMING = ("move", "forget", "again", "remake")
+_NAMING = ("move", "forget", "again", "remake", "snapshot", "unsnapshot", "clone", "unclone", "flatten")
 """What makes or changes files, beside those of volumes."""
 
 
@@ -47,15 +48,16 @@ class Lines(logging.Handler):
 class FaultStory(VolumeStory):
     """Always the same work for a seed; only the fault differs."""
 
-    def __init__(self, directory, seed, *, steps, number=None, way=None):
+    def __init__(self, directory, seed, *, steps, number=None, name=None, way=None):
         super().__init__(directory, seed, steps=steps)
-        self._fault = (number, way)
+        self._fault = (number, name, way)
         self.injector = None
         self._offline = set()  # volumes of which a sync failed
+        self._lacking = set()  # volumes that could not be exported again
         self._lines = Lines()
 
     def tell(self):
-        """Return the one chapter, and the entry of its log with which the faults begin."""
+        """Return the one chapter."""
         contents, self.promise = self.beginning()
         root = self.directory / "root"
         root.mkdir()
@@ -67,7 +69,6 @@ class FaultStory(VolumeStory):
             with boot_of_the_machine(self.directory, 1), Recorder(root, contents) as self.recorder:
                 chapter.log = self.recorder.log
                 self._before(root)
-                begun = len(chapter.log)
                 self.recorder.faults = self.injector = Injector(self.recorder, *self._fault)
                 try:
                     self._work(root)
@@ -79,7 +80,7 @@ class FaultStory(VolumeStory):
         finally:
             logger.removeHandler(self._lines)
         self._check_lines()
-        return chapter, begun
+        return chapter
 
     def _before(self, root):
         with Running(root) as self._running:
@@ -91,12 +92,12 @@ class FaultStory(VolumeStory):
 
     def _work(self, root):
         self._start(root)
-        seen = self._running.seen()
+        seen = self._look()
         self.mark(lambda promise: promise.saw(seen, durable=False))
         for name in SECTORS:
             self._attempt("heal", name, self._heal)
-        for what in ("write", "flush", "again", "remake", "move", "forget"):
-            self._attempt(what, "web1", lambda name, what=what: self._do(what, name))
+        for what in (*CHANCES, "write", "clone"):
+            self._one(what, "web1")
         for _ in range(self.steps):
             self._step()
         for name in SECTORS:
@@ -115,19 +116,37 @@ class FaultStory(VolumeStory):
         if self._struck and self.injector.failed_sync:
             self._note_sync()
 
+    def _look(self):
+        """Return what there is, asked for again if that was refused."""
+        before = self._struck
+        try:
+            seen = self._running.seen(self._offline)
+        except _REFUSALS as error:
+            if not self._struck:
+                raise Violation(f"what there is cannot be told: {error!r}") from error
+            if self.injector.failed_sync:
+                self._note_sync()
+        else:
+            if self._struck == before:
+                return seen
+        return self._running.seen(self._offline)  # what could not be read was left out
+
     @property
     def _struck(self):
         return self.injector.struck is not None
 
     def _step(self):
-        name = self.chance.choice(("web1", "web2"))
-        what = self.chance.choices(("write", "flush", "move", "forget", "again", "remake"), (60, 18, 8, 4, 5, 5))[0]
-        self._attempt(what, name, lambda name: self._do(what, name))
+        name = self.chance.choice(("web1", "web2", CLONE if self._is_there(CLONE) else "web2"))
+        what = self.choose()
+        self._one(what, name)
+
+    def _one(self, what, name):
+        subject = {"clone": CLONE, "unclone": CLONE, "snapshot": "web1", "unsnapshot": "web1"}.get(what, name)
+        self._attempt(what, subject, lambda _: self._do(what, name))
 
     def _attempt(self, what, name, act):
         """Do something that may be refused where the fault is the reason; then see that it can be done again."""
         before = self._struck
-        promise = copy.deepcopy(self.promise.volumes.get(name))
         try:
             act(name)
         except _REFUSALS as error:
@@ -140,19 +159,25 @@ class FaultStory(VolumeStory):
                 ) from error
             if strikes and self.injector.failed_sync:
                 self._note_sync()
-            if what != "heal":
+            if strikes and what == "snapshot" and self._running.store._open["web1"].lost:
+                self._offline.add("web1")  # which file it is written in, only a start can tell
+            if what == "heal":
+                self._lacking.add(name)
+            else:
                 self._attempt("heal", name, self._heal)
         else:
             if self._struck and not before and self.injector.failed_sync:
                 self._note_sync()
             elif name in self._offline and what in ("write", "flush"):
-                raise Violation(f"{what} {name} is answered, though a sync of it failed before ({promise})")
+                raise Violation(f"{what} {name} is answered, though a sync of it failed before")
             if what == "remake":
                 self._offline.discard(name)
+            if what == "heal":
+                self._lacking.discard(name)
 
     def _note_sync(self):
         """Remember whose sync it was that failed."""
-        for name in SECTORS:
+        for name in (*SECTORS, CLONE):
             if self.injector.path and self.injector.path.name == f"{name}.volume":
                 self._offline.add(name)
 
@@ -161,17 +186,48 @@ class FaultStory(VolumeStory):
         if not self._struck:
             return False
         names_lost = self.injector.failed_sync and self.injector.path and self.injector.path.is_dir()
-        return name in self._offline or (names_lost and what in (*_NAMING, "heal"))
+        return name in self._offline | self._lacking or (names_lost and what in (*_NAMING, "heal"))
 
     def _heal(self, name):
         """Ask again for what may be lacking, as the control process does."""
         if self.promise.images["web@1"][0] != {True}:
             self._import()
-        if not (self._running.store._directory.path / f"{name}.volume").exists():
+        self._heal_snapshots()
+        if name == CLONE and not self._is_there(CLONE):
+            self._heal_clone()
+            return
+        if not self._exists(name):
             self._create(name)
+        if len(self.promise.volumes[name].sizes) > 1:
+            self._grow(name)
         export = self._running.manager._exports.get(TARGETS[name])
         if export is None or export.access is None or self.promise.exports[TARGETS[name]] != {export}:
             self._export(name, self._epoch(name) + 1)
+
+    def _exists(self, name):
+        return (self._running.store._directory.path / f"{name}.volume").exists()
+
+    def _heal_snapshots(self):
+        """Where it is not known whether one is there, ask for what can be seen."""
+        for label, (there, _) in self.promise.snapshots.items():
+            if len(there) == 1:
+                continue
+            if (self._running.store._directory.path / f"{label}.snapshot").exists():
+                self._snapshot(label)
+            else:
+                self._running.store.delete_snapshot(label)
+                self.mark(lambda promise, label=label: promise.forgetting(label, {False}))
+
+    def _heal_clone(self):
+        if CLONE not in self.promise.volumes or self.promise.volumes[CLONE].there == {False}:
+            return
+        if self._exists(CLONE):
+            octets = len(self.promise.volumes[CLONE].now) * SECTOR
+            self._running.store.create(CLONE, None, octets, snapshot=SNAPSHOTS[0])
+            self.mark(lambda promise: setattr(promise.volumes[CLONE], "there", {True}))
+            self._export(CLONE, self._epoch(CLONE) + 1)
+        else:
+            self._delete(CLONE)
 
     def _end_cleanly(self):
         for session in [*self._running.manager._sessions.values()]:

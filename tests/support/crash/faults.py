@@ -60,14 +60,18 @@ def name_of(way):
 class Injector:
     """Notes every call, and lets one of them fail."""
 
-    def __init__(self, recorder, number=None, way=None):
+    def __init__(self, recorder, number=None, name=None, way=None):
+        """Let the call of this number fail, or the next one of this name."""
         self._recorder = recorder
         self._number = number
+        self._name = name
         self._way = way
         self._no_space_at = None  # the call that finds none after one that was torn
         self.calls = []
         self.struck = None  # the call that failed
         self.path = None  # whose it was
+        self.logged = None  # how long the recorder's log then was
+        self._was_through = False
 
     def __call__(self, name, arguments):
         """Do nothing, shorten the call, or raise."""
@@ -75,10 +79,11 @@ class Injector:
         self.calls.append(Call(name, *_where()))
         if number == self._no_space_at:
             refuse(errno.ENOSPC)
-        if number != self._number:
+        if self.struck or self._number is None or number < self._number or name != self._name:
             return None
-        self.struck = self.calls[-1]
+        self.struck, self.logged = self.calls[-1], len(self._recorder.log)
         self.path = self._path(arguments[0])
+        self._was_through = name == "pwritev" and bool(arguments[3] & os.RWF_DSYNC)
         match self._way:
             case "short":
                 return _half(name, arguments)
@@ -99,7 +104,7 @@ class Injector:
         return (
             self.struck is not None
             and self._way not in BENIGN
-            and (self.struck.name in ("fsync", "fdatasync") or "RWF_DSYNC" in self.struck.site.text)
+            and (self.struck.name in ("fsync", "fdatasync") or self._was_through)
         )
 
 

@@ -15,12 +15,18 @@ from support.crash.chapter import NOTHING, Story
 from support.crash.conversation import INITIATOR, Session
 from support.crash.disk import SECTOR
 from support.crash.recorder import Killed
-from support.crash.volume_promise import Promise, Running, VolumePromise
+from support.crash.volume_promise import Promise, Running, VolumePromise, sectors_of
 
 IMAGE = random.Random(1).randbytes(21_700)  # five clusters, and a tail that is no whole block
 SECTORS = {"web1": 12 * 8 + 3, "web2": 5 * 8}
 OVER = {"web1": "web@1", "web2": None}
-TARGETS = {name: f"iqn.2026-11.dev.panloom:shop.{name}" for name in SECTORS}
+CLONE = "web3"
+SNAPSHOTS = ("web1@a", "web1@b")
+TARGETS = {name: f"iqn.2026-11.dev.panloom:shop.{name}" for name in (*SECTORS, CLONE)}
+CHANCES = {
+    "write": 60, "flush": 18, "move": 8, "forget": 4, "again": 5, "remake": 5,
+    "snapshot": 6, "unsnapshot": 3, "clone": 4, "unclone": 2, "grow": 3, "flatten": 3,
+}  # fmt: skip
 
 
 class Refused(AssertionError):
@@ -41,13 +47,14 @@ class Connection:
 
 
 class VolumeStory(Story):
-    """A storage process with two targets, each with one volume."""
+    """A storage process with two targets, each with one volume, snapshots of one of them and a clone."""
 
     def beginning(self):
         """An empty disk, and nothing promised."""
         self._source = self.directory / "source"
         self._source.write_bytes(IMAGE)
         self._fill = 0
+        self._thick = self.chance.random() < 0.5  # the volume that lies over nothing
         return NOTHING, Promise()
 
     def live(self, root, *, durable):
@@ -100,10 +107,18 @@ class VolumeStory(Story):
     # --- what may happen
 
     def _step(self):
-        name = self.chance.choice(("web1", "web1", "web2"))
-        self._do(
-            self.chance.choices(("write", "flush", "move", "forget", "again", "remake"), (60, 18, 8, 4, 5, 5))[0], name
-        )
+        name = self.chance.choice(("web1", "web1", "web2", CLONE if self._is_there(CLONE) else "web2"))
+        self._do(self.choose(), name)
+
+    def choose(self):
+        """Return what to do next."""
+        return self.chance.choices([*CHANCES], [*CHANCES.values()])[0]
+
+    def _is_there(self, name):
+        return name in self.promise.volumes and self.promise.volumes[name].there == {True}
+
+    def _is_frozen(self, label):
+        return self.promise.snapshots.get(label, ({False},))[0] == {True}
 
     def _do(self, what, name):
         match what:
@@ -118,10 +133,25 @@ class VolumeStory(Story):
             case "forget":
                 self._unexport(name)
                 self._export(name, self._epoch(name) + self.chance.randrange(2))
+            case "snapshot":
+                self._snapshot(self.chance.choice(SNAPSHOTS))
+            case "unsnapshot":
+                self._delete_snapshot(self.chance.choice(SNAPSHOTS))
+            case "clone":
+                self._clone(SNAPSHOTS[0])
+            case "unclone":
+                if self._is_there(CLONE):
+                    self._unexport(CLONE)
+                    self._delete(CLONE)
+            case "grow":
+                self._grow(name)
+            case "flatten":
+                self._flatten(name)
             case "again":
                 self._import()
-                self._create(name)
-            case "remake":
+                if name != CLONE:
+                    self._create(name)
+            case "remake" if name != CLONE and not (name == "web1" and any(map(self._is_frozen, SNAPSHOTS))):
                 self._unexport(name)
                 self._delete(name)
                 self._create(name)
@@ -136,9 +166,51 @@ class VolumeStory(Story):
         known = self.promise.volumes.get(name)
         if known is None or True not in known.there:
             octets = (IMAGE if OVER[name] else b"").ljust(SECTORS[name] * SECTOR, b"\0")
-            self.mark(lambda promise: promise.volumes.update({name: VolumePromise(octets)}))
-        self._running.store.create(name, OVER[name], SECTORS[name] * SECTOR)
+            new = [{sector} for sector in sectors_of(octets)]
+            self.mark(lambda promise: promise.volumes.update({name: VolumePromise(new)}))
+            sectors = SECTORS[name]
+        elif len(known.sizes) > 1:
+            raise Refused(f"nobody knows how large {name} is")
+        else:
+            (sectors,) = known.sizes
+        thick = self._thick and OVER[name] is None
+        self._running.store.create(name, OVER[name], sectors * SECTOR, thick=thick)
         self.mark(lambda promise: setattr(promise.volumes[name], "there", {True}))
+
+    def _snapshot(self, label):
+        self.mark(lambda promise: promise.freezing(label, "web1"))
+        self._running.store.snapshot(label)
+        self.mark(lambda promise: promise.frozen(label))
+        self.mark(lambda promise: promise.volumes["web1"].flushed())
+
+    def _delete_snapshot(self, label):
+        if not self._is_frozen(label) or (label == SNAPSHOTS[0] and CLONE in self.promise.volumes):
+            return
+        self.mark(lambda promise: promise.forgetting(label, {False, True}))
+        self._running.store.delete_snapshot(label)
+        self.mark(lambda promise: promise.forgetting(label, {False}))
+
+    def _clone(self, label):
+        if not self._is_frozen(label) or self._is_there(CLONE):
+            return
+        sectors = self.promise.snapshots[label][1]
+        self.mark(lambda promise: promise.volumes.update({CLONE: VolumePromise(sectors)}))
+        self._running.store.create(CLONE, None, len(sectors) * SECTOR, snapshot=label)
+        self.mark(lambda promise: setattr(promise.volumes[CLONE], "there", {True}))
+        self._export(CLONE, self._epoch(CLONE) + 1)
+
+    def _grow(self, name):
+        sectors = len(self.promise.volumes[name].now) + self.chance.choice((1, 8, 13))
+        self.mark(lambda promise: promise.volumes[name].growing(sectors))
+        self._running.manager.grow_volume(name, sectors * SECTOR)
+        self.mark(lambda promise: promise.volumes[name].grown(sectors))
+
+    def _flatten(self, name):
+        volume = self._running.store.open(name)
+        volume.begin_flattening()
+        for start in range(0, volume.to_pull, 2 * 4096):
+            volume.pull(start, start + 2 * 4096)
+        self._running.store.end_flattening(name)
 
     def _delete(self, name):
         self.mark(lambda promise: setattr(promise.volumes[name], "there", {False, True}))
@@ -195,10 +267,11 @@ class VolumeStory(Story):
 
     def _write(self, name, session=None):
         """Write something, somewhere; within somebody else's flush if that lends its session."""
-        first = self.chance.randrange(SECTORS[name])
-        blocks = min(self.chance.choice((1, 1, 2, 3, 8, 9, 16, 30)), SECTORS[name] - first)
+        sectors = min(self.promise.volumes[name].sizes)
+        first = self.chance.randrange(sectors)
+        blocks = min(self.chance.choice((1, 1, 2, 3, 8, 9, 16, 30)), sectors - first)
         if self.chance.random() < 0.3:
-            first, blocks = first // 8 * 8, min(8, SECTORS[name] - first // 8 * 8)
+            first, blocks = first // 8 * 8, min(8, sectors - first // 8 * 8)
         self._fill += 1
         zeros, fua = bytes(blocks * SECTOR), False
         kind = self.chance.choices(("write", "fua", "unmap", "same"), (50, 0 if session else 20, 25, 5))[0]
@@ -230,6 +303,8 @@ class VolumeStory(Story):
     def _flush(self, name):
         match self.chance.randrange(5):
             case 0:
+                if TARGETS[name] not in self._running.manager._exports:
+                    raise Refused(f"{name} is not exported: nothing would be flushed")
                 self._running.manager.drop(TARGETS[name])
                 for session in [*self._running.manager._sessions.values()]:
                     self._running.manager.gone(session.id, "dropped")

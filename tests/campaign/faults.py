@@ -1,0 +1,127 @@
+"""Every call on a file that a story makes fails once, in each of the ways in which it may fail."""
+
+import ast
+import shutil
+import time
+from collections import Counter
+
+from campaign.tally import Tally
+from panloom.errors import PanloomError
+from support.crash.chapter import Examination, in_memory
+from support.crash.fault_story import FaultStory
+from support.crash.faults import WAYS, name_of
+from support.crash.places import path_of
+
+QUESTION = "Is anything false answered, or anybody else held up, when a call on a file fails?"
+SEED = 1
+STEPS = 8
+LIMIT = 2  # states that a power cut may leave, of one moment after the fault
+SHARE = 0.2  # of them are looked at
+
+
+def survey(directory, seed=SEED):
+    """Return the calls of the story that no fault disturbs, in their order."""
+    return _told(directory, seed)[0].injector.calls
+
+
+def strike(directory, number, call, way, seed=SEED):
+    """Let one call fail; return what is wrong then, None if nothing is, and how many states were looked at."""
+    try:
+        story, chapter = _told(directory, seed, number=number, name=call.name, way=way)
+    except (AssertionError, PanloomError, OSError) as error:
+        return f"while it was told: {error!r}", 0
+    if story.injector.struck is None:
+        return "no such call was made", 0
+    examination = Examination(directory)
+    examination.examine([chapter], seed, limit=LIMIT, first=story.injector.logged, share=SHARE)
+    return (str(examination.violations[0]) if examination.violations else None), examination.states.total()
+
+
+def _told(directory, seed, **fault):
+    place = directory / "story"
+    place.mkdir()
+    try:
+        story = FaultStory(place, seed, steps=STEPS, **fault)
+        return story, story.tell()
+    finally:
+        shutil.rmtree(place)
+
+
+def sites():
+    """Return every line of disk_io that makes a system call."""
+    tree = ast.parse(path_of("panloom.disk_io").read_text())
+    return {
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_system"
+    }
+
+
+class Faults:
+    """The campaign: call after call, way after way."""
+
+    def __init__(self, *, fresh=False):
+        self._tally = Tally("faults", {"seed": SEED, "steps": STEPS, "limit": LIMIT, "share": SHARE}, fresh=fresh)
+        self._wanted = 0
+
+    @property
+    def violations(self):
+        """All that went wrong, with the command that shows it again."""
+        return [each for each in self._tally.done.values() if each["violation"]]
+
+    def run(self, until):
+        """Let all calls fail, or until a monotonic time; return whether all did."""
+        shown = time.monotonic()
+        with in_memory() as directory:
+            wanted = [(number, call, way) for number, call in enumerate(survey(directory)) for way in WAYS[call.name]]
+            self._wanted = len(wanted)
+            for number, call, way in wanted:
+                key = f"{number}:{name_of(way)}"
+                if key in self._tally.done:
+                    continue
+                if time.monotonic() > until:
+                    return False
+                violation, states = strike(directory, number, call, way)
+                self._tally.done[key] = {
+                    "call": call.name, "way": name_of(way), "site": str(call.site), "caller": str(call.caller),
+                    "states": states, "violation": violation,
+                }  # fmt: skip
+                if violation:
+                    self._tally.done[key]["again"] = f"python tests/campaign --again fault:{key}"
+                    print(f"VIOLATION fault {key} {call.name} {call.caller}: {violation}", flush=True)
+                if time.monotonic() - shown > 10:
+                    shown = time.monotonic()
+                    self._tally.save()
+                    print(self, flush=True)
+        self._tally.save()
+        return True
+
+    def __str__(self):
+        return (
+            f"{len(self._tally.done)} of {self._wanted} faults, {len(self.violations)} violations, "
+            f"{self._tally.seconds:.0f} s"
+        )
+
+    def report(self, path):
+        """Write the result down."""
+        done = self._tally.done.values()
+        reached = {int(each["site"].split(":")[1]) for each in done if each["site"] != "None"}
+        result = {
+            "faults": len(done),
+            "violations": self.violations,
+            "states": sum(each["states"] for each in done),
+            "sites_in_disk_io": len(sites()),
+            "sites_that_no_story_comes_by": sorted(sites() - reached),
+            "callers": len({(each["site"], each["caller"]) for each in done}),
+            "by_call": {name: dict(Counter(e["way"] for e in done if e["call"] == name)) for name in WAYS},
+        }
+        self._tally.report(path, QUESTION, {"violations": 0}, result)
+
+
+def again(key):
+    """Let one call fail again; return what is wrong then."""
+    number, _, wanted = key.partition(":")
+    with in_memory() as directory:
+        call = survey(directory)[int(number)]
+        (way,) = (each for each in WAYS[call.name] if name_of(each) == wanted)
+        return strike(directory, int(number), call, way)[0]

@@ -1,0 +1,61 @@
+"""A sample of each campaign; ``make campaign`` runs them whole.
+
+The states have theirs in ``storage/test_crash.py`` and ``state/test_crash.py``.
+"""
+
+from campaign import states, tally
+from campaign.faults import strike, survey
+from campaign.mutants import hunt
+from campaign.mutants import survey as survey_syncs
+from campaign.survivors import REASONS
+from support.crash.chapter import in_memory
+from support.crash.faults import WAYS
+from support.crash.places import in_source, named_calls
+
+SAMPLE = (
+    "_system.fdatasync(fd)",
+    "_system.fsync(self.fd)",
+    "self._directory.sync()",
+    "top.write_header(msgspec.structs.replace(top.header, **changes))",
+    "self._replace(octets)",
+    'connection.execute("COMMIT")',
+)
+"""Calls without whose syncs something is lost."""
+
+
+def test_a_forgotten_sync_is_noticed():
+    where = survey_syncs(stories=2)
+    found = {text: [place for place in where if place.text == text] for text in SAMPLE}
+    assert [text for text, places in found.items() if not places] == []
+    missed = [text for text, places in found.items() if not hunt(places[0], where[places[0]], 20.0)]
+    assert missed == []
+
+
+def test_every_place_of_a_survivor_is_there():
+    """What a reason is given for still stands in the sources."""
+    places = {(place.module, place.text) for place in (*named_calls(), *in_source())}
+    assert REASONS.keys() <= places | {(place.module, place.text) for place in survey_syncs(stories=2)}
+
+
+def test_nothing_false_is_answered_when_a_call_fails():
+    with in_memory() as directory:
+        faults = [(number, call, way) for number, call in enumerate(survey(directory)) for way in WAYS[call.name]]
+        assert len(faults) > 500
+        wrong = [strike(directory, *fault)[0] for fault in faults[7::53]]
+    assert [what for what in wrong if what] == []
+
+
+def test_a_campaign_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tally, "PROGRESS", tmp_path)
+    stopped = states.States(10**9, 77)
+    assert not stopped.run(0)
+    stopped._one("volumes")
+    seen = stopped.total
+    assert seen > 200
+    again = states.States(10**9, 77)
+    assert again.total == seen
+    assert states.States(10**9, 78).total == 0
+    assert states.States(10**9, 77, fresh=True).total == 0
+    again.report(tmp_path / "result.json")
+    assert '"violations": []' in (tmp_path / "result.json").read_text()
+    capsys.readouterr()
