@@ -25,6 +25,21 @@ def test_each_stage_is_news_once_and_in_order():
     assert boots.of("n2") is None
 
 
+def test_a_stage_that_is_told_of_after_a_later_one_is_noted_in_its_place():
+    boots = Boots(DictStore())
+    for at, stage in ((1.0, "dhcp"), (2.0, "script"), (5.0, "kernel")):
+        assert boots.reached("n1", stage, at)
+    assert boots.reached("n1", "first read", 4.0)
+    assert boots.reached("n1", "login", 3.0)
+    assert names(boots) == ["dhcp", "script", "login", "first read", "kernel"]
+    assert not boots.reached("n1", "first read", 4.5)
+    assert boots.reached("n1", "power", 6.0)
+    for at, stage in ((7.0, "dhcp"), (8.0, "kernel")):
+        boots.reached("n1", stage, at)
+    assert not boots.reached("n1", "login", 9.0), "a login after the kernel is not the firmware's"
+    assert names(boots) == ["power", "dhcp", "kernel"]
+
+
 def test_a_power_on_begins_a_boot_and_so_does_a_request_after_the_script():
     boots = Boots(DictStore())
     for at, stage in enumerate(("power", "dhcp", "script", "dhcp", "login")):

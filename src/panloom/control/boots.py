@@ -87,7 +87,7 @@ class Boots:
         elif stage == "dhcp" and boot.position > position + 1:
             boot = self._boots[node] = _begun_again(boot, at)
         elif position <= boot.position:
-            return False
+            return self._fill_in(node, boot, stage, at)
         boot.stages.append((stage, at))
         boot.server = server or boot.server
         boot.epoch = epoch or boot.epoch
@@ -95,6 +95,16 @@ class Boots:
         boot.furthest = max(boot.furthest, position)
         self._unwritten.add(node)
         return is_news
+
+    def _fill_in(self, node: str, boot: Boot, stage: str, at: float) -> bool:
+        """Note a stage whose news was overtaken by that of a later one: two witnesses are not heard in order."""
+        position = STAGES.index(stage)
+        later = next(i for i, (known, _) in enumerate(boot.stages) if STAGES.index(known) >= position)
+        if boot.stages[later][0] == stage or at > boot.stages[later][1]:
+            return False
+        boot.stages.insert(later, (stage, at))
+        self._unwritten.add(node)
+        return boot.tries == 0
 
     def passed(self, node: str, stage: str) -> bool:
         """Whether a machine's boot under way has reached a stage."""
