@@ -258,13 +258,22 @@ def zero_range(fd: int, offset: int, length: int, *, keep: bool = False) -> None
 
 
 def copy_file(source: int, target: int) -> None:
-    """Make the empty file ``target`` equal to ``source``: by reflink where possible, else copied, holes kept."""
+    """Make the empty file ``target`` equal to ``source``: by reflink where possible, else copied, holes kept.
+
+    OSError before anything is written if it does not fit: others live on the same disk.
+    """
     try:
         _system.reflink(target, source)
     except OSError:  # the file system has no reflinks, or these are two file systems
         octets = status(source).st_size
+        extents = list(data_extents(source, 0, octets))
+        needed, there = sum(end - start for start, end in extents), os.fstatvfs(target)
+        free = there.f_bavail * there.f_frsize
+        if needed > free:
+            why = f"No space left on device: {needed >> 20} MiB are needed and {free >> 20} MiB are free"
+            raise OSError(errno.ENOSPC, why) from None
         set_size(target, octets)
-        for start, end in data_extents(source, 0, octets):
+        for start, end in extents:
             _copy_range(source, target, start, end)
 
 

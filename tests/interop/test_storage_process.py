@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from panloom.errors import ConflictError
+from panloom.errors import ConflictError, UnavailableError
 from panloom.storage.exports import Access, ExportedLun
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import FINAL, OVERFLOW, UNDERFLOW
@@ -267,6 +267,10 @@ def test_a_full_disk_is_a_clean_error_and_loses_nothing(tmp_path):
     mount = f'mount -t tmpfs -o size=8M none {tmp_path / "store"} && exec "$@"'
     with StorageProcess(tmp_path, prefix=("unshare", "--mount", "sh", "-c", mount, "sh")) as process:
         prepare(process, source)
+        large = tmp_path / "large"
+        large.write_bytes(b"large!!!" * (2 << 20))
+        with pytest.raises(UnavailableError, match="16 MiB are needed"):  # before it fills the disk
+            process.run(lambda client: client.import_image("large@1", large))
         writer = Writer(process)
         writer.join(60)
         assert writer.acknowledged > 1000

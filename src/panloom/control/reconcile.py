@@ -17,7 +17,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,6 +27,7 @@ from panloom.control.boot_table import boot_table
 from panloom.control.documents import Documents
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
+from panloom.control.image_imports import ImageImports
 from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
 from panloom.control.observer import STORAGE_SECONDS, Observer
@@ -51,7 +51,7 @@ from panloom.decide.records import (
 from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, ServerView, fence_act, next_act
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
-from panloom.model.resources import Image, Node, Server, Volume
+from panloom.model.resources import Node, Server, Volume
 from panloom.state.contract import Store
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
@@ -83,6 +83,7 @@ class Reconciler:
         self._events = events
         self._ports = Ports()
         self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
+        self._images = ImageImports(storage, observer, events, self.wake)
         self._volumes = Volumes(storage, observer, events)
         self._macs = MacCounter(store)
         self._workers: dict[str, asyncio.Task[None]] = {}
@@ -123,7 +124,7 @@ class Reconciler:
             return
         self._go_on_fencing(world)
         self._lateness.see_moves(world)
-        await self._part("images", self._import_images(world))
+        await self._part("images", self._images.tend(world, self._start, self._say))
         await self._part("volumes", self._volumes.tend(world, self._say))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
@@ -251,24 +252,6 @@ class Reconciler:
         self._wake.set()
 
     # ── the parts of a pass ──────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _import_images(self, world: World) -> None:
-        """Have each image copied in that the storage process does not have, beside all other work."""
-        stored = {image.name for image in (await self._observer.volumes()).images}
-        for label, image in world.all(Image).items():
-            if label not in stored:
-                self._start(label, partial(self._import, label, Path(image.source)))
-
-    async def _import(self, label: str, source: Path) -> None:
-        began = time.monotonic()
-        try:
-            await self._storage.import_image(label, source)
-        except PanloomError as error:
-            self._say(label, f"image {label}: {error}")
-            return
-        self._say(label, None)
-        self._events.report("image", f"{label} is in the store", seconds=time.monotonic() - began)
-        self._wake.set()
 
     async def _meet_servers(self, world: World) -> None:
         """Give each new server a record, and each new NIC its virtual MAC."""

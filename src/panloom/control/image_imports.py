@@ -1,0 +1,71 @@
+"""Images as they should be: each that a document names is copied in, beside all other work.
+
+not in the store ──▶ import_image ──▶ in the store
+        ▲                 └─ failed: said, and tried again after 1 s, 2 s, 4 s … MAX_PAUSE_SECONDS,
+        └─────────────────── at once from another source
+"""
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from panloom.control.events import EventLog
+from panloom.control.observer import Observer
+from panloom.control.world import World
+from panloom.errors import PanloomError
+from panloom.model.resources import Image
+from panloom.storage.client import StorageClient
+
+PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+Say = Callable[[str, str | None], None]
+Start = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
+
+
+class ImageImports:
+    """Has images imported; ``done`` is called when one is in the store."""
+
+    def __init__(
+        self,
+        storage: StorageClient,
+        observer: Observer,
+        events: EventLog,
+        done: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._storage = storage
+        self._observer = observer
+        self._events = events
+        self._done = done
+        self._clock = clock
+        self._failed: dict[tuple[str, str], tuple[int, float]] = {}
+        """Image and source → how often it failed, and the clock's seconds of the next try."""
+
+    async def tend(self, world: World, start: Start, say: Say) -> None:
+        """Begin what is to be imported now, by ``start``; ``say`` what holds an image up."""
+        stored = {image.name for image in (await self._observer.volumes()).images}
+        wanted = {(label, image.source) for label, image in world.all(Image).items() if label not in stored}
+        for label, source in self._failed.keys() - wanted:
+            del self._failed[label, source]
+            say(label, None)
+        for label, source in sorted(wanted):
+            _, next_try = self._failed.get((label, source), (0, float("-inf")))
+            if self._clock() >= next_try:
+                start(label, partial(self._import, label, source, say))
+
+    async def _import(self, label: str, source: str, say: Say) -> None:
+        began = self._clock()
+        try:
+            await self._storage.import_image(label, Path(source))
+        except PanloomError as error:
+            tries, _ = self._failed.get((label, source), (0, 0.0))
+            pause = min(PAUSE_SECONDS * 2**tries, MAX_PAUSE_SECONDS)
+            self._failed[label, source] = tries + 1, self._clock() + pause
+            say(label, f"image {label}: {error}")
+            return
+        self._failed.pop((label, source), None)
+        say(label, None)
+        self._events.report("image", f"{label} is in the store", seconds=self._clock() - began)
+        self._done()

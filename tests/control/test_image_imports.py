@@ -1,0 +1,76 @@
+"""Images that cannot be copied in are tried again, ever less often."""
+
+import asyncio
+
+from panloom.control.events import EventLog
+from panloom.control.image_imports import MAX_PAUSE_SECONDS, ImageImports
+from panloom.errors import UnavailableError
+from panloom.model.resources import Image
+from panloom.storage import calls
+from support.dict_store import DictStore
+from support.world import put
+
+WEB = Image(name="web", version=1, source="/images/web.img")
+MENDED = Image(name="web", version=1, source="/images/mended.img")
+
+
+class Storage:
+    """A storage process whose disk has no room for one file."""
+
+    def __init__(self):
+        self.tried = []
+        self.images = ()
+
+    async def volumes(self):
+        return calls.Volumes((), self.images)
+
+    async def import_image(self, name, source):
+        self.tried.append(str(source))
+        if str(source) == WEB.source:
+            raise UnavailableError("No space left on device")
+        self.images = (calls.ImageFacts(name, 512, "ab" * 32),)
+
+
+class Bed:
+    """Imports with a clock of their own, tended once a second."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.said = {}
+        self.done = 0
+        self.storage = Storage()
+        # the storage process is all that they observe
+        self.imports = ImageImports(
+            self.storage, self.storage, EventLog(DictStore()), self._count, clock=lambda: self.now
+        )
+
+    def _count(self):
+        self.done += 1
+
+    async def pass_seconds(self, image, count):
+        """Return at which of the next seconds something was tried."""
+        world = await put(DictStore(), image)
+        tried = []
+        for _ in range(count):
+            before = len(self.storage.tried)
+            async with asyncio.TaskGroup() as group:
+                await self.imports.tend(
+                    world, lambda name, work: group.create_task(work(), name=name), self.said.__setitem__
+                )
+            tried += [self.now] * (len(self.storage.tried) - before)
+            self.now += 1.0
+        return tried
+
+
+def test_what_fails_is_tried_again_ever_less_often():
+    tried = asyncio.run(Bed().pass_seconds(WEB, 121))
+    assert tried == [0, 1, 3, 7, 15, 31, 61, 91]
+    assert MAX_PAUSE_SECONDS == 30
+
+
+def test_it_is_said_why_and_another_source_is_tried_at_once():
+    bed = Bed()
+    asyncio.run(bed.pass_seconds(WEB, 40))
+    assert bed.said == {"web@1": "image web@1: No space left on device"}
+    assert asyncio.run(bed.pass_seconds(MENDED, 5)) == [40]
+    assert (bed.said, bed.done) == ({"web@1": None}, 1)
