@@ -454,7 +454,7 @@ def test_cap_191_196_one_spare_serves_whichever_pan_fails(three_pans):
     assert held["text"].startswith("no spare: n1 carries ")
     assert f"{second.name} quarantined: " in held["text"]
     assert control.server("data/one1")["state"] == "waiting"
-    assert "waiting for a node: data/one1" in str(control.client.get("status")["parts"])
+    assert "look at data/one1 (waiting)" in str(control.client.get("status")["parts"])
     # A repaired node comes back into the pool, and nobody asks for anything more.
     control.declare()
     second.is_broken = third.is_broken = False

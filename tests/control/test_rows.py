@@ -16,7 +16,7 @@ from panloom.control.observer import Observer
 from panloom.control.rows import Rows, state_of
 from panloom.decide.records import STEPS, Discovered, Fence, NodeRecord, Phase, Step
 from panloom.errors import UnavailableError
-from panloom.model.resources import KINDS
+from panloom.model.resources import KINDS, Image
 from panloom.storage import calls
 from support.dict_store import DictStore
 from support.world import DOCUMENTS, MAC, UP, node, put, world_of
@@ -28,10 +28,12 @@ class Storage:
     """A storage process with one volume, or none at all."""
 
     is_there = True
+    volumes_there = (VOLUME,)
+    images_there = (calls.ImageFacts("web@1", 1 << 20, "ab" * 32),)
 
     async def volumes(self):
         self._check()
-        return calls.Volumes((VOLUME,), (calls.ImageFacts("web@1", 1 << 20, "ab" * 32),))
+        return calls.Volumes(self.volumes_there, self.images_there)
 
     async def status(self):
         self._check()
@@ -49,13 +51,13 @@ class Shown:
         self.world = world
         self.store = store
         self.storage = Storage()
+        self.said = {}
         events = EventLog(DictStore())
         self.observer = Observer(self.storage, Boots(DictStore()), events)
         consoles = Consoles(store, Path("/nonexistent"), self.observer.heard)
         edge = Edge(store, events, files=None, boot_event=self.observer.boot_event, beacon=self.observer.beacon)
-        self.rows = Rows(
-            self.storage, self.observer, lambda subject: why, BootStory(self.observer, events, consoles, edge)
-        )
+        story = BootStory(self.observer, events, consoles, edge)
+        self.rows = Rows(self.storage, self.observer, lambda subject: why or self.said.get(subject), story)
 
     def __call__(self, kind):
         return {row["name"]: row for row in asyncio.run(self.rows.of(kind, self.world))}
@@ -159,10 +161,33 @@ def test_what_is_degraded_is_named():
     state, parts = shown(waiting, nodes={"n2": NodeRecord(quarantined="smoke")}).status()
     assert state == "degraded"
     assert parts["nodes"]["why"] == "1 spare; look at n2"
-    assert parts["servers"]["why"] == "waiting for a node: shop/web1"
+    assert parts["servers"]["why"] == "look at shop/web1 (waiting)"
 
 
 def test_a_fence_under_way_is_no_waiting():
     fence = Fence("n1", "silent", Step.EPOCH, 0.0)
-    _, parts = shown(msgspec.structs.replace(UP, phase=Phase.FENCING, fence=fence)).status()
+    fencing = msgspec.structs.replace(UP, phase=Phase.FENCING, fence=fence, since=time.time())
+    _, parts = shown(fencing).status()
     assert parts["servers"]["state"] == "ok"
+    _, parts = shown(msgspec.structs.replace(fencing, since=time.time() - 60)).status()
+    assert parts["servers"]["why"] == "look at shop/web1 (fencing (epoch done))"
+
+
+def test_a_dead_server_and_one_that_is_held_up_are_looked_at():
+    rows = shown()
+    rows.observer.dead["shop/web1"] = "n1 is off"
+    state, parts = rows.status()
+    assert (state, parts["servers"]["why"]) == ("degraded", "look at shop/web1 (dead)")
+    _, parts = shown(why="its disk is full").status()
+    assert parts["servers"]["why"] == "look at shop/web1 (up)"
+
+
+def test_a_server_without_a_disk_says_what_it_waits_for():
+    waiting = msgspec.structs.replace(UP, phase=Phase.WAITING, node=None)
+    rows = shown(waiting, (*DOCUMENTS, Image(name="web", version=1, source="/images/web.img")))
+    rows.storage.volumes_there = ()
+    assert rows("server")["shop/web1"]["why"] is None  # it is being made
+    rows.storage.images_there = ()
+    assert rows("server")["shop/web1"]["why"] == "waits for web@1"
+    rows.said["web@1"] = "image web@1: /images/web.img: cannot be read"
+    assert rows("server")["shop/web1"]["why"] == rows("image")["web@1"]["why"] == rows.said["web@1"]

@@ -270,7 +270,7 @@ def assert_waits_for_a_spare(lab: LabInTest, server: str, last: int, *, others: 
         return told and told[-1]["text"].startswith("no spare: n1 ") and lab.server(server)["state"] == "waiting"
 
     until(held, f"{server} has no spare", seconds=60)
-    assert status_of(lab, "servers") == f"waiting for a node: {server}"
+    assert status_of(lab, "servers") == f"look at {server} (waiting)"
     why = lab.server(server)["why"]
     assert why.count(" carries ") == others
     assert "quarantined" in why or "fenced" in why

@@ -143,6 +143,7 @@ KINDS = (
             Column("STATE", text("state")),
             Column("SOURCE", text("source")),
             Column("SHA256", text("sha256"), wide=True),
+            Column("WHY", text("why"), wide=True),
         ),
     ),
     Kind(

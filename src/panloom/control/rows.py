@@ -11,6 +11,7 @@ import msgspec
 
 from panloom.control.boot_story import BootStory
 from panloom.control.observer import Observer
+from panloom.control.volumes import can_be_made, origin_of
 from panloom.control.world import World
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
 from panloom.errors import UnavailableError
@@ -20,6 +21,8 @@ from panloom.storage import calls
 from panloom.storage.client import StorageClient
 
 RECENT_SECONDS = 60.0
+MAX_NAMED = 8  # servers that one line names
+LATE_FENCE_SECONDS = 10.0  # a fence takes less than a second where all answer
 LOST = ("quarantined", "unreachable", "no port")  # nodes that somebody must see to
 Row = dict[str, Any]
 
@@ -45,7 +48,8 @@ class Rows:
                 rows = [self._node(node, world) for node in world.all(resources.Node).values()]
                 return rows + [self._discovered(mac) for mac in sorted(self._observer.discovered)]
             case "image":
-                return [_image(image, volumes) for image in world.all(resources.Image).values()]
+                images = world.all(resources.Image).values()
+                return [_image(image, volumes) | {"why": self._why(image.label)} for image in images]
             case "volume":
                 return [self._volume(volume, world, volumes) for volume in world.all(resources.Volume).values()]
             case "snapshot":
@@ -81,14 +85,17 @@ class Rows:
             parts.append({"part": "storage", "state": "ok", "why": f"{sessions} sessions"})
         except UnavailableError as error:
             parts.append({"part": "storage", "state": "failed", "why": str(error)})
+        volumes = await self._volumes()
+        servers = [self._server(server, world, volumes) for server in world.all(resources.Server).values()]
         nodes = [self._node(node, world) for node in world.all(resources.Node).values()]
         lost = [row["node"] for row in nodes if row["state"] in LOST or (row["state"] == "in use" and row["why"])]
         free = sum(row["state"] == "spare" for row in nodes)
         why = f"{free} spare" + (f"; look at {', '.join(lost)}" if lost else "")
         parts.append({"part": "nodes", "state": "degraded" if lost else "ok", "why": why})
-        waiting = [name for name, record in world.server_records.items() if record.phase is Phase.WAITING]
-        why = f"waiting for a node: {', '.join(waiting)}" if waiting else ""
-        parts.append({"part": "servers", "state": "degraded" if waiting else "ok", "why": why})
+        troubled = [f"{row['name']} ({row['state'].partition(':')[0]})" for row in servers if _is_troubled(row)]
+        more = [f"{len(troubled) - MAX_NAMED} more"] if len(troubled) > MAX_NAMED else []
+        why = f"look at {', '.join(troubled[:MAX_NAMED] + more)}" if troubled else ""
+        parts.append({"part": "servers", "state": "degraded" if troubled else "ok", "why": why})
         parts.append({"part": "control nodes", "state": "not redundant", "why": "there is one"})
         parts.append({"part": "fabrics", "state": "not redundant", "why": "there is one"})
         states = {str(part["state"]) for part in parts}
@@ -119,8 +126,13 @@ class Rows:
             "epoch": record.epoch if record else None,
             "since": record.since if record else None,
             "moves": record.moves if record else 0,
-            "why": self._why(server.label),
+            "why": self._why(server.label) or (self._why_no_disk(volume, volumes) if facts is None else None),
         }
+
+    def _why_no_disk(self, volume: resources.Volume | None, volumes: calls.Volumes | None) -> str | None:
+        if volume is None or volumes is None or can_be_made(volume, volumes):
+            return None
+        return self._why(volume.image) or f"waits for {origin_of(volume)}"
 
     def _node(self, node: resources.Node, world: World) -> Row:
         record = world.node_records.get(node.name, NodeRecord())
@@ -179,6 +191,13 @@ class Rows:
             "epoch": facts.epoch if facts else None,
             "why": self._why(f"volume {volume.label}"),
         }
+
+
+def _is_troubled(row: Row) -> bool:
+    """Whether a server is not as it should be, or somebody must see to it."""
+    state, since = row["state"], row["since"] or 0.0
+    late = state.startswith("fencing") and time.time() - since > LATE_FENCE_SECONDS
+    return late or bool(row["why"]) or state.startswith(("waiting", "dead"))
 
 
 def state_of(record: ServerRecord | None, dead: str | None) -> str:
