@@ -247,6 +247,16 @@ def test_a_node_seen_to_go_off_takes_its_server_s_life_and_one_found_off_as_well
     asyncio.run(scenario())
 
 
+def test_an_event_from_the_future_does_not_hide_what_comes_after_it():
+    async def scenario():
+        async with watching() as seen:
+            seen.observer.set_power("n1", True, time.monotonic() + 1e6)  # a supervisor whose clock runs ahead
+            seen.observer.set_power("n1", False, time.monotonic())
+            assert seen.observer.power["n1"] is False
+
+    asyncio.run(scenario())
+
+
 def test_an_older_world_does_not_take_the_place_of_a_newer_one():
     async def scenario():
         async with watching() as seen:

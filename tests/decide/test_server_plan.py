@@ -194,6 +194,14 @@ def test_a_machine_that_goes_off_while_booting_counts_as_an_attempt():
     assert act == Reset(1, "it went off while booting")
 
 
+def test_one_that_goes_off_again_and_again_is_switched_on_ever_later():
+    for attempts in (1, 2, 3):
+        record = msgspec.structs.replace(BOOTING, boot_attempts=attempts)
+        facts = SET_UP | {"power": False, "boot_timeout_seconds": 80.0}
+        assert next_act(view(record, stalled_seconds=attempts * 10.0 - 1, **facts)) is None
+        assert isinstance(next_act(view(record, stalled_seconds=attempts * 10.0, **facts)), Reset | Quarantine)
+
+
 def test_a_machine_that_cannot_be_switched_on_is_given_up_in_time_and_keeps_no_server_from_a_spare():
     record = msgspec.structs.replace(BOOTING, started=False)
     assert next_act(view(record, power=False, stalled_seconds=30, **SET_UP)) == PowerOn()

@@ -351,6 +351,7 @@ class Observer:
 
     def set_power(self, node: str, on: bool | None, at: float) -> None:
         """Note a node's power state as of ``at``; a node seen to go off takes its server's life with it."""
+        at = min(at, time.monotonic())  # a clock that runs ahead overtakes no later answer
         if at < self._power_at.get(node, at):
             return  # an answer that was overtaken
         self._power_at[node] = at
