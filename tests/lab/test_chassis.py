@@ -60,6 +60,19 @@ def test_every_machine_has_a_cable_to_the_bridge():
     assert {machine.tap for machine in chassis.machines} <= set(chassis.link_names())
 
 
+def test_machines_of_qemu_have_each_kind_of_firmware_in_turn():
+    chassis = Chassis.of(nodes=4, qemu=3, firmware=("bios", "uefi"))
+    assert [machine.firmware for machine in chassis.machines[:3]] == ["bios", "uefi", "bios"]
+    assert chassis.firmware == {"bios", "uefi"}
+    assert Chassis.of(nodes=4, qemu=0, firmware=("uefi-pxe",)).firmware == set()
+
+
+@pytest.mark.parametrize(("firmware", "timeout"), [("bios", "30s"), ("uefi", "60s"), ("uefi-pxe", "60s")])
+def test_uefi_has_more_time_to_boot(firmware, timeout):
+    text = documents(Chassis.of(nodes=1, firmware=(firmware,)), power_socket=Path("/p"), image=Path("/i"))
+    assert f"boot_timeout: {timeout}" in text
+
+
 def test_decode_undoes_encode():
-    chassis = Chassis.of(nodes=3)
+    chassis = Chassis.of(nodes=3, firmware=("uefi",))
     assert msgspec.json.decode(msgspec.json.encode(chassis), type=Chassis) == chassis

@@ -6,14 +6,13 @@ n3   UEFI, PXE of its own, no ROM        iPXE by TFTP ▶ BOOTX64.EFI
 """
 
 import re
-import shutil
 import struct
 from dataclasses import dataclass
 
-import msgspec
 import pytest
 
 from panloom.lab.chassis import Chassis
+from panloom.lab.firmware_files import LOADER
 from panloom.lab.image import SECTOR_OCTETS
 from panloom.lab.running import RunningLab
 from support.foreign import unpacked
@@ -23,13 +22,6 @@ from support.namespaces import LoopInside, namespace
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
 FIRMWARE = {"n1": "bios", "n2": "uefi", "n3": "uefi-pxe"}
 UEFI_SECONDS = 120.0
-LOADER = "snponly.efi"
-
-
-def chassis() -> Chassis:
-    made = Chassis.of(nodes=len(FIRMWARE))
-    machines = tuple(msgspec.structs.replace(m, firmware=FIRMWARE[m.name]) for m in made.machines)
-    return msgspec.structs.replace(made, machines=machines)
 
 
 def blocks_read(frame: bytes) -> int:
@@ -72,12 +64,10 @@ def take_turn(lab: LabInTest, epoch: int, seen_log: list[str]) -> Boot:
 def boots(tmp_path_factory):
     """Boot the server on each machine, by the death of the one before."""
     directory = tmp_path_factory.mktemp("uefi")
-    files = directory / "files"
-    files.mkdir()
-    shutil.copy(unpacked(f"usr/lib/ipxe/{LOADER}"), files)
+    chassis = Chassis.of(nodes=len(FIRMWARE), firmware=tuple(FIRMWARE.values()))
     golden = image(writer=False)
     with namespace("lab") as inside, LoopInside(inside) as loop:
-        lab = LabInTest(RunningLab(directory, chassis=chassis(), files=files), inside, loop, golden)
+        lab = LabInTest(RunningLab(directory, chassis=chassis), inside, loop, golden)
         seen_log: list[str] = []
         try:
             lab.call(lab.lab.start(golden))

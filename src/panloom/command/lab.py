@@ -1,13 +1,16 @@
 """``panloom lab up|status|down``: a whole chassis on this machine, in the background."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from panloom.command.output import counted, emit, emit_data, emit_table, output_option, say, suggest
 from panloom.control.client import Client
 from panloom.errors import PanloomError
+
+if TYPE_CHECKING:
+    from panloom.lab.qemu import FirmwareKind
 
 DEFAULT_DIRECTORY = Path("/run/panloom-lab")
 _HEADER = ("NODE", "KIND", "POWER", "STATE", "SERVER", "STAGE")
@@ -36,18 +39,27 @@ def command() -> None:
 @command.command("up")
 @click.option("--nodes", type=int, default=3, show_default=True, metavar="N", help="How many machines, n1 to nN.")
 @click.option("--qemu", type=int, default=0, show_default=True, metavar="N", help="The first N are QEMU's.")
+@click.option(
+    "--firmware",
+    type=click.Choice(("bios", "uefi", "uefi-pxe")),
+    multiple=True,
+    default=("bios",),
+    show_default=True,
+    help="Of QEMU's machines; given several times, one after the other.",
+)
 @_directory
-def up(nodes: int, qemu: int, directory: Path) -> int:
+def up(nodes: int, qemu: int, firmware: tuple["FirmwareKind", ...], directory: Path) -> int:
     """Start a lab and leave it running: machines that are off, a control node that knows them, the image `web`.
 
     Machines are emulated, and boot in a fraction of a second, but for the first --qemu ones: those run a real Linux.
+    By bios and uefi iPXE in the network card boots them, by uefi-pxe the firmware itself.
     """
     from panloom.lab.background import start
     from panloom.lab.chassis import Chassis
     from panloom.lab.whereabouts import Whereabouts
 
     whereabouts = Whereabouts(directory)
-    status = start(whereabouts, Chassis.of(nodes=nodes, qemu=qemu))
+    status = start(whereabouts, Chassis.of(nodes=nodes, qemu=qemu, firmware=firmware))
     if status == 0:
         suggest("Point other commands at it", f"export PANLOOM_SOCKET={whereabouts.socket}")
         suggest("Then boot two servers", "panloom apply examples/web.yaml")

@@ -8,6 +8,7 @@
 └─────┘     └─────┘     └─────┘
 """
 
+from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import yaml
 
 from panloom.errors import ConfigError
 from panloom.fabric.links import Address, Bridge, Link, Tap
-from panloom.lab.qemu import Machine
+from panloom.lab.qemu import FirmwareKind, Machine
 
 BRIDGE = "lab0"
 STORAGE = IPv4Interface("10.77.0.1/24")
@@ -37,11 +38,20 @@ class Chassis(msgspec.Struct, frozen=True):
     visitor: str = str(VISITOR)
 
     @classmethod
-    def of(cls, *, nodes: int, qemu: int | None = None, lone: bool = False, load_seconds: float = 0.0) -> "Chassis":
+    def of(
+        cls,
+        *,
+        nodes: int,
+        qemu: int | None = None,
+        firmware: Sequence[FirmwareKind] = ("bios",),
+        lone: bool = False,
+        load_seconds: float = 0.0,
+    ) -> "Chassis":
         """Return a chassis of machines n1, n2, …, each with a port of its own name.
 
-        The first ``qemu`` (None: all) are QEMU's, the others emulated: each in a process of its own if ``lone``, and
-        writing marks every ``load_seconds``.  ConfigError for more than the storage network has addresses for.
+        The first ``qemu`` (None: all) are QEMU's, with each kind of ``firmware`` in turn.  The others are emulated:
+        each in a process of its own if ``lone``, and writing marks every ``load_seconds``.  ConfigError for more than
+        the storage network has addresses for.
         """
         if not 1 <= nodes <= MAX_NODES:
             raise ConfigError("nodes", f"{nodes} do not fit into a chassis; it takes 1 to {MAX_NODES}")
@@ -56,6 +66,7 @@ class Chassis(msgspec.Struct, frozen=True):
                     memory_octets=MEMORY_OCTETS,
                     kind="qemu" if qemu is None or i <= qemu else "lone" if lone else "shared",
                     load_seconds=load_seconds,
+                    firmware=firmware[(i - 1) % len(firmware)],
                 )
                 for i in range(1, nodes + 1)
             )
@@ -75,6 +86,11 @@ class Chassis(msgspec.Struct, frozen=True):
             Address(self.bridge, IPv4Interface(self.visitor)),
         )
 
+    @property
+    def firmware(self) -> frozenset[FirmwareKind]:
+        """The kinds of firmware that QEMU's machines have."""
+        return frozenset(machine.firmware for machine in self.machines if machine.kind == "qemu")
+
     def link_names(self) -> tuple[str, ...]:
         """Return the names of those interfaces: what the supervisor may change, and nothing else."""
         return (self.bridge, *(machine.tap for machine in self.machines if machine.kind == "qemu"))
@@ -92,7 +108,7 @@ def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
             "subnet": str(storage.network),
             "discovery": DISCOVERY,
         },
-        "boot_timeout": BOOT_TIMEOUT if all(m.firmware == "bios" for m in chassis.machines) else UEFI_BOOT_TIMEOUT,
+        "boot_timeout": BOOT_TIMEOUT if chassis.firmware <= {"bios"} else UEFI_BOOT_TIMEOUT,
     }
     if all(machine.kind != "qemu" for machine in chassis.machines):
         platform["liveness"] = LIVENESS

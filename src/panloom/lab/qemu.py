@@ -11,11 +11,11 @@ import fcntl
 import os
 import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from panloom.lab.firmware_files import ovmf
 from panloom.values import MacAddress
 
 WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")  # no machine outlives the thread that switched it on
@@ -27,6 +27,8 @@ _ACCELERATORS = {
 }
 _KVM_CREATE_VM = 0xAE01  # linux/kvm.h: _IO(KVMIO, 0x01)
 
+FirmwareKind = Literal["bios", "uefi", "uefi-pxe"]
+
 
 class Machine(msgspec.Struct, frozen=True):
     """The hardware of a node: what a rack would hold."""
@@ -37,7 +39,7 @@ class Machine(msgspec.Struct, frozen=True):
     memory_octets: int = 192 << 20
     kind: Literal["qemu", "shared", "lone"] = "qemu"  # emulated ones share the supervisor's process, or have their own
     load_seconds: float = 0.0  # emulated: the pause between two marks that it writes on its disk; 0: it writes none
-    firmware: Literal["bios", "uefi", "uefi-pxe"] = "bios"  # of QEMU's machines
+    firmware: FirmwareKind = "bios"  # of QEMU's machines
 
 
 @cache
@@ -65,21 +67,18 @@ def kvm_is_usable() -> bool:
 
 
 def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
-    """Return the command that switches the machine on; it ends when the machine switches itself off."""
+    """Return the command that switches the machine on; it ends when the machine switches itself off.
+
+    UnavailableError if its firmware is not there.
+    """
     card = ["virtio-net-pci", "netdev=cable", f"mac={MacAddress.parse(machine.mac)}", "bootindex=1"]
     if machine.firmware == "uefi-pxe":
         card.append("romfile=")
     return (
         *(*WITH_PARENT, _PROGRAM, *_BARE, *_ACCELERATORS[kvm]),
         *("-name", f"{machine.name},process=panloom-{machine.name}"),
-        *(() if machine.firmware == "bios" else ("-bios", _ovmf())),
+        *(() if machine.firmware == "bios" else ("-bios", str(ovmf()))),
         *("-monitor", "none", "-serial", "stdio", "-smp", "1", "-m", f"{machine.memory_octets >> 20}M"),
         *("-netdev", f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"),
         *("-device", ",".join(card)),
     )
-
-
-def _ovmf() -> str:
-    """Return UEFI firmware: where the package ovmf was unpacked, else what QEMU finds where Debian installs it."""
-    unpacked = Path(os.environ.get("PANLOOM_PACKAGES", ".cache/debian"), "usr/share/ovmf/OVMF.fd")
-    return str(unpacked.absolute()) if unpacked.exists() else "OVMF.fd"

@@ -8,11 +8,13 @@ All run in the network namespace of the thread that starts them.  Everything the
 
     panloom.sock  storage.sock  power.sock     where they are asked
     state/  volumes/                           what they keep
+    files/                                     what TFTP hands out, if a machine's firmware asks for it
     console/NODE.log  *.log                    what machines and processes say
 """
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -28,6 +30,7 @@ from panloom.decide.records import initiator_of
 from panloom.errors import UnavailableError
 from panloom.lab.chassis import Chassis, documents
 from panloom.lab.enclosure import Enclosure
+from panloom.lab.firmware_files import LOADER, loader, ovmf
 from panloom.storage.client import StorageClient
 
 START_SECONDS = 20.0
@@ -38,13 +41,12 @@ HTTP_SECONDS = 1.0
 class RunningLab:
     """One chassis with its control node."""
 
-    def __init__(self, directory: Path, *, chassis: Chassis | None = None, files: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, chassis: Chassis | None = None) -> None:
         self.directory = directory
         self.chassis = chassis or Chassis.of(nodes=3)
         self.control_socket = directory / "panloom.sock"
         self.storage_socket = directory / "storage.sock"
         self.power_socket = directory / "power.sock"
-        self._files = files  # a directory that TFTP and HTTP hand out
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._client = Client(str(self.control_socket))
 
@@ -68,7 +70,9 @@ class RunningLab:
         await self.apply_text("chassis.yaml", documents(self.chassis, power_socket=self.power_socket, image=image))
 
     async def start_supervisor(self) -> None:
-        """Build the chassis and start the supervisor of its machines."""
+        """Build the chassis and start the supervisor of its machines; UnavailableError if firmware is missing."""
+        if not self.chassis.firmware <= {"bios"}:
+            ovmf()
         chassis, console = self.directory / "chassis.json", self.directory / "console"
         chassis.write_bytes(msgspec.json.encode(self.chassis))
         options = ("--socket", self.power_socket, "--chassis", chassis, "--console", console)
@@ -84,8 +88,15 @@ class RunningLab:
         """Start the control process, or start it again, with more in its environment if need be."""
         options = ("--directory", self.directory / "state", "--socket", self.control_socket)
         storage = ("--storage", self.storage_socket)
-        files = ("--files", self._files) if self._files else ()
+        files = ("--files", self._make_files()) if "uefi-pxe" in self.chassis.firmware else ()
         await self._spawn("control", "panloom.control", (*options, *storage, *files), self.control_socket, environment)
+
+    def _make_files(self) -> Path:
+        """Return a directory with the loader that machines fetch whose firmware has no iPXE."""
+        files = self.directory / "files"
+        files.mkdir(exist_ok=True)
+        shutil.copyfile(loader(), files / LOADER)
+        return files
 
     async def _spawn(
         self,

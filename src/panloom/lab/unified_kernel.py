@@ -45,8 +45,8 @@ def with_sections(program: bytes, sections: Mapping[str, bytes]) -> bytes:
     _, header_octets, _ = _SIZES.unpack_from(program, optional_at + 56)
     if table_at + (count + len(sections)) * _SECTION.size > header_octets:
         raise UnavailableError(f"the UEFI stub has no room for {len(sections)} more sections")
-    (_, virtual_octets, address, *_) = _SECTION.unpack_from(program, table_at + (count - 1) * _SECTION.size)
-    end = address + virtual_octets
+    table = (_SECTION.unpack_from(program, table_at + number * _SECTION.size) for number in range(count))
+    end = max(address + virtual_octets for _, virtual_octets, address, *_ in table)
     for name, content in sections.items():
         octets += bytes(-len(octets) % in_file)
         address = _aligned(end, max(in_memory, _PAGE))
