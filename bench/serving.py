@@ -25,7 +25,7 @@ from delay_line import checksummed
 from measuring import ROOT
 
 SERVER, CLIENT = "10.77.0.1", "10.77.0.2"
-START_SECONDS = 30.0
+START_SECONDS, IDLE_SECONDS = 60.0, 0.3
 PYTHON = Path(sys.executable)
 BENCH = Path(__file__).parent
 IN_CLIENT = ("ip", "netns", "exec", "client")
@@ -72,8 +72,8 @@ def cable(*, client: str = CLIENT, way_seconds: float = 0.0, loss: float = 0.0) 
 
 
 @contextlib.contextmanager
-def process(*command: str | Path, ready: Callable[[], bool] | None = None, **options: object) -> Iterator[None]:
-    """Run a server while the block lasts; without ``ready`` it says "ready" itself."""
+def process(*command: str | Path, ready: Callable[[], bool] | None = None, **options: object) -> Iterator[int]:
+    """Run a server while the block lasts, and give its pid; without ``ready`` it says "ready" itself."""
     pipe = subprocess.DEVNULL if ready else subprocess.PIPE
     running = subprocess.Popen(list(map(str, command)), stdout=pipe, stdin=subprocess.DEVNULL, **options)
     try:
@@ -82,23 +82,47 @@ def process(*command: str | Path, ready: Callable[[], bool] | None = None, **opt
             if line != b"ready\n":
                 raise RuntimeError(f"{command[0]} did not start: {line!r}")
         deadline = time.monotonic() + START_SECONDS
-        while ready is not None and not ready():
+        while ready is not None and not (ready() and is_idle(running.pid)):
             if running.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{' '.join(map(str, command))} does not serve")
             time.sleep(0.02)
-        yield
+        yield running.pid
     finally:
         running.kill()
         running.wait()
 
 
 @contextlib.contextmanager
-def panloom(*, files: Path | None = None, settings: Settings | None = None) -> Iterator[None]:
+def panloom(*, files: Path | None = None, settings: Settings | None = None) -> Iterator[int]:
     """Run our boot services; without ``settings`` they hand out ``files`` and no leases."""
     with directory() as store:
         chosen = settings or Settings(interface="s0", store=str(store / "state.sqlite"), files=str(files))
-        with process(PYTHON, BENCH / "boot_server.py", msgspec.json.encode(chosen).decode()):
-            yield
+        with process(PYTHON, BENCH / "boot_server.py", msgspec.json.encode(chosen).decode()) as pid:
+            yield pid
+
+
+def is_idle(pid: int) -> bool:
+    """Return whether a process has done nothing for a while: it may listen long before it has read its leases."""
+
+    before = processor_seconds(pid)
+    time.sleep(IDLE_SECONDS)
+    return processor_seconds(pid) == before
+
+
+def processor_seconds(pid: int) -> float:
+    """Return how long processors have worked for a process and the children that it has waited for or has now."""
+    ticks = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                _, parent, *numbers = _stat(entry)
+                ticks += sum(map(int, numbers[9:11])) if str(pid) in (entry.name, parent) else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(entry: Path) -> list[str]:
+    """Return state, parent and the other fields of proc(5), those after the name."""
+    return (entry / "stat").read_text().rpartition(")")[2].split()
 
 
 def udp_taken(port: int) -> Callable[[], bool]:
