@@ -15,7 +15,7 @@ from support.crash.places import in_source, named_calls
 SAMPLE = (
     "_system.fdatasync(fd)",
     "_system.fsync(self.fd)",
-    "self._directory.sync()",
+    "self._directory.appears(self.path, name)",
     "top.write_header(msgspec.structs.replace(top.header, **changes))",
     "self._replace(octets)",
     'connection.execute("COMMIT")',
