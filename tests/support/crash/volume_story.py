@@ -178,13 +178,16 @@ class VolumeStory(Story):
         self.mark(lambda promise: setattr(promise.volumes[name], "there", {True}))
 
     def _snapshot(self, label):
+        if self._running.store.open("web1").header.flattening:  # a process that was killed had begun it
+            self._flatten("web1")
         self.mark(lambda promise: promise.freezing(label, "web1"))
         self._running.store.snapshot(label)
         self.mark(lambda promise: promise.frozen(label))
         self.mark(lambda promise: promise.volumes["web1"].flushed())
 
     def _delete_snapshot(self, label):
-        if not self._is_frozen(label) or (label == SNAPSHOTS[0] and CLONE in self.promise.volumes):
+        clone = self.promise.volumes.get(CLONE)
+        if not self._is_frozen(label) or (label == SNAPSHOTS[0] and clone and clone.there != {False}):
             return
         self.mark(lambda promise: promise.forgetting(label, {False, True}))
         self._running.store.delete_snapshot(label)
