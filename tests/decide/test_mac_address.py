@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from panloom.decide.mac_address import LAST_COUNTER, LAST_SERIAL, VirtualMac
+from panloom.model.resources import ControlNode
 from panloom.values import MacAddress
 
 virtual_macs = st.builds(VirtualMac, st.integers(0, LAST_SERIAL), st.integers(0, LAST_COUNTER))
@@ -31,6 +32,13 @@ def test_any_octets_decode_or_are_malformed(mac):
         assert str(mac) in str(error)
     else:
         assert virtual.to_mac() == mac
+
+
+@given(virtual_macs, st.integers(0, 2**48 - 1).map(MacAddress))
+def test_a_control_node_knows_its_own_from_all_others(virtual, other):
+    control = ControlNode(serial=virtual.serial)
+    assert control.gives(virtual.to_mac())
+    assert control.gives(other) == (other.to_octets()[:3] == virtual.to_mac().to_octets()[:3])
 
 
 @given(virtual_macs, virtual_macs)

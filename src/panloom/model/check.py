@@ -95,6 +95,9 @@ class _Whole:
                 self._add(node, ("mac",), f"{node.mac} is no machine's own address; read it from its label or firmware")
             if platform is None:
                 continue
+            if platform.control.gives(node.mac):
+                why = f"{node.mac} is one of our own virtual MACs, by the platform's `serial`; read the machine's label"
+                self._add(node, ("mac",), why)
             storage = platform.storage
             relay = next((relay for relay in storage.relays if node.address in relay.subnet), None)
             if relay is not None and node.address not in storage.subnet:

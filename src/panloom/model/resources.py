@@ -77,6 +77,10 @@ class ControlNode(Part):
     serial: int = 0x504C
     """16 bits that tell its virtual MACs from another control node's."""
 
+    def gives(self, mac: MacAddress) -> bool:
+        """Whether a MAC is one of its virtual ones, whose layout is told in ``decide.mac_address``."""
+        return mac.number >> 24 == 0x02 << 16 | self.serial
+
 
 class Relay(Part):
     """A network of nodes behind a router, whose DHCP relay asks for them."""
