@@ -12,70 +12,16 @@ from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.lab.chassis import Chassis
 from panloom.lab.whereabouts import LOCK, RECORD, Whereabouts
 from support.lab import ONE, pan
-from support.traces import assert_nothing_is_left, kill_marked, marked, start, traces
+from support.lab_commands import LabCommands
+from support.traces import kill_marked, marked, start
 from support.waiting import until
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(120)]
-
-
-class Lab:
-    """The commands of one person, for one lab."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        self.before = traces(directory.parent)
-
-    def run(self, *words, code=0, text=None, **environment):
-        """Run a command to its end; return what it said on stdout and on stderr."""
-        environment |= {"PANLOOM_LAB": str(self.directory), "PANLOOM_SOCKET": str(self.directory / "panloom.sock")}
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = start(*words, **pipes, env=environment)
-        said, told = process.communicate((text or "").encode(), timeout=60)
-        assert process.returncode == code, (words, said, told)
-        return said.decode(), told.decode()
-
-    def answers(self):
-        """Whether the control process and all that it needs for an answer are there."""
-        try:
-            return self.nodes()
-        except AssertionError:
-            return None
-
-    def nodes(self):
-        said, _ = self.run("lab", "status", "-o", "json")
-        return {row["node"]: row for row in json.loads(said)["nodes"]}
-
-    def apply(self, text):
-        path = self.directory.parent / "servers.yaml"
-        path.write_text(text)
-        try:
-            self.run("apply", path)
-        finally:
-            path.unlink()
-
-    def until_up(self, server, *, not_on=""):
-        def up():
-            row = json.loads(self.run("show", "server", server, "-o", "json")[0])
-            return row if row["state"].startswith("up") and row["node"] != not_on else None
-
-        return until(up, f"{server} is up", seconds=40)
-
-    def processes(self):
-        """Return what a process is → its pid, of those of the lab."""
-        words = {"control": "-m panloom.control ", "storage": "-m panloom.storage ", "supervisor": "lab.supervisor "}
-        running = marked().items()
-        return {name: pid for name, word in words.items() for pid, line in running if word in line}
-
-    def first(self):
-        return Whereabouts(self.directory).record().pid
-
-    def assert_gone(self):
-        assert_nothing_is_left(self.before, self.directory.parent)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
 def lab(tmp_path):
-    made = Lab(tmp_path / "lab")
+    made = LabCommands(tmp_path / "lab")
     yield made
     kill_marked()
 
@@ -204,15 +150,6 @@ def test_of_two_at_once_one_is_up(lab):
     both = [start("lab", "up", "--nodes", "1", "--directory", lab.directory, **quiet) for _ in range(2)]
     assert sorted(process.wait(30) for process in both) == [0, 1]
     assert list(lab.nodes()) == ["n1"]
-    lab.run("lab", "down")
-    lab.assert_gone()
-
-
-def test_machines_of_qemu_come_first_and_boot_beside_the_others(lab):
-    lab.run("lab", "up", "--nodes", "2", "--qemu", "1")
-    assert [row["kind"] for row in lab.nodes().values()] == ["QEMU", "emulated"]
-    assert lab.run("node", "power", "on", "n[1-2]")[0] == "n1: power on\nn2: power on\n"
-    until(lambda: {row["stage"] for row in lab.nodes().values()} == {"dhcp"}, "both ask to boot", seconds=40)
     lab.run("lab", "down")
     lab.assert_gone()
 
