@@ -13,6 +13,9 @@ def test_as_much_may_wait_as_is_said():
     with udp_socket("lo", LOOPBACK, 0, waiting_octets=4 << 20) as sock:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 4 << 20
 
+    with tcp_listener("lo", LOOPBACK, 0, unsent_octets=1 << 20) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= 1 << 20
+
 
 def test_what_is_accepted_sends_small_pieces_at_once():
     async def accepted() -> int:

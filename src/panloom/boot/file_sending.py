@@ -13,7 +13,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PIECE_OCTETS: Final = 1 << 18
+PIECE_OCTETS: Final = 1 << 17
 _EXTENSION: Final = "http.response.pathsend"
 
 

@@ -27,6 +27,7 @@ REQUEST_SECONDS = 5.0  # within which a whole request must have come
 _CONNECTIONS = 512
 _CONNECTIONS_OF_A_CLIENT = 16  # its oldest makes room for one more: who opens many and finishes none harms itself
 _LARGEST_HEAD = 16384
+_UNSENT = 1 << 20  # some pieces of a file: what the kernel does not take at once, asyncio copies twice
 
 
 class _Protocol(HttpProtocol):
@@ -80,7 +81,9 @@ class HttpService:
 
     async def start(self) -> None:
         """Listen; UnavailableError if the address is not there."""
-        self._listener = tcp_listener(self._table.interface, self._table.address, self._table.http_port)
+        self._listener = tcp_listener(
+            self._table.interface, self._table.address, self._table.http_port, unsent_octets=_UNSENT
+        )
         application = Starlette(
             routes=[Route("/boot/{token}", self._script), Route("/files/{name:path}", self._file)],
         )

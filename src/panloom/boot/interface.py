@@ -9,7 +9,7 @@ from struct import Struct
 from panloom.errors import UnavailableError
 from panloom.values import MacAddress
 
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33  # linux/asm-generic/socket.h
+_SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33  # linux/asm-generic/socket.h
 _SOL_PACKET = 263  # linux/socket.h
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 1, 0  # linux/if_packet.h
 _INSTRUCTION = Struct("=HBBI")  # struct sock_filter
@@ -27,15 +27,25 @@ def udp_socket(interface: str, address: IPv4Address, port: int, *, waiting_octet
     """
     sock = _bound(socket.SOCK_DGRAM, interface, address, port)
     if waiting_octets:
-        for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):  # without CAP_NET_ADMIN net.core.rmem_max is the most
-            with contextlib.suppress(PermissionError):
-                sock.setsockopt(socket.SOL_SOCKET, option, waiting_octets)
+        _set_size(sock, (socket.SO_RCVBUF, _SO_RCVBUFFORCE), waiting_octets)
     return sock
 
 
-def tcp_listener(interface: str, address: IPv4Address, port: int) -> socket.socket:
-    """Return a listening TCP socket; UnavailableError says what is in the way."""
-    return _bound(socket.SOCK_STREAM, interface, address, port)
+def tcp_listener(interface: str, address: IPv4Address, port: int, *, unsent_octets: int = 0) -> socket.socket:
+    """Return a listening TCP socket; UnavailableError says what is in the way.
+
+    ``unsent_octets``: how much the kernel takes from us before it is sent, for each connection; 0 is its default.
+    """
+    sock = _bound(socket.SOCK_STREAM, interface, address, port)
+    if unsent_octets:
+        _set_size(sock, (socket.SO_SNDBUF, _SO_SNDBUFFORCE), unsent_octets)
+    return sock
+
+
+def _set_size(sock: socket.socket, options: tuple[int, int], octets: int) -> None:
+    for option in options:  # the second is for CAP_NET_ADMIN; with the first net.core.{r,w}mem_max is the most
+        with contextlib.suppress(PermissionError):
+            sock.setsockopt(socket.SOL_SOCKET, option, octets)
 
 
 def _bound(kind: socket.SocketKind, interface: str, address: IPv4Address, port: int) -> socket.socket:
