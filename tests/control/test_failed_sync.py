@@ -1,5 +1,6 @@
 """A disk that fails a sync: its server is shut out like any other, and back when the storage process starts anew."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ TESTS = Path(__file__).parents[1]
 @pytest.fixture
 def control(tmp_path, monkeypatch):
     with control_node(tmp_path, nodes=2) as made:
-        monkeypatch.setenv("PYTHONPATH", str(TESTS))
+        monkeypatch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         made.start_storage("support.failing_storage")
         made.start_control()
         made.declare()

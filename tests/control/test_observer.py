@@ -188,6 +188,22 @@ def test_silence_is_death_but_not_while_the_storage_process_is_away(monkeypatch)
     asyncio.run(scenario())
 
 
+def test_silence_begins_when_an_initiator_has_had_time_to_come_back(monkeypatch):
+    monkeypatch.setattr(module, "ADOPTION_SECONDS", 0.0)
+
+    async def scenario():
+        async with watching(run=True) as seen:
+            seen.storage.is_there = False
+            await eventually(lambda: seen.observer._storage_lost, "it is missed")
+            back = time.monotonic()
+            seen.storage.is_there = True
+            await eventually(lambda: not seen.observer._storage_lost, "it is back")
+            assert seen.observer.liveness.silence(SERVER, back + module.RECONNECT_SECONDS) == 0.0
+            assert seen.observer.liveness.silence(SERVER, back + module.RECONNECT_SECONDS + 60) > 0.0
+
+    asyncio.run(scenario())
+
+
 def test_a_server_that_beacons_has_no_grace_left(monkeypatch):
     monkeypatch.setattr(module, "ADOPTION_SECONDS", 1000.0)
 

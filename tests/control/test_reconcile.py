@@ -1,4 +1,4 @@
-"""A server's worker says why it cannot go on, whoever is at fault."""
+"""A server's worker says why it cannot go on, whoever is at fault; what is handed out never becomes older."""
 
 import asyncio
 from ipaddress import IPv4Network
@@ -42,6 +42,35 @@ def why_of(storage, record=BOOTING, documents=DOCUMENTS):
         return reconciler.why("shop/web1"), [event.kind for event in await events.after(0)]
 
     return asyncio.run(scenario())
+
+
+class Edge:
+    """Boot services that only remember what they were last told to answer from."""
+
+    table = None
+
+    def replace(self, table):
+        self.table = table
+
+
+def test_an_older_boot_table_does_not_take_the_place_of_a_newer_one():
+    """A pass that read the world before a fence must not hand out again what the fence took away."""
+
+    async def scenario():
+        store, edge = DictStore(), Edge()
+        before = await world_of(store, BOOTING)
+        events = EventLog(DictStore())
+        reconciler = Reconciler(store, Storage(), edge, Observer(None, Boots(DictStore()), events), events)
+        reconciler._replace_boot_table(before)
+        handed_out = edge.table
+        after = await put(store, servers={"shop/web1": msgspec.structs.replace(BOOTING, epoch=4)})
+        reconciler._replace_boot_table(after)
+        newest = edge.table
+        assert newest != handed_out
+        reconciler._replace_boot_table(before)
+        assert edge.table is newest
+
+    asyncio.run(scenario())
 
 
 def test_a_personality_that_does_not_fit_is_said_so():

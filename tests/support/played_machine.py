@@ -48,7 +48,7 @@ class PlayedMachine:
         self.switch_is_broken = False
         self.stage = "off"
         self.personality = {}
-        self.script = ""
+        self.script = self.url = ""
         self.refusals = []
         """Status of every login that was refused."""
         self.boots = 0
@@ -129,8 +129,8 @@ class PlayedMachine:
         while True:
             self._check_power()
             try:
-                url = self._bind(wire, client).file.decode()
-                self.script = self._fetch(url)
+                self.url = self._bind(wire, client).file.decode()
+                self.script = self.fetch(self.url)
             except (OSError, http.client.HTTPException):
                 self._pause()
                 continue
@@ -169,7 +169,8 @@ class PlayedMachine:
         """Return its firmware's DHCP client."""
         return DhcpClient(self.mac, IPXE)
 
-    def _fetch(self, url):
+    def fetch(self, url):
+        """Return what a URL of the boot services gives, empty if that is an error."""
         host, port, path = re.fullmatch(r"http://([0-9.]+):(\d+)(/.*)", url).groups()
         connection = http.client.HTTPConnection(host, int(port))
         connection.sock = self._connect(f"{host}:{port}")
