@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -93,11 +93,11 @@ async def hears(viewer, octets):
 
 def test_what_is_said_and_typed_reaches_every_viewer_whoever_came_when(tmp_path):
     async def work(line, console):
-        with console.viewer(types=True) as first:
+        with console.viewer() as first:
             line.say(b"iPXE> ")
             await hears(first, b"iPXE> ")
-            with console.viewer(types=True) as second:
-                assert second.keyboard == ""
+            with console.viewer() as second:
+                assert (second.keyboard, second.reads) == ("", "somebody else types")
                 await console.type(first.keyboard, b"exit")
                 assert await hears(second, b"EXIT") == b"iPXE> EXIT"
             await hears(first, b"EXIT")
@@ -112,7 +112,7 @@ def test_a_line_that_breaks_is_heard_again_by_those_who_look_on(tmp_path, monkey
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
 
     async def work(line, console):
-        with console.viewer(types=True) as viewer:
+        with console.viewer() as viewer:
             line.hang_up()
             await eventually(lambda: len(line.ends) == 2, "it listens again")
             line.say(b"SeaBIOS")
@@ -127,7 +127,7 @@ def test_who_does_not_read_misses_what_was_said_longest_ago(tmp_path, monkeypatc
     monkeypatch.setattr(module, "MAX_UNSEEN_OCTETS", 8)
 
     async def work(line, console):
-        with console.viewer(types=False) as slow, console.viewer(types=False) as quick:
+        with console.viewer("you asked for that") as slow, console.viewer("you asked for that") as quick:
             line.say(b"0123456789")
             await hears(quick, b"9")
             line.say(b"ab")
@@ -139,7 +139,7 @@ def test_who_does_not_read_misses_what_was_said_longest_ago(tmp_path, monkeypatc
 
 def test_lines_and_prompts_are_told_as_they_come_and_the_last_ones_kept(tmp_path):
     async def work(line, console):
-        with console.viewer(types=False) as viewer:
+        with console.viewer("you asked for that") as viewer:
             line.say(b"SeaBIOS\r\nweb1 lo")
             await hears(viewer, b"lo")
             line.say(b"gin: ")
@@ -160,7 +160,7 @@ def test_a_new_process_knows_what_was_said_last(tmp_path):
 
 def test_nobody_listens_nobody_types(tmp_path):
     console = Console("n1", SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log", hear_nothing)
-    with console.viewer(types=True) as viewer, pytest.raises(UnavailableError, match="its supervisor is away"):
+    with console.viewer() as viewer, pytest.raises(UnavailableError, match="its supervisor is away"):
         asyncio.run(console.type(viewer.keyboard, b"x"))
 
 
@@ -168,10 +168,8 @@ def test_who_leaves_before_the_stream_begins_leaves_the_keyboard(tmp_path):
     console = Console("n1", SocketPower(path=str(tmp_path / "none.sock"), name="n1"), tmp_path / "log", hear_nothing)
 
     class Control:
-        @contextmanager
-        def console(self, node, *, types, who):
-            with console.viewer(types=types) as viewer:
-                yield viewer
+        async def console(self, node, *, types, who):
+            return console.viewer()
 
     scope = {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
@@ -190,5 +188,5 @@ def test_who_leaves_before_the_stream_begins_leaves_the_keyboard(tmp_path):
         await asyncio.gather(api.create(Control())(scope, receive, send), return_exceptions=True)
 
     asyncio.run(leave())
-    with console.viewer(types=True) as next_one:
+    with console.viewer() as next_one:
         assert next_one.keyboard

@@ -23,6 +23,7 @@ snapshots = st.builds(lambda volume, name: f"{volume}@{name}", names, names)
 provisionings = st.sampled_from(["thin", "thick"])
 auths = st.sampled_from(["chap", "none"])
 
+users = st.none() | st.lists(words, max_size=2).map(tuple)
 platforms = st.builds(
     resources.Platform,
     name=names,
@@ -46,6 +47,7 @@ platforms = st.builds(
     ),
     boot_timeout_seconds=durations,
     max_boot_attempts=counts,
+    consoles=st.builds(resources.ConsoleUsers, type=users, read=users),
 )
 powers = st.one_of(
     st.builds(resources.SocketPower, path=paths, name=words),

@@ -23,12 +23,12 @@ LEAVE = b"\x1d"
 class Terminal:
     """``panloom console …`` at a terminal of its own."""
 
-    def __init__(self, lab, *arguments):
+    def __init__(self, lab, *arguments, command=COMMAND):
         self.far, near = pty.openpty()
         self.before = termios.tcgetattr(self.far)
         self.seen = b""
         self.process = subprocess.Popen(
-            (*COMMAND, *arguments),
+            (*command, *arguments),
             env={**os.environ, "PANLOOM_SOCKET": str(lab.lab.control_socket)},
             stdin=near, stdout=near, stderr=near, start_new_session=True,
         )  # fmt: skip
@@ -72,8 +72,8 @@ class Terminal:
 
 
 @contextmanager
-def console(lab, *arguments):
-    terminal = Terminal(lab, *arguments)
+def console(lab, *arguments, command=COMMAND):
+    terminal = Terminal(lab, *arguments, command=command)
     try:
         yield terminal
     finally:

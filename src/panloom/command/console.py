@@ -33,19 +33,19 @@ MAX_GAP_SECONDS = 2.0
 def command(client: Client, node: str, speed: float, *, replay: bool, read_only: bool) -> int:
     """Look at the serial line of NODE, from firmware to login, whether or not a system runs there. ^] leaves.
 
-    Who comes first types; who comes later reads.
+    Who comes first types; who comes later reads.  From another machine: ssh -t CONTROLNODE panloom console NODE.  The
+    platform's document says who may do that: consoles: {type: [ada, group:operators], read: [group:staff]}
     """
     if replay:
         _replay(client.get("nodes", node, "console", "log")["log"], speed)
         return 0
     with client.stream("nodes", node, "console", types=not read_only) as line:
         keyboard = line.headers.get("panloom-keyboard", "")
-        reads = "" if keyboard else " You read; " + ("somebody else types." if not read_only else "you asked for that.")
-        say(f"{node}: its console. Leave with ^].{reads}")
+        reads = "" if keyboard else f" You read; {line.headers.get('panloom-reads', '')}."
         ended = threading.Event()
-        screen = threading.Thread(target=_show, args=(line, ended), daemon=True)
-        screen.start()
-        with _raw_terminal():
+        with _raw_terminal() as end_of_line:
+            say(f"{node}: its console. Leave with ^].{reads}{end_of_line}")
+            threading.Thread(target=_show, args=(line, ended), daemon=True).start()
             _type(client, node, keyboard, ended)
         is_lost = ended.is_set()
     if is_lost:
@@ -82,15 +82,18 @@ def _type(client: Client, node: str, keyboard: str, ended: threading.Event) -> N
 
 
 @contextlib.contextmanager
-def _raw_terminal() -> Iterator[None]:
-    """Hand every key over as it is pressed; the terminal is as before afterwards, however this ends."""
+def _raw_terminal() -> Iterator[str]:
+    """Hand every key over as it is pressed; the terminal is as before afterwards, however this ends.
+
+    Yields what a line of ours must end with meanwhile, before its newline.
+    """
     if not sys.stdin.isatty():
-        yield
+        yield ""
         return
     before = termios.tcgetattr(sys.stdin)
     try:
-        tty.setraw(sys.stdin)
-        yield
+        tty.setraw(sys.stdin, termios.TCSADRAIN)  # what was typed already counts
+        yield "\r"
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 

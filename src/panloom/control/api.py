@@ -109,15 +109,15 @@ class Control(HistoryControl, VolumeControl, Protocol):
         """Return how the platform is: ``{"state", "parts": [{"part", "state", "why"}], …}``."""
         ...
 
-    def console(self, node: str, *, types: bool, who: str) -> AbstractContextManager[Viewer]:
-        """Let somebody look at a node's serial line."""
+    async def console(self, node: str, *, types: bool, who: str) -> AbstractContextManager[Viewer]:
+        """Let somebody look at a node's serial line; RefusedError if the platform does not."""
         ...
 
-    async def type(self, node: str, keyboard: str, octets: bytes) -> None:
+    async def type(self, node: str, keyboard: str, octets: bytes, *, who: str) -> None:
         """Send to a node's serial line what was typed."""
         ...
 
-    async def console_log(self, node: str) -> str:
+    async def console_log(self, node: str, *, who: str) -> str:
         """Return all that is written down of a node's serial line."""
         ...
 
@@ -255,22 +255,26 @@ def _add_observations(app: FastAPI, control: Control) -> None:
 def _add_consoles(app: FastAPI, control: Control) -> None:
     @app.get("/v1/nodes/{name}/console")
     async def look(name: str, request: Request, *, types: bool = False) -> StreamingResponse:
-        """The octets of the line without end; the header ``panloom-keyboard`` is the word that lets one type."""
+        """The octets of the line without end.
+
+        The header ``panloom-keyboard`` is the word that lets one type; where it is empty ``panloom-reads`` says why.
+        """
         with ExitStack() as stack:
-            viewer = stack.enter_context(control.console(name, types=types, who=_who(request)))
-            headers = {"panloom-keyboard": viewer.keyboard}
+            viewer = stack.enter_context(await control.console(name, types=types, who=_who(request)))
+            headers = {"panloom-keyboard": viewer.keyboard, "panloom-reads": viewer.reads}
             answer = _Held(viewer.octets(), media_type="application/octet-stream", headers=headers)
             answer.held = stack.pop_all()
         return answer
 
     @app.post("/v1/nodes/{name}/console")
-    async def type_(name: str, body: TypedBody) -> JSONResponse:
-        await control.type(name, body.keyboard, body.octets.encode("latin-1", "replace"))
+    async def type_(name: str, body: TypedBody, request: Request) -> JSONResponse:
+        octets = body.octets.encode("latin-1", "replace")
+        await control.type(name, body.keyboard, octets, who=_who(request))
         return JSONResponse({})
 
     @app.get("/v1/nodes/{name}/console/log")
-    async def log(name: str) -> JSONResponse:
-        return JSONResponse({"log": await control.console_log(name)})
+    async def log(name: str, request: Request) -> JSONResponse:
+        return JSONResponse({"log": await control.console_log(name, who=_who(request))})
 
 
 class _Held(StreamingResponse):

@@ -22,8 +22,10 @@ from pathlib import Path
 import msgspec
 
 from panloom.control.console_log import ConsoleLines, ConsoleLog, Line, last_lines, readable
+from panloom.control.door import groups_of
+from panloom.decide.console_access import Access, access
 from panloom.errors import ConfigError, ConflictError, UnavailableError
-from panloom.model.resources import WANT, Node, SocketPower, decode
+from panloom.model.resources import WANT, ConsoleUsers, Node, Platform, SocketPower, decode
 from panloom.state.contract import Store
 
 RECENT_OCTETS = 1 << 16
@@ -34,14 +36,16 @@ RECENT_LINES = 200
 AGAIN_SECONDS = 1.0
 _READ_OCTETS = 1 << 16
 _PREFIX = f"{WANT}node/"
+_PLATFORM = f"{WANT}platform"
 _log = logging.getLogger("panloom.console")
 
 
 class Viewer:
-    """One person at a console; ``keyboard`` is the word that lets it type, empty for those who only read."""
+    """One person at a console: ``keyboard`` is the word that lets it type, and where it is empty ``reads`` says why."""
 
-    def __init__(self, keyboard: str) -> None:
+    def __init__(self, keyboard: str, reads: str) -> None:
         self.keyboard = keyboard
+        self.reads = reads
         self._unseen = bytearray()
         self._changed = asyncio.Event()
 
@@ -127,10 +131,11 @@ class Console:
         return (*self._said, *((Line(self._said_at, begun),) if begun else ()))
 
     @contextlib.contextmanager
-    def viewer(self, *, types: bool) -> Iterator[Viewer]:
-        """Let somebody look; whoever wants to type does so if nobody else does."""
-        taken = any(viewer.keyboard for viewer in self._viewers)
-        viewer = Viewer(secrets.token_hex(16) if types and not taken else "")
+    def viewer(self, reads: str = "") -> Iterator[Viewer]:
+        """Let somebody look, and type if nobody else does; ``reads`` says why who may only read does not type."""
+        if not reads and any(viewer.keyboard for viewer in self._viewers):
+            reads = "somebody else types"
+        viewer = Viewer("" if reads else secrets.token_hex(16), reads)
         if self._recent:
             viewer.hear(bytes(self._recent))
         self._viewers.append(viewer)
@@ -188,6 +193,13 @@ class Consoles:
         if power is not None:
             console = Console(name, power, self.log(name), self._heard)
             self._consoles[name] = console, asyncio.create_task(console.run(), name=f"console {name}")
+
+    async def access(self, who: str) -> Access:
+        """Return what a user may do at consoles, by the platform's document."""
+        entry = await self._store.get(_PLATFORM)
+        platform = decode(_PLATFORM, entry.value) if entry else None
+        users = platform.consoles if isinstance(platform, Platform) else ConsoleUsers()
+        return access(users, who, groups_of(who))
 
     def of(self, node: str) -> Console:
         """Return a node's console; ConfigError if it has none."""

@@ -70,6 +70,15 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(uid, frozenset((gid, *struct.unpack(f"{len(octets) // 4}I", octets))))
 
 
+def groups_of(user: str) -> frozenset[str]:
+    """Return the names of the groups that a user is in, none for a user whom this machine does not know."""
+    try:
+        numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except KeyError:
+        return frozenset()
+    return frozenset(group.gr_name for group in grp.getgrall() if group.gr_gid in numbers)
+
+
 class Door:
     """Serves an application on a Unix socket.
 

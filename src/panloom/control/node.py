@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -19,10 +20,11 @@ from panloom.control.power import SocketDriver
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
 from panloom.control.world import World
+from panloom.decide.console_access import Access
 from panloom.decide.history import Revision
 from panloom.decide.plan import Plan
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
-from panloom.errors import ConfigError, ConflictError
+from panloom.errors import ConfigError, ConflictError, RefusedError
 from panloom.model import resources
 from panloom.model.export import Exported
 from panloom.model.load import File
@@ -251,24 +253,40 @@ class ControlNode:
         on = await self._observer.refresh_power(found)
         return {"node": node, "power": "on" if on else "off"}
 
+    async def console(self, node: str, *, types: bool, who: str) -> AbstractContextManager[Viewer]:
+        """Let somebody look at a node's serial line, and type there if the platform lets him and nobody else does."""
+        access = await self._console_access(node, who)
+        allowed = "" if access is Access.TYPE else "the platform's `consoles:` lets you do no more"
+        return self._view(node, "" if types and not allowed else allowed or "you asked for that", who)
+
     @contextlib.contextmanager
-    def console(self, node: str, *, types: bool, who: str) -> Iterator[Viewer]:
-        """Let somebody look at a node's serial line, and type there if nobody else does."""
-        with self._consoles.of(node).viewer(types=types) as viewer:
+    def _view(self, node: str, reads: str, who: str) -> Iterator[Viewer]:
+        with self._consoles.of(node).viewer(reads) as viewer:
             self._events.report("console", "looks and types" if viewer.keyboard else "looks", node=node, who=who)
             try:
                 yield viewer
             finally:
                 self._events.report("console", "leaves", node=node, who=who)
 
-    async def type(self, node: str, keyboard: str, octets: bytes) -> None:
-        """Send to a node's serial line what the holder of its keyboard typed."""
+    async def type(self, node: str, keyboard: str, octets: bytes, *, who: str) -> None:
+        """Send to a node's serial line what the holder of its keyboard typed, if he may still."""
+        if await self._console_access(node, who) is not Access.TYPE:
+            raise RefusedError(f"{who} may not type at the console of {node}; see `consoles:` of the platform")
         await self._consoles.of(node).type(keyboard, octets)
 
-    async def console_log(self, node: str) -> str:
+    async def console_log(self, node: str, *, who: str) -> str:
         """Return all that is written down of a node's serial line."""
+        await self._console_access(node, who)
         await self._node(node)
         return await asyncio.to_thread(self._consoles.written, node)
+
+    async def _console_access(self, node: str, who: str) -> Access:
+        """Return what a user may do at consoles; RefusedError, and an event, if that is nothing."""
+        found = await self._consoles.access(who)
+        if found is Access.NONE:
+            self._events.report("console", "refused", node=node, who=who)
+            raise RefusedError(f"{who} may not look at consoles: the platform's `consoles:` names others")
+        return found
 
     async def release(self, node: str, *, who: str) -> Row:
         """End a node's quarantine."""

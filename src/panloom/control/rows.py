@@ -280,4 +280,5 @@ def _platform(platform: resources.Platform) -> Row:
         "liveness": settings["liveness"],
         "boot_timeout_seconds": platform.boot_timeout_seconds,
         "max_boot_attempts": platform.max_boot_attempts,
+        "consoles": settings["consoles"],
     }

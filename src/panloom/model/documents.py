@@ -115,6 +115,15 @@ class LivenessSpec(Written):
     max_simultaneous: Count = 2
 
 
+class ConsoleUsersSpec(Written):
+    """Who may use the consoles of nodes, of those whom the control process answers: users, and `group:NAME`."""
+
+    type: tuple[Word, ...] | None = Field(None, examples=["[ada, group:operators]"])
+    """Who may type, and read; left out: all."""
+    read: tuple[Word, ...] | None = Field(None, examples=["[group:staff]"])
+    """Who else may read; left out: all."""
+
+
 class PlatformSpec(Spec):
     """All that one set of control nodes runs."""
 
@@ -125,6 +134,7 @@ class PlatformSpec(Spec):
     liveness: LivenessSpec = LivenessSpec()
     boot_timeout: Duration = 90.0
     max_boot_attempts: Count = 3
+    consoles: ConsoleUsersSpec = ConsoleUsersSpec()
 
     def resource(self, pan: str, name: str) -> resources.Platform:  # noqa: ARG002
         """Return what it means."""
@@ -143,6 +153,7 @@ class PlatformSpec(Spec):
             ),
             boot_timeout_seconds=self.boot_timeout,
             max_boot_attempts=self.max_boot_attempts,
+            consoles=resources.ConsoleUsers(**dict(self.consoles)),
         )
 
 

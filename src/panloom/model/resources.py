@@ -115,6 +115,15 @@ class Liveness(Part):
     """More servers than this silent at once: our own network is suspected, nothing is fenced."""
 
 
+class ConsoleUsers(Part):
+    """Who may use the consoles of nodes, of those whom the control process answers: users, and ``group:NAME``."""
+
+    type: tuple[str, ...] | None = None
+    """Who may type, and read; None: all."""
+    read: tuple[str, ...] | None = None
+    """Who else may read; None: all."""
+
+
 class Platform(Resource):
     """All that one set of control nodes runs; there is one."""
 
@@ -127,6 +136,7 @@ class Platform(Resource):
     liveness: Liveness = Liveness()
     boot_timeout_seconds: float = 90.0
     max_boot_attempts: int = 3
+    consoles: ConsoleUsers = ConsoleUsers()
 
     @property
     def key(self) -> str:
