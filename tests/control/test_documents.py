@@ -2,7 +2,8 @@
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from panloom.control.documents import Documents
 from panloom.control.history import LAST_REVISION
-from panloom.decide.plan import Mark
+from panloom.decide.plan import Mark, Preview
 from panloom.errors import ConfigError, ConfigErrors, PanloomError
 from panloom.model.load import File
 from panloom.model.resources import WANT
@@ -59,6 +60,30 @@ def test_applying_the_same_files_again_changes_nothing():
         again = await documents.apply([SHOP], prune=True, who="bob")
         assert (again.plan.changes, again.revision) == ((), 0)
         assert await store.range("") == before
+
+    with_documents(scenario)
+
+
+def test_documents_are_read_and_compared_where_they_hold_nothing_up():
+    """One line may stand for thousands of servers; leases and fences are not to wait until it is understood."""
+    where = []
+
+    class Files(list[File]):
+        def __iter__(self) -> Iterator[File]:
+            where.append(threading.current_thread())
+            return super().__iter__()
+
+    def preview(_wanted: object, _servers: object) -> dict[str, str]:
+        where.append(threading.current_thread())
+        return {}
+
+    async def previewed() -> Preview:
+        return preview
+
+    async def scenario(_documents: Documents, store: Store) -> None:
+        await Documents(store, preview=previewed).plan(Files([LAB, SHOP]))
+        assert len(where) == 2
+        assert threading.current_thread() not in where
 
     with_documents(scenario)
 

@@ -12,8 +12,10 @@ An apply is all or nothing, and applying the same files again changes nothing.  
 either: what was applied before stays, whole.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -127,7 +129,7 @@ class Documents:
             if resource is None:
                 known = [known.label for known in stored.resources.values() if known.kind == kind]
                 raise ConfigError(f"{kind} {label}", f"there is none of that name; {did_you_mean(label, known)}")
-            _check_deletion(resource, stored.resources, yes=yes)
+            await asyncio.to_thread(_check_deletion, resource, stored.resources, yes=yes)
             plan = planning.changes(stored.resources, {}, absent=frozenset((key,)))
             revision = self._revision(stored, who, "delete", plan)
             doomed = {DOOMED + label: who.encode()} if isinstance(resource, model.Volume) else {}
@@ -202,24 +204,16 @@ class Documents:
 
     async def _plan(self, files: Sequence[File], *, prune: bool) -> tuple[Plan, Stored, Loaded]:
         stored = await Stored.read(self._store)
-        findings = Findings()
-        loaded = load(files, findings)
-        gone = planning.absent(
-            stored.resources, loaded.resources, origins=stored.origins, files=loaded.files, pans=loaded.pans
-        )
-        whole = {**stored.resources, **loaded.resources}
-        if prune:
-            whole = {key: resource for key, resource in whole.items() if key not in gone}
-        check(whole, loaded, findings)
-        volumes, refusals = planning.volumes(stored.resources, whole)
-        for refusal in (*refusals, *await self._other_sources(stored.resources, whole)):
+        read = await asyncio.to_thread(_read, files, stored, prune=prune)
+        loaded, findings = read.loaded, read.findings
+        for refusal in (*read.refusals, *await self._other_sources(stored.resources, read.whole)):
             source = loaded.sources.get(refusal.key)
             place = source.place(*refusal.steps) if source else None
             if place is None or not findings.has_at(place):
                 findings.add(place, refusal.why, where=refusal.key)
         findings.raise_if_any()
-        want = {**loaded.resources, **volumes}
-        plan = planning.changes(stored.resources, want, absent=gone, preview=await self._preview())
+        want, preview = {**loaded.resources, **read.volumes}, await self._preview()
+        plan = await asyncio.to_thread(planning.changes, stored.resources, want, absent=read.gone, preview=preview)
         return plan, stored, loaded
 
     async def _plan_rollback(self, number: int | None) -> tuple[Return, Stored, dict[str, str]]:
@@ -229,7 +223,7 @@ class Documents:
         number = stored.last - 1 if number is None else number
         then = await self.history.after(number, stored)
         way = history.way_back(stored.resources, then.resources)
-        _check_together(f"revision {number}", stored.resources, way.want)
+        await asyncio.to_thread(_check_together, f"revision {number}", stored.resources, way.want)
         if refusals := await self._other_sources(stored.resources, way.want):
             raise ConfigErrors([ConfigError(f"revision {number}", refusal.why) for refusal in refusals])
         plan = history.between(stored.resources, way.want, preview=await self._preview())
@@ -285,6 +279,32 @@ class Documents:
         except ConflictError:
             return False
         return True
+
+
+class _Read(NamedTuple):
+    """Files as they were read, and what they come to with what is stored."""
+
+    loaded: Loaded
+    findings: Findings
+    whole: dict[str, Resource]
+    gone: frozenset[str]
+    volumes: dict[str, model.Volume]
+    refusals: list[Refusal]
+
+
+def _read(files: Sequence[File], stored: Stored, *, prune: bool) -> _Read:
+    """Read files and hold them to all rules; one line may stand for thousands of servers, so this may take seconds."""
+    findings = Findings()
+    loaded = load(files, findings)
+    gone = planning.absent(
+        stored.resources, loaded.resources, origins=stored.origins, files=loaded.files, pans=loaded.pans
+    )
+    whole = {**stored.resources, **loaded.resources}
+    if prune:
+        whole = {key: resource for key, resource in whole.items() if key not in gone}
+    check(whole, loaded, findings)
+    volumes, refusals = planning.volumes(stored.resources, whole)
+    return _Read(loaded, findings, whole, gone, volumes, refusals)
 
 
 def _noun(resource: Resource) -> str:
