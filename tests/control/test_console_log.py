@@ -37,9 +37,9 @@ def test_known_octets(tmp_path):
 
 
 def test_what_is_taken_back_stays_and_a_line_can_do_nothing_to_a_terminal(tmp_path):
-    said = b"Press Ctrl-B...\x08 \x08\x08 \x08net0: up\x07\r\n\x1b]0;title\x07login: ro\x08ot\x9b31m\n"
-    assert texts(written(tmp_path / "log", said)) == [b"Press Ctrl-B...", b"net0: up", b"login: ro", b"ot\x9b31m"]
-    assert readable(b"ot\x9b31m \xc2\x9b31m \xe2\x9c\x93") == "ot\ufffd31m 31m \u2713"
+    said = b"Press Ctrl-B...\x08 \x08\x08 \x08net0: up\x07\r\n\x1b]0;title\x07login: na\x08me\x9b31m\n"
+    assert texts(written(tmp_path / "log", said)) == [b"Press Ctrl-B...", b"net0: up", b"login: na", b"me\x9b31m"]
+    assert readable(b"me\x9b31m \xc2\x9b31m \xe2\x9c\x93") == "me\ufffd31m 31m \u2713"
 
 
 def test_last_line_needs_no_end(tmp_path):
