@@ -30,8 +30,6 @@ def test_documents_and_records_are_read_back_as_they_are():
         assert list(world.all(Node)) == ["n1", "n2"]
         assert world.server_records == {"shop/web1": UP}
         assert world.node_records == {"n1": NodeRecord(server="shop/web1")}
-        assert world.node_of_mac("52:54:00:77:00:02").name == "n2"
-        assert world.node_of_mac("52:54:00:77:00:09") is None
         assert world.revision > empty.revision
 
     with_store(scenario)

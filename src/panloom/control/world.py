@@ -76,10 +76,6 @@ class World:
         """The platform document, None before one is applied."""
         return next(iter(self.all(resources.Platform).values()), None)
 
-    def node_of_mac(self, mac: str) -> resources.Node | None:
-        """Return the node with a hardware MAC."""
-        return next((node for node in self.all(resources.Node).values() if str(node.mac) == mac), None)
-
     def admits(self, server: str) -> bool:
         """Whether the server's addresses may pass at its node's port."""
         record = self.server_records.get(server)

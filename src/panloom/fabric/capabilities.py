@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from panloom.decide.port_filter import PortFilter, PortRule, changes
-from panloom.errors import PanloomError, UnavailableError
+from panloom.errors import PanloomError
 from panloom.fabric import links
 from panloom.fabric.nftables import Nftables, PortFilterTable
 from panloom.values import MacAddress
@@ -36,13 +36,6 @@ class Lack(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}; {self.remedy}"
-
-
-def require() -> None:
-    """Raise ``UnavailableError`` that names everything missing and what brings it; return if nothing is."""
-    lacks = probe()
-    if lacks:
-        raise UnavailableError("this host lacks what Panloom's fabric needs: " + " · ".join(map(str, lacks)))
 
 
 def probe() -> tuple[Lack, ...]:

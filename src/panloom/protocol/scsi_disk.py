@@ -87,7 +87,6 @@ _WRITES = frozenset({Operation.WRITE_6, Operation.WRITE_10, Operation.WRITE_12, 
 _VERIFIES = frozenset({Operation.VERIFY_10, Operation.VERIFY_12, Operation.VERIFY_16})
 _SYNCHRONIZES = frozenset({Operation.SYNCHRONIZE_CACHE_10, Operation.SYNCHRONIZE_CACHE_16})
 _SAMES = frozenset({Operation.WRITE_SAME_10, Operation.WRITE_SAME_16})
-_BEFORE_ATTENTION = frozenset({Operation.INQUIRY, Operation.REPORT_LUNS, Operation.REQUEST_SENSE})  # SAM-5 5.14
 
 
 class LogicalUnits:

@@ -12,7 +12,6 @@ from panloom.errors import MalformedError
 from panloom.wire.iscsi import lun_number
 
 BLOCK_LIMITS = 0xB0  # VPD page code
-TOO_MANY_FOR_10 = 0xFFFFFFFF
 
 
 def decode_capacity(octets: bytes, *, long: bool) -> tuple[int, int]:
