@@ -71,7 +71,8 @@ def test_what_stops_a_boot_is_told_with_its_mend(tmp_path):
         lab.until_event("boot services", text="open on lab0 at 10.77.0.1")
 
         lab.apply(NOTHING.format(source=tmp_path / "nothing.img"))
-        lab.apply(pan(servers="db1", address="10.1.0.21", name="void", more="node: n2").replace("web", "nothing"))
+        void = pan(servers="db1", address="10.2.0.21", name="void", more="node: n2")
+        lab.apply(void.replace("10.1.0.0", "10.2.0.0").replace("web", "nothing"))
         with console(lab, "n3") as terminal:
             lab.power("n3", "on")
             terminal.until(rb"Ctrl-B", "the boot loader says how to stop it")
