@@ -1,16 +1,19 @@
 """Fencing on the living: whatever the old machine still does, none of it reaches the disk or the network.
 
-The victim writes its tag (server, epoch, counter) to its disk without pause.  Its power switch is broken where it has
-to live on. What stands in the volume when the fence is complete is read back; nothing of the old epoch may ever be
-added to it.
+The victim writes its tag (server, epoch, counter) to its disk without pause, and calls all hosts from the server's MAC
+and address.  Its power switch is broken where it has to live on. What stands in the volume when the fence is complete
+is read back; nothing of the old epoch may ever be added to it, and no call may come out of another port.
 """
 
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from panloom.decide.port_filter import TABLE, refused
+from panloom.fabric.nftables import Nftables
 from support.lab import ONE, OUTGOING, LabInTest, Sniffer, is_from, running_lab
 from support.waiting import until
 
@@ -40,14 +43,33 @@ class Scene:
 
 @pytest.fixture
 def scene(lab) -> Scene:
-    """Boot web1 and wait until its tags pour in."""
+    """Boot web1 and wait until its tags pour in and its calls are heard."""
     lab.apply(ONE)
     victim = lab.until_up("shop/web1")["node"]
     lab.until_answers("shop/web1")
     until(lambda: is_writing(lab, 1), "the victim writes", seconds=30)
+    calls = Sniffer(lab.inside, "lab0", lambda frame, _: is_call(frame))
+    until(lambda: calls.seen, "the bridge lets the victim's calls in")
+    calls.close()
     lab.until_adopted(victim)
     (spare,) = {"n1", "n2"} - {victim}
     return Scene(victim, spare, lab.node(spare)["mac"], lab.last_event())
+
+
+def is_call(frame: bytes) -> bool:
+    """Whether it is a call of the server to all hosts, which leaves the bridge at every port but its own."""
+    return is_from(frame, MAC, ADDRESS) and frame[:6] == bytes.fromhex("01005e000001")
+
+
+def until_calls_are_refused(lab: LabInTest, victim: str):
+    """Wait until the victim has called, and the filter at its port has dropped it."""
+    ruleset = Nftables(Path("/run/netns") / lab.inside.name)
+
+    def are_refused() -> bool:
+        return refused(ruleset.run({"nftables": [{"list": {"table": TABLE}}]}))[victim] > 3
+
+    until(are_refused, "the victim's calls are refused", seconds=20)
+    ruleset.close()
 
 
 def frames_that_passed(lab: LabInTest, other_port: str):
@@ -111,6 +133,7 @@ def test_a_machine_that_hangs_for_30_seconds_and_goes_on_finds_itself_shut_out(l
     woken = lab.last_event()
     lab.power(scene.victim, "continue")
     assert_it_is_refused(lab, scene.victim, woken)
+    until_calls_are_refused(lab, scene.victim)
     passed = [frame for at, frame in sniffer.close() if at > fenced]
     assert passed == []
     assert_nothing_was_added(lab, at_fence)
@@ -128,6 +151,7 @@ def test_a_machine_cut_off_but_alive_and_writing_is_shut_out_before_it_comes_bac
     back = lab.last_event()
     lab.inside.ip(f"link set {scene.victim} master lab0")
     assert_it_is_refused(lab, scene.victim, back)
+    until_calls_are_refused(lab, scene.victim)
     assert_the_spare_serves(lab, scene)
     passed = [frame for at, frame in sniffer.close() if at > fenced]
     assert passed == []

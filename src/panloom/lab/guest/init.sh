@@ -23,7 +23,7 @@ sync
 
 # The OS starts in its namespace and waits there for its NICs.
 mkfifo /run/os.unshared /run/os.wired
-BOOTS=$boots unshare -n /sbin/os &
+BOOTS=$boots WRITER=$WRITER unshare -n /sbin/os &
 os=$!
 read -r _ < /run/os.unshared
 index=0

@@ -28,6 +28,12 @@ while [ $index -lt "$NICS" ]; do
     index=$((index + 1))
 done
 
+# For tests of fencing: a call a second to all hosts (RFC 1112), from the server's own MAC and address.
+if [ "$WRITER" = 1 ] || [ -e /panloom-writer ]; then
+    ip route add 224.0.0.0/4 dev eth0
+    busybox ping -q 224.0.0.1 > /dev/null &
+fi
+
 read -r _ _ kernel _ < /proc/version
 mkdir -p /run/www
 echo "server=$PAN/$SERVER
