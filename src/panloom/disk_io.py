@@ -147,8 +147,7 @@ def status(fd: int) -> os.stat_result:
 
 def read_fully(fd: int, into: memoryview, offset: int) -> None:
     """Fill ``into`` from the file; EIO where the file ends first."""
-    while into:
-        count = _system.preadv(fd, [into], offset)
+    while (count := _system.preadv(fd, [into], offset)) != len(into):
         if count == 0:
             raise OSError(errno.EIO, "the file is shorter than it must be")
         into = into[count:]
@@ -186,16 +185,24 @@ def write_through(fd: int, octets: bytes, offset: int) -> None:
 
 
 def _write(fd: int, parts: Sequence[bytes | memoryview], offset: int, flags: int) -> None:
+    count = _system.pwritev(fd, parts, offset, flags)
+    if count != sum(map(len, parts)):
+        _write_rest(fd, parts, offset, count, flags)
+
+
+def _write_rest(fd: int, parts: Sequence[bytes | memoryview], offset: int, count: int, flags: int) -> None:
+    """Go on after a write that ``count`` octets of came to the disk."""
     views = [memoryview(part) for part in parts if len(part)]
-    while views:
-        count = _system.pwritev(fd, views, offset, flags)
+    while True:
         if count == 0:
             raise OSError(errno.EIO, "the disk takes nothing and does not say why")
         offset += count
         while views and count >= len(views[0]):
             count -= len(views.pop(0))
-        if views:
-            views[0] = views[0][count:]
+        if not views:
+            return
+        views[0] = views[0][count:]
+        count = _system.pwritev(fd, views, offset, flags)
 
 
 def sync_file(path: Path) -> None:

@@ -164,7 +164,7 @@ class Twin(RuleBasedStateMachine):
         if label in there:
             self.snapshots[label] = bytes(self.volumes[name])
             self.lineage[label] = {label, *self.clone_of.get(name, ())}
-            self.clone_of[name] = self.lineage[label]
+            self.clone_of[name] = set(self.lineage[label])
 
     @precondition(lambda self: self.snapshots)
     @rule(number=NUMBERS, steps=st.none() | STEPS)
@@ -179,6 +179,8 @@ class Twin(RuleBasedStateMachine):
         assert label not in there or not done
         if label not in there:
             self.snapshots.pop(label, None)
+            for lineage in (*self.clone_of.values(), *self.lineage.values()):
+                lineage.discard(label)  # the name may be given again
 
     @precondition(lambda self: self.snapshots and len(self.volumes) < len(NAMES))
     @rule(number=NUMBERS, steps=st.none() | STEPS, more=st.integers(0, 3))
@@ -189,7 +191,7 @@ class Twin(RuleBasedStateMachine):
         done = self.do(lambda: self.store.create(name, None, octets, snapshot=label), steps)
         if name in {facts.name for facts in self.store.facts().volumes}:
             self.volumes[name] = bytearray(self.snapshots[label].ljust(octets, b"\0"))
-            self.clone_of[name] = self.lineage[label]
+            self.clone_of[name] = set(self.lineage[label])
         else:
             assert not done
 

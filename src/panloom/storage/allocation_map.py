@@ -38,9 +38,9 @@ class AllocationMap:
             return False, min(limit, first + (bits & -bits).bit_length() - 1)
         return False, limit
 
-    def own(self, cluster: int) -> bool:
-        """Return whether a cluster holds data of its own."""
-        return bool(self._bits[cluster >> 3] >> (cluster & 7) & 1)
+    def own(self, cluster: int) -> int:
+        """Return 1 if a cluster holds data of its own, else 0."""
+        return self._bits[cluster >> 3] >> (cluster & 7) & 1
 
     def with_run(self, first: int, limit: int) -> tuple[int, bytes]:
         """Return the part of the map, as octet offset and octets, in which ``first … limit`` are own; sets nothing."""

@@ -39,7 +39,10 @@ class Below:
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill ``into``, with zeros beyond the end."""
-        self._read(0, offset, into)
+        if self.layers:
+            self._read(0, offset, into)
+        else:
+            self._read_image(offset, into)
 
     def _read(self, depth: int, offset: int, into: memoryview) -> None:
         if depth == len(self.layers):
@@ -62,9 +65,13 @@ class Below:
             into[held:] = bytes(len(into) - held)
 
     def _read_image(self, offset: int, into: memoryview) -> None:
-        held = max(0, min(len(into), self.image.octets - offset)) if self.image else 0
-        if self.image and held:
-            read_fully(self.image.fd, into[:held], offset)
+        image = self.image
+        if image and offset + len(into) <= image.octets:
+            read_fully(image.fd, into, offset)
+            return
+        held = max(0, image.octets - offset) if image else 0
+        if image and held:
+            read_fully(image.fd, into[:held], offset)
         if held < len(into):
             into[held:] = bytes(len(into) - held)
 

@@ -38,6 +38,7 @@ from panloom.storage.volume_header import NO_ID, VolumeHeader
 from panloom.storage.volume_layout import CLUSTER_OCTETS
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+_CLUSTER_BITS = CLUSTER_OCTETS.bit_length() - 1
 RUN_CLUSTERS = 4096  # at most this many clusters are looked at together
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ class _State(Enum):
     ONLINE = auto()
     CLOSED = auto()
     LOST = auto()  # a sync failed
+
+
+_ONLINE = _State.ONLINE
 
 
 def this_boot() -> bytes:
@@ -183,8 +187,13 @@ class Volume:
     def read(self, offset: int, into: memoryview) -> None:
         """Fill ``into`` from the disk at ``offset``."""
         end = offset + len(into)
-        self._check(offset, end)
+        if self._state is not _ONLINE or offset < 0 or end > self.octets:
+            self._check(offset, end)
         top, below = self._stack
+        first = offset >> _CLUSTER_BITS
+        if first == (end - 1) >> _CLUSTER_BITS:  # within a cluster, as most reads of files and directories are
+            (top if top.own.own(first) else below).read(offset, into)
+            return
         position = offset
         while position < end:
             first = position // CLUSTER_OCTETS
@@ -204,8 +213,11 @@ class Volume:
         StaleEpochError if the grant is over; the disk's OSError, in which case any of the sectors may be old or new.
         """
         with self._changing:
-            self._check_grant(grant)
-            self._check(offset, offset + len(data))
+            if grant.ended or grant.epoch < self._epoch:
+                self._check_grant(grant)
+            end = offset + len(data)
+            if self._state is not _ONLINE or offset < 0 or end > self.octets:
+                self._check(offset, end)
             self._write(offset, data)
 
     def unmap(self, grant: WriteGrant, offset: int, length: int) -> None:
@@ -361,13 +373,13 @@ class Volume:
 
     def _write(self, offset: int, data: memoryview) -> None:
         top, _ = self._stack
-        end, stop = offset + len(data), top.layout.group_end(offset)
-        if end > stop:
+        end = offset + len(data)
+        first, limit = offset >> _CLUSTER_BITS, -(-end >> _CLUSTER_BITS)
+        own, run_end = top.own.run(first, limit) if limit - first > 1 else (top.own.own(first), limit)
+        if end > (stop := top.group_end(offset)):
             self._write(offset, data[: stop - offset])
             self._write(stop, data[stop - offset :])
             return
-        first, limit = offset // CLUSTER_OCTETS, -(-end // CLUSTER_OCTETS)
-        own, run_end = top.own.run(first, limit)
         if own and run_end == limit:
             top.write(offset, [data])
             return

@@ -49,7 +49,7 @@ from panloom.storage.volume_header import (
     decode_header,
     encode_header,
 )
-from panloom.storage.volume_layout import CLUSTER_OCTETS, PAGE_OCTETS, VolumeLayout
+from panloom.storage.volume_layout import CLUSTER_OCTETS, MAP_START, PAGE_OCTETS, VolumeLayout
 
 
 def write_new_file(fd: int, header: VolumeHeader) -> None:
@@ -78,6 +78,8 @@ class VolumeFile:
         self.header = header  # as it is on the disk
         self.own = own
         self.layout = VolumeLayout(header.map_octets)
+        self._group_octets = self.layout.group_octets
+        self._maps_octets = 2 * header.map_octets
         self._reserved_pages: set[int] = set()
         # A reader takes no lock, so the file is closed only when the last call that uses it has returned.
         weakref.finalize(self, close_file, fd)
@@ -125,17 +127,22 @@ class VolumeFile:
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill ``into`` from own clusters."""
-        layout, end = self.layout, offset + len(into)
-        stop = layout.group_end(offset)
-        if end <= stop:
-            read_fully(self.fd, into, layout.data_at(offset))
+        group = offset // self._group_octets
+        stop = (group + 1) * self._group_octets
+        at = MAP_START + (group + 1) * self._maps_octets + offset  # as ``VolumeLayout.data_at``, for speed
+        if offset + len(into) <= stop:
+            read_fully(self.fd, into, at)
             return
-        read_fully(self.fd, into[: stop - offset], layout.data_at(offset))
+        read_fully(self.fd, into[: stop - offset], at)
         self.read(stop, into[stop - offset :])
+
+    def group_end(self, offset: int) -> int:
+        """Return where the group of an octet of the disk ends, as an offset of the disk."""
+        return (offset // self._group_octets + 1) * self._group_octets
 
     def write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write what stands within one group; sets no bit."""
-        write_fully(self.fd, parts, self.layout.data_at(offset))
+        write_fully(self.fd, parts, MAP_START + (offset // self._group_octets + 1) * self._maps_octets + offset)
 
     def zero(self, first: int, limit: int) -> None:
         """Make these clusters read as zeros, once they are own; their space is given back unless the file is thick."""
