@@ -10,10 +10,13 @@ import pytest
 from panloom.control import api
 from panloom.control import consoles as module
 from panloom.control.console_log import ConsoleLog
-from panloom.control.consoles import Console
+from panloom.control.consoles import Console, Consoles
+from panloom.decide.console_access import Access
 from panloom.errors import ConflictError, UnavailableError
-from panloom.model.resources import SocketPower
+from panloom.model.resources import ConsoleUsers, SocketPower
+from support.dict_store import DictStore
 from support.waiting_async import eventually
+from support.world import PLATFORM, put
 
 
 class Line:
@@ -156,6 +159,25 @@ def test_a_new_process_knows_what_was_said_last(tmp_path):
     console = Console("n1", SocketPower(path="/none", name="n1"), tmp_path / "log", hear_nothing)
     assert [line.text for line in console.said()] == ["SeaBIOS", "No bootable device."]
     assert all(4.0 < time.monotonic() - line.at < 60.0 for line in console.said())
+
+
+@pytest.mark.parametrize(
+    ("users", "root", "nobody"),
+    [
+        (ConsoleUsers(), Access.TYPE, Access.TYPE),
+        (ConsoleUsers(type=("group:root",)), Access.TYPE, Access.READ),
+        (ConsoleUsers(type=("nobody",), read=("group:root",)), Access.READ, Access.TYPE),
+    ],
+)
+def test_the_platform_says_who_may_do_what(tmp_path, users, root, nobody):
+    async def work():
+        store = DictStore()
+        consoles = Consoles(store, tmp_path, hear_nothing)
+        assert await consoles.access("eve") is Access.TYPE
+        await put(store, PLATFORM.model_copy(update={"consoles": users}))
+        return await consoles.access("root"), await consoles.access("nobody")
+
+    assert asyncio.run(work()) == (root, nobody)
 
 
 def test_nobody_listens_nobody_types(tmp_path):

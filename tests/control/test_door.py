@@ -1,6 +1,7 @@
 """Who may enter, and whose socket it is."""
 
 import asyncio
+import grp
 import http.client
 import os
 import pwd
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from panloom.control.door import Door, Peer, peer_of
+from panloom.control.door import Door, Peer, groups_of, peer_of
 from panloom.errors import UnavailableError
 
 NOBODY = pwd.getpwnam("nobody")
@@ -169,3 +170,9 @@ def test_the_kernel_names_the_peer():
     assert peer.may_enter(12345)
     assert not Peer(54321, frozenset({1})).may_enter(2)
     assert Peer(54321, frozenset({1, 2})).may_enter(2)
+
+
+def test_the_groups_of_a_user_by_name():
+    assert "root" in groups_of("root")
+    assert groups_of("nobody") == {grp.getgrgid(NOBODY.pw_gid).gr_name}
+    assert groups_of("uid 4242") == groups_of("") == frozenset()

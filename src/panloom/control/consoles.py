@@ -23,7 +23,7 @@ import msgspec
 
 from panloom.control.console_log import ConsoleLines, ConsoleLog, Line, last_lines, readable
 from panloom.control.door import groups_of
-from panloom.decide.console_access import Access, access
+from panloom.decide.console_access import GROUP, Access, access
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.model.resources import WANT, ConsoleUsers, Node, Platform, SocketPower, decode
 from panloom.state.contract import Store
@@ -199,7 +199,9 @@ class Consoles:
         entry = await self._store.get(_PLATFORM)
         platform = decode(_PLATFORM, entry.value) if entry else None
         users = platform.consoles if isinstance(platform, Platform) else ConsoleUsers()
-        return access(users, who, groups_of(who))
+        names = (*(users.type or ()), *(users.read or ()))
+        groups = groups_of(who) if any(name.startswith(GROUP) for name in names) else ()
+        return access(users, who, groups)
 
     def of(self, node: str) -> Console:
         """Return a node's console; ConfigError if it has none."""

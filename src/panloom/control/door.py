@@ -72,11 +72,12 @@ def peer_of(connection: socket.socket) -> Peer:
 
 def groups_of(user: str) -> frozenset[str]:
     """Return the names of the groups that a user is in, none for a user whom this machine does not know."""
-    try:
-        numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
-    except KeyError:
-        return frozenset()
-    return frozenset(group.gr_name for group in grp.getgrall() if group.gr_gid in numbers)
+    names = set()
+    with contextlib.suppress(KeyError):
+        for number in os.getgrouplist(user, pwd.getpwnam(user).pw_gid):
+            with contextlib.suppress(KeyError):  # one without a name; and not every directory tells all that it has
+                names.add(grp.getgrgid(number).gr_name)
+    return frozenset(names)
 
 
 class Door:

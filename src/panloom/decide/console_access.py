@@ -8,6 +8,8 @@ from enum import Enum
 
 from panloom.model.resources import ConsoleUsers
 
+GROUP = "group:"
+
 
 class Access(Enum):
     """What somebody may do."""
@@ -19,7 +21,7 @@ class Access(Enum):
 
 def access(users: ConsoleUsers, who: str, groups: Collection[str]) -> Access:
     """Return what a user, who is in these groups, may do; a list that is left out holds everybody."""
-    names = {who, *(f"group:{group}" for group in groups)}
+    names = {who, *(f"{GROUP}{group}" for group in groups)}
     if users.type is None or not names.isdisjoint(users.type):
         return Access.TYPE
     return Access.READ if users.read is None or not names.isdisjoint(users.read) else Access.NONE
