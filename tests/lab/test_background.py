@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -142,6 +143,21 @@ def test_down_ends_a_lab_that_is_starting(lab):
     until(lambda: (lab.directory / RECORD).exists(), "its record is there")
     lab.run("lab", "down")
     assert process.wait(10) == 130
+    lab.assert_gone()
+
+
+def test_it_keeps_no_file_of_its_caller_open(lab):
+    reading, writing = os.pipe()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = start("lab", "up", "--nodes", "1", "--directory", lab.directory, pass_fds=[writing], **quiet)
+    os.close(writing)
+    try:
+        assert process.wait(30) == 0
+        assert select.select([reading], [], [], 0)[0], "nobody has the other end any more"
+    finally:
+        os.close(reading)
+    assert list(lab.nodes()) == ["n1"]
+    lab.run("lab", "down")
     lab.assert_gone()
 
 

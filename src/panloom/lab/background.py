@@ -8,6 +8,7 @@ it: ``lab.whereabouts``.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -31,8 +32,10 @@ AGAIN_SECONDS = 0.2  # systemd's RestartSec is a tenth of a second by default
 def start(whereabouts: Whereabouts, chassis: Chassis) -> int:
     """Start a lab and return once its documents are applied: the exit status, 130 when it was interrupted.
 
-    ConflictError if there is one.  The process that calls this can start no other process afterwards.
+    ConflictError if there is one.  The process that calls this can start no other process afterwards, and has its
+    standard files only: a lab that outlives its caller keeps none of the caller's, a lock of flock(1) for one.
     """
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     packages = find(".cache/debian", "PANLOOM_PACKAGES") if _has_qemu(chassis) else None
     claim = whereabouts.claim()
     status = 1
