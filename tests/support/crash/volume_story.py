@@ -181,9 +181,10 @@ class VolumeStory(Story):
         if self._running.store.open("web1").header.flattening:  # a process that was killed had begun it
             self._flatten("web1")
         self.mark(lambda promise: promise.freezing(label, "web1"))
-        self._running.store.snapshot(label)
+        is_new = self._running.store.snapshot(label)
         self.mark(lambda promise: promise.frozen(label))
-        self.mark(lambda promise: promise.volumes["web1"].flushed())
+        if is_new:
+            self.mark(lambda promise: promise.volumes["web1"].flushed())
 
     def _delete_snapshot(self, label):
         clone = self.promise.volumes.get(CLONE)
