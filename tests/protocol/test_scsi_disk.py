@@ -24,6 +24,7 @@ BLOCKS = 1000
 DISK = Disk(blocks=BLOCKS, read_only=False, identity=bytes.fromhex("3123456789abcdef"), serial="0001", product="web1")
 READ_ONLY = Disk(blocks=8, read_only=True, identity=bytes.fromhex("3123456789abcdee"), serial="0002", product="facts")
 HUGE = Disk(blocks=1 << 33, read_only=False, identity=bytes(8), serial="0003", product="huge")
+THICK = Disk(blocks=64, read_only=False, identity=bytes(8), serial="0004", product="thick", thin=False)
 GOOD = Data()
 
 
@@ -298,3 +299,32 @@ def test_any_command_has_a_verdict_inside_its_unit(cdb, lun, parameters):
     if disk.read_only:
         assert not isinstance(verdict, Fill | Deallocate)
         assert not isinstance(verdict, Store) or verdict.compare
+
+
+def test_a_thick_unit_gives_nothing_back_and_does_not_say_so():
+    def ask(command, disk=THICK):
+        unit = LogicalUnits({0: disk})
+        unit.attentions.clear()
+        return unit.interpret(0, scsi_cdb.encode(command))
+
+    def page(code):
+        return ask(scsi_cdb.Inquiry(1, code, 255)).octets
+
+    assert page(0xB2)[5:7] == b"\0\0"
+    assert page(0xB0)[20:28] == bytes(8)  # no UNMAP
+    assert ask(scsi_cdb.ServiceActionIn16(scsi_cdb.READ_CAPACITY_16, 0, 32)).octets[14] == 0
+    assert ask(scsi_cdb.Unmap(0, 24)) == scsi_sense.INVALID_OPERATION
+    assert ask(block("WRITE_SAME_16", flags=scsi_cdb.SAME_UNMAP)) == scsi_sense.INVALID_FIELD_IN_CDB
+    assert isinstance(ask(block("WRITE_SAME_16", flags=scsi_cdb.SAME_NO_DATA)), Fill)
+    one = scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES, 1, Operation.UNMAP, 0, 255)
+    assert [ask(one, disk).octets[1] & 7 for disk in (DISK, THICK)] == [3, 1]
+
+
+def test_a_unit_that_has_grown_says_so_once_and_then_takes_what_is_new():
+    grown = units()
+    grown.resize(0, 2 * BLOCKS)
+    write = scsi_cdb.encode(block("WRITE_10", lba=BLOCKS))
+    assert grown.interpret(0, scsi_cdb.encode(scsi_cdb.Inquiry(0, 0, 36))) != scsi_sense.CAPACITY_CHANGED
+    assert grown.interpret(0, write) == scsi_sense.CAPACITY_CHANGED
+    assert grown.interpret(0, write) == Store(BLOCKS * 512, 512)
+    assert grown.interpret(1, scsi_cdb.encode(scsi_cdb.Plain(Operation.TEST_UNIT_READY))) == GOOD

@@ -157,7 +157,7 @@ def _interpret_ready(disk: Disk, command: scsi_cdb.Cdb | None) -> Verdict:
                 return scsi_sense.SAVING_NOT_SUPPORTED
             return _cut(scsi_pages.mode_sense(disk, command), allocation)
         case scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES, _, _, _, allocation):
-            return _cut(scsi_pages.supported_operation_codes(command), allocation)
+            return _cut(scsi_pages.supported_operation_codes(disk, command), allocation)
         case scsi_cdb.ServiceActionIn16() | scsi_cdb.MaintenanceIn():
             return scsi_sense.INVALID_FIELD_IN_CDB
         case scsi_cdb.StartStopUnit(_, power):

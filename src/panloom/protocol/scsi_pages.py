@@ -206,8 +206,9 @@ _USAGE = _usage()
 _TIMEOUTS = struct.pack(">H10x", 10)  # "no time-out is named"
 
 
-def supported_operation_codes(command: scsi_cdb.MaintenanceIn) -> bytes | None:
+def supported_operation_codes(disk: Disk, command: scsi_cdb.MaintenanceIn) -> bytes | None:
     """Return all commands, or one; None when the request contradicts itself (SPC-4 r37 table 313)."""
+    supported = {key: usage for key, usage in _USAGE.items() if disk.thin or key[0] != Operation.UNMAP}
     timeouts = _TIMEOUTS if command.options & 0x80 else b""
     option = command.options & 0x07
     operation, action = command.requested_operation, command.requested_service_action
@@ -215,14 +216,14 @@ def supported_operation_codes(command: scsi_cdb.MaintenanceIn) -> bytes | None:
         listed = b"".join(
             struct.pack(">BxHxBH", code, service or 0, (service is not None) | bool(timeouts) << 1, len(usage))
             + timeouts
-            for (code, service), usage in _USAGE.items()
+            for (code, service), usage in supported.items()
         )
         return struct.pack(">I", len(listed)) + listed
-    has_actions = any(code == operation and service is not None for code, service in _USAGE)
-    known = any(code == operation for code, _ in _USAGE)
+    has_actions = any(code == operation and service is not None for code, service in supported)
+    known = any(code == operation for code, _ in supported)
     if option > 3 or (option == 1 and has_actions) or (option == 2 and known and not has_actions):
         return None
-    usage = _USAGE.get((operation, action if has_actions else None))
+    usage = supported.get((operation, action if has_actions else None))
     if usage is None:
         return bytes((0, 0x01, 0, 0))
     return struct.pack(">BBH", 0, 0x03 | bool(timeouts) << 7, len(usage)) + usage + timeouts
