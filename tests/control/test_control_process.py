@@ -240,12 +240,17 @@ def test_a_boot_without_progress_is_tried_again_then_the_node_is_quarantined_unt
 
 
 def test_a_boot_that_goes_round_is_reset_and_quarantined_like_one_that_stands_still(control):
-    """Nobody listens where the boot script sends the machine: it asks again and again."""
+    for machine in control.supply.machines.values():
+        machine.finds_no_disk = True
     control.start_storage()
     control.start_control()
     platform = control.platform(boot_timeout="1.5s", max_boot_attempts=1)
     control.apply(platform.replace("}\nliveness", ", iscsi_port: 3261}\nliveness"), "lab.yaml")
     control.apply(ONE)
+    told = control.until_event("held up", server="shop/web1")
+    assert "listens at 10.77.0.1:3260, and machines are told 10.77.0.1:3261; " in told["text"]
+    assert control.supply.calls == []
+    control.apply(platform, "lab.yaml")
     until(lambda: "after script; 0 of 1 resets made" in (control.server("shop/web1")["why"] or ""), "it says why")
     told = control.until_event("quarantined")
     assert "no new stage for" in told["text"]

@@ -1,9 +1,11 @@
 """One pool of machines serves every PAN; nobody gets a machine that cannot be fenced."""
 
+from ipaddress import IPv4Address
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panloom.decide.placement import Machine, Wish, objection, place, why_not
+from panloom.decide.placement import Machine, Wish, objection, place, why_none, why_not
 
 MIB = 1 << 20
 
@@ -35,6 +37,16 @@ def test_the_smallest_machine_that_fits_is_taken():
 def test_the_node_just_fenced_is_the_last_choice():
     assert place([wish("a/x", avoid="n1")], [machine("n1"), machine("n2")]) == {"a/x": "n2"}
     assert place([wish("a/x", avoid="n1")], [machine("n1")]) == {"a/x": "n1"}
+
+
+def test_nobody_is_placed_where_no_disk_is_served():
+    address = IPv4Address("10.0.0.1")
+    for portals in (None, ("10.0.0.1:3260",), ("10.9.0.1:3260", "0.0.0.0:3260")):
+        assert why_none(portals, address, 3260) is None
+    for portals in (("10.0.0.1:3261",), ("10.0.0.2:3260", "0.0.0.0:3261")):
+        why = why_none(portals, address, 3260)
+        assert f"listens at {', '.join(portals)}, and machines are told 10.0.0.1:3260; " in why
+    assert "listens at no portal" in why_none((), address, 3260)
 
 
 def test_who_waits_longest_is_served_first_whatever_its_pan():

@@ -39,12 +39,13 @@ class PlayedMachine:
     """One machine; ``inside`` is its namespace.  Set its faults before or while it runs.
 
     ``is_broken``: its firmware does nothing.  ``is_silent``: it hangs, until that is False.
+    ``finds_no_disk``: its firmware begins again and again.
     ``beacons``: it sends them.  ``writes``: it tags its disk without pause.
     """
 
     def __init__(self, name, inside, mac, address, changed):
         self.name, self.inside, self.mac, self.address = name, inside, mac, address
-        self.is_broken = self.is_silent = self.beacons = self.writes = False
+        self.is_broken = self.is_silent = self.finds_no_disk = self.beacons = self.writes = False
         self.switch_is_broken = False
         self.stage = "off"
         self.personality = {}
@@ -198,6 +199,8 @@ class PlayedMachine:
         return None
 
     def _firmware_reads(self, target, portal, user, secret):
+        if self.finds_no_disk:
+            return False
         try:
             session = self.log_in(target, portal, user, secret, isid=FIRMWARE_ISID, keys=FIRMWARE_KEYS)
             if session is not None:

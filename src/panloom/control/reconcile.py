@@ -35,7 +35,7 @@ from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
 from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import DOOMED, World
-from panloom.decide.placement import Machine, Wish, place, why_not
+from panloom.decide.placement import Machine, Wish, place, why_none, why_not
 from panloom.decide.plan import Preview
 from panloom.decide.records import (
     Discovered,
@@ -314,7 +314,7 @@ class Reconciler:
     async def _place(self, world: World) -> None:
         """Give free machines to the servers that wait and have their disk."""
         powered = [node.name for node in world.all(Node).values() if node.power is not None]
-        if not all(node in self._observer.power for node in powered):
+        if world.platform is None or not all(node in self._observer.power for node in powered):
             return  # we have just begun: a better machine may be there than those that were asked already
         made = {volume.name for volume in (await self._observer.volumes()).volumes} - _doomed(world)
         waiting = {
@@ -324,7 +324,9 @@ class Reconciler:
         }
         wishes = [wish_of(world.all(Server)[name], record) for name, record in waiting.items()]
         machines = [self._machine(node, world) for node in world.all(Node).values()]
-        placed = place(wishes, machines)
+        portals, network = (await self._observer.status()).portals, world.platform.storage
+        nowhere = why_none(portals, network.address, network.iscsi_port)
+        placed = place(wishes, machines) if nowhere is None else {}
         for name, node in placed.items():
             record = waiting[name]
             personality = booted_with(name, record, world)
@@ -340,7 +342,7 @@ class Reconciler:
         if placed:
             self._wake.set()  # a machine that is on already asks for its boot script any moment
         for wish in wishes:
-            self._say(wish.server, None if wish.server in placed else why_not(wish, machines))
+            self._say(wish.server, None if wish.server in placed else nowhere or why_not(wish, machines))
 
     def _machine(self, node: Node, world: World) -> Machine:
         record = world.node_records.get(node.name, NodeRecord())

@@ -5,7 +5,8 @@ that machine is free and fits, and is passed over otherwise.  Among the others t
 taken, so that large ones stay free for servers that need them; equal ones go by name, so that two runs decide alike.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
 
 import msgspec
 
@@ -71,6 +72,20 @@ def place(wishes: Iterable[Wish], machines: Iterable[Machine]) -> Mapping[str, s
         placed[wish.server] = best.name
         del free[best.name]
     return placed
+
+
+def why_none(portals: Sequence[str] | None, address: IPv4Address, port: int) -> str | None:
+    """Return why no machine could reach its disk at all, None if one could, or if the portals are not known.
+
+    ``portals``: ADDRESS:PORT where disks are served; ``address`` and ``port`` are what boot scripts say.
+    """
+    if portals is None or not {f"{address}:{port}", f"0.0.0.0:{port}"}.isdisjoint(portals):
+        return None
+    where = ", ".join(portals) or "no portal"
+    return (
+        f"the storage process listens at {where}, and machines are told {address}:{port}; "
+        "make its --portal and the platform's `storage: {address, iscsi_port}` one"
+    )
 
 
 def why_not(wish: Wish, machines: Iterable[Machine]) -> str:

@@ -98,6 +98,7 @@ async def _serve_portal(address: tuple[str, int], manager: ConnectionManager, st
                 said = str(error)
             await _pause(stop, BIND_SECONDS)
             continue
+        manager.listens(*transport.addresses[0])
         log.info("portal=%s:%d listening=yes", *transport.addresses[0])
         await stop.wait()
         await asyncio.to_thread(transport.stop)

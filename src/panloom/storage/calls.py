@@ -248,6 +248,8 @@ class Status(msgspec.Struct, frozen=True):
 
     exports: tuple[ExportFacts, ...]
     sessions: tuple[Session, ...]
+    portals: tuple[str, ...] | None = None
+    """ADDRESS:PORT of each that is listened at; None: a process that does not say."""
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -85,11 +85,17 @@ class ConnectionManager:
         self._lock = threading.Lock()  # the two maps; never held over the disk or another lock
         self._ended = threading.Condition(self._lock)
         self._sessions: dict[str, _Session] = {}
+        self._portals: tuple[str, ...] = ()
         self._exports = file.load()
         for export in self._exports.values():
             self._raise_epochs_at_start(export)
 
     # What the Remote Transport asks
+
+    def listens(self, address: str, port: int) -> None:
+        """Note a portal that is listened at from now on."""
+        with self._lock:
+            self._portals = (*self._portals, f"{address}:{port}")
 
     def targets_visible(self, initiator: Iqn, address: str) -> tuple[Iqn, ...]:
         """Return the targets that this initiator may log in to from this address."""
@@ -279,7 +285,9 @@ class ConnectionManager:
             exports = tuple(self._exports.values())
             sessions = [session for session in self._sessions.values() if session.state is _State.LIVE]
         return Status(
-            tuple(_export_facts(export) for export in exports), tuple(_session(session) for session in sessions)
+            tuple(_export_facts(export) for export in exports),
+            tuple(_session(session) for session in sessions),
+            self._portals,
         )
 
     def look(self) -> None:
