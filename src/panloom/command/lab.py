@@ -63,6 +63,8 @@ def up(nodes: int, qemu: int, firmware: tuple["FirmwareKind", ...], directory: P
     if status == 0:
         suggest("Point other commands at it", f"export PANLOOM_SOCKET={whereabouts.socket}")
         suggest("Then boot two servers", "panloom apply examples/web.yaml")
+        if record := whereabouts.record():
+            suggest("Look at a page", f"nsenter -t {record.pid} -n curl -s http://10.1.0.11/facts.txt")
         suggest("And pull a plug", "panloom node power kill n1")
         suggest("See its machines, and end it", "panloom lab status, panloom lab down")
     return status
