@@ -1,0 +1,95 @@
+"""A plain DHCP server's surroundings: its desk, its durable leases, and clients that hear what it sends."""
+
+from ipaddress import IPv4Address
+
+from panloom.protocol.dhcp_server import Assignment, DhcpServer
+from panloom.values import MacAddress
+from panloom.wire import dhcp
+from panloom.wire.dhcp import Message, MessageType, Option
+from support.dhcp_client import DhcpClient
+
+OURS = IPv4Address("10.77.0.1")
+MASK = {Option.SUBNET_MASK: b"\xff\xff\xff\0"}
+RELAY = IPv4Address("10.88.0.1")
+A, B = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
+STRANGERS = [f"52:54:00:00:01:{number:02x}" for number in range(5)]
+RANGE = (IPv4Address("10.77.0.200"), IPv4Address("10.77.0.202"))
+
+
+class PaperDesk:
+    """Two machines with an address each, and a range of three for everybody else."""
+
+    def __init__(self) -> None:
+        self.fixed = {MacAddress.parse(A): IPv4Address("10.77.0.51"), MacAddress.parse(B): IPv4Address("10.77.0.52")}
+        self.unwanted: set[MacAddress] = set()
+        self.reserved: frozenset[IPv4Address] = frozenset()
+
+    def assignment(self, request: Message) -> Assignment | None:
+        if request.chaddr in self.unwanted:
+            return None
+        first, last = (self.fixed[request.chaddr],) * 2 if request.chaddr in self.fixed else RANGE
+        return Assignment(first, last, self.reserved, MASK, b"http://10.77.0.1/boot/")
+
+    def acknowledged(self, request: Message, address: IPv4Address, *, now: float) -> bytes:
+        return b"http://10.77.0.1/boot/token"
+
+    def serves(self, address: IPv4Address) -> bool:
+        return str(address).startswith("10.77.0.")
+
+    def relays(self, address: IPv4Address) -> bool:
+        return address == RELAY
+
+
+class Site:
+    """A server, its durable leases, and clients that hear what is sent to their MAC or to all."""
+
+    def __init__(self) -> None:
+        self.desk = PaperDesk()
+        self.server = DhcpServer(OURS, self.desk)
+        self.durable: dict[IPv4Address, MacAddress] = {}
+        self.now = 100.0
+        self.sent: list[Message] = []
+        self.events: list = []
+
+    def send(self, message: Message | bytes, *, store: bool = True) -> list[Message]:
+        """Give the server a message, store its leases, and return its replies."""
+        octets = message if isinstance(message, bytes) else dhcp.encode(message)
+        self.server.receive(octets, now=self.now)
+        replies = self.collect()
+        if store:
+            replies += self.store()
+        return replies
+
+    def store(self) -> list[Message]:
+        for write in self.server.leases_to_store():
+            if write.mac is None:
+                self.durable.pop(write.address, None)
+            else:
+                self.durable[write.address] = write.mac
+                self.server.stored(write, now=self.now)
+        return self.collect()
+
+    def collect(self) -> list[Message]:
+        self.events += self.server.events()
+        replies = [dhcp.decode(datagram.octets) for datagram in self.server.packets_to_send()]
+        self.sent += replies
+        return replies
+
+    def bind(self, client: DhcpClient) -> IPv4Address:
+        for message in (client.discover, client.request):
+            for reply in self.send(message()):
+                client.receive(dhcp.encode(reply))
+        assert client.address is not None, self.events[-1]
+        return client.address
+
+    def restart(self) -> None:
+        self.server = DhcpServer(OURS, self.desk)
+        self.server.found(self.durable.items(), now=self.now)
+
+    @property
+    def last(self):
+        return self.events[-1]
+
+
+def kinds(messages: list[Message]) -> list[MessageType]:
+    return [message.message_type for message in messages]
