@@ -16,6 +16,7 @@ from support.crash.places import in_source, named_calls
 QUESTION = "Would a sync that was forgotten be noticed?"
 SHARE = 0.95
 LIMIT = 4
+MOMENTS = 0.1  # share of those at which nothing is promised: another story shows more than the rest of this one
 FIRST_SEED = 500
 STORIES = 60  # of each kind, to see which places they come by
 
@@ -44,7 +45,7 @@ def hunt(place, stories, seconds):
             if time.monotonic() - begun > seconds:
                 return None
             with without_syncs_under(place):
-                examination.tell(KINDS[name][0], seed, limit=LIMIT)
+                examination.tell(KINDS[name][0], seed, limit=LIMIT, share=MOMENTS)
             if examination.violations:
                 return f"{name}: {examination.violations[0]}"
     return None
@@ -59,7 +60,7 @@ def hunt_by_kind(names, seconds):
             for name in names:
                 if time.monotonic() - begun > seconds:
                     return None
-                examination.tell(KINDS[name][0], seed, limit=LIMIT)
+                examination.tell(KINDS[name][0], seed, limit=LIMIT, share=MOMENTS)
                 if examination.violations:
                     return f"{name}: {examination.violations[0]}"
     return None
@@ -72,7 +73,7 @@ class Mutants:
 
     def __init__(self, seconds_each, *, fresh=False):
         self._seconds_each = seconds_each
-        self._tally = Tally("mutants", {"seconds_each": seconds_each, "limit": LIMIT}, fresh=fresh)
+        self._tally = Tally("mutants", {"seconds_each": seconds_each, "limit": LIMIT, "share": MOMENTS}, fresh=fresh)
         self._where = {}
         self._places = []
 

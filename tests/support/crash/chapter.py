@@ -54,10 +54,10 @@ class Chapter:
     promise: object
     log: list
 
-    def states(self, chance, limit, *, first=0):
+    def states(self, chance, limit, *, first=0, share=1.0):
         """Yield contents, the promise that holds for them, and whether the power was cut; no more than that at once.
 
-        ``first``: the entry of the log to begin with.
+        ``first``: the entry of the log to begin with; ``share``: of the moments at which nothing was promised.
         """
         disk, promise = Disk(self.contents), copy.deepcopy(self.promise)
         for number, entry in enumerate(self.log):
@@ -66,15 +66,17 @@ class Chapter:
                 if isinstance(entry, Mark):
                     _note(entry, promise)
                 continue
-            if isinstance(entry, Write):
+            looked_at = isinstance(entry, Mark) or chance.random() < share
+            if looked_at and isinstance(entry, Write):
                 for contents in disk.torn(entry):
                     yield contents, promise, False
             disk.add(entry)
             if isinstance(entry, Mark):
                 _note(entry, promise)
-            yield disk.everything(), promise, False
-            for contents in disk.after_power_cut(chance, limit):
-                yield contents, promise, True
+            if looked_at:
+                yield disk.everything(), promise, False
+                for contents in disk.after_power_cut(chance, limit):
+                    yield contents, promise, True
 
     def cut(self, chance):
         """Return one of the states that a power cut within it may leave, and the promise that then holds."""
@@ -171,7 +173,7 @@ class Examination:
     violations: list = field(default_factory=list)
     broken: Contents | None = None  # what the last violation was seen in
 
-    def tell(self, kind, seed, *, limit, steps=10):
+    def tell(self, kind, seed, *, limit, steps=10, share=1.0):
         """Have a story told and look at every moment of it; one that goes wrong while it is told is a violation."""
         directory = self.directory / f"story-{seed}"
         directory.mkdir()
@@ -180,20 +182,18 @@ class Examination:
         except (AssertionError, PanloomError, OSError) as error:
             self.violations.append(Finding(seed, 0, 0, "none, while it was told", repr(error)))
         else:
-            self.examine(chapters, seed, limit=limit)
+            self.examine(chapters, seed, limit=limit, share=share)
         finally:
             shutil.rmtree(directory)
 
     def examine(self, chapters, seed, *, limit, first=0, share=1.0):
-        """Look at this ``share`` of the moments of some chapters, from entry ``first`` of each.
-
-        It stops at the first violation.
-        """
+        """Look at the states of some chapters, as ``Chapter.states`` has them; stop at the first violation."""
         chance = random.Random(seed)
         for chapter in chapters:
             seen = set()
-            for number, (contents, promise, power_cut) in enumerate(chapter.states(chance, limit, first=first)):
-                if not _is_new(seen, contents, promise, power_cut) or chance.random() > share:
+            states = chapter.states(chance, limit, first=first, share=share)
+            for number, (contents, promise, power_cut) in enumerate(states):
+                if not _is_new(seen, contents, promise, power_cut):
                     continue
                 crash = POWER_CUT if power_cut else KILL
                 recovers = power_cut and chance.random() < RECOVERIES

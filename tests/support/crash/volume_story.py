@@ -75,8 +75,8 @@ class VolumeStory(Story):
         self.recorder.die_after(None)
         seen = self._running.seen()
         self.mark(lambda promise: promise.saw(seen, durable=durable))
-        if self.chance.random() < 0.2:
-            self.recorder.die_at_sync(self.chance.randrange(10))
+        if self.chance.random() < 0.3:
+            self.recorder.die_at_sync(self.chance.randrange(8))
         self._prepare()
         self._choose_death()
         for _ in range(self.steps):
