@@ -261,8 +261,9 @@ def test_a_thick_disk_never_runs_out_of_space(tmp_path):
         process.run(lambda client: client.create_volume("shop.thin", None, 32 * MIB))
         with pytest.raises(UnavailableError, match="no space for a thick volume"):
             process.run(lambda client: client.create_volume("shop.web2", None, 20 * MIB, thick=True))
-        with pytest.raises(UnavailableError, match="No space left"):
-            process.run(lambda client: client.grow_volume("shop.web1", 30 * MIB))
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="No space left"):
+                process.run(lambda client: client.grow_volume("shop.web1", 30 * MIB))
         for name in ("web1", "thin"):
             export(process, name)
         assert facts(process, "web1").allocated_octets >= 8 * MIB

@@ -68,6 +68,41 @@ def test_it_pauses_stops_and_goes_on(directory):
     store.shut_down()
 
 
+def test_what_a_deleted_snapshot_leaves_is_absorbed_and_the_image_is_not(directory):
+    store = VolumeStore(directory)
+    volume = store.open("v")
+    twin = bytearray(IMAGE.ljust(8 * PIECE_OCTETS, b"\0"))
+
+    def write(offset, octets):
+        volume.write(volume.grant(1), offset, memoryview(octets))
+        twin[offset : offset + len(octets)] = octets
+
+    write(0, b"a" * 8192)
+    volume.unmap(volume.grant(1), PIECE_OCTETS, 8192)
+    twin[PIECE_OCTETS : PIECE_OCTETS + 8192] = bytes(8192)
+    store.snapshot("v@one")
+    write(4096, b"b" * 4096)
+    write(6 * PIECE_OCTETS, b"b" * 5000)
+    store.snapshot("v@two")
+    write(6 * PIECE_OCTETS + 4096, b"c" * 4096)
+    flattening = Flattening(store)
+    store.delete_snapshot("v@one")
+    flattening.tidy()
+    assert store.to_absorb() == {}  # v@two is read through it
+    store.delete_snapshot("v@two")
+    flattening.tidy()
+    until(lambda: not list((directory / "volumes").glob("*.layer")), "nothing is left")
+    flattening.stop()
+    assert volume.layers == ()
+    assert read(volume) == twin
+    assert own(store, "v") == 8192 + 8192 + 8192
+    store.shut_down()
+    store = VolumeStore(directory)
+    assert read(store.open("v")) == twin
+    assert facts(store, "v").shared_octets >= len(IMAGE)
+    store.shut_down()
+
+
 def test_a_volume_that_is_closed_meanwhile_is_opened_again_and_a_deleted_one_left_alone(directory):
     store = VolumeStore(directory)
     flattening = Flattening(store, octets_per_second=4 * PIECE_OCTETS)

@@ -238,6 +238,19 @@ class Twin(RuleBasedStateMachine):
         if not self.store.open(name).layers:
             self.clone_of.pop(name, None)
 
+    @precondition(lambda self: self.store.to_absorb())
+    @rule(steps=st.none() | st.integers(0, 60), part=st.booleans())
+    def absorb(self, steps, part):
+        name, layer = next(iter(self.store.to_absorb().items()))
+
+        def act():
+            self.store.open(name).absorb(layer.header.id, 0, 8192 if part else LARGEST)
+            if not part:
+                self.store.end_absorbing(name, layer.header.id)
+
+        if self.do(act, steps) and not part:
+            assert layer.header.id not in {frozen.header.id for frozen in self.store.open(name).layers}
+
     @precondition(lambda self: self.snapshots)
     @rule(number=NUMBERS)
     def look_at_a_snapshot(self, number):

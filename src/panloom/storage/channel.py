@@ -169,6 +169,7 @@ class Channel:
                 manager.grow_volume(call.name, call.octets)
             case calls.DeleteSnapshot():
                 store.delete_snapshot(call.name)
+                self._flattening.tidy()
             case calls.FlattenVolume():
                 self._flattening.begin(call.name)
             case calls.ExportTarget():

@@ -1,8 +1,10 @@
-"""Flattening: a volume takes over, piece by piece, what it reads of image and snapshots, and then needs them no more.
+"""What goes on behind the sessions: volumes take over, piece by piece, what they read of other files.
 
-    begin    flag in the header, durable  →  a thread
-    thread   piece  →  pause, so that no more than ``octets_per_second`` are copied  →  piece  →  …  →  header
-    killed   what was taken over is in the map; ``resume`` at the next start goes on with the rest
+    flatten    all of image and snapshots, because somebody asked; a flag in the header, durable, says so
+    absorb     what a deleted snapshot has left directly below a volume and nobody else is read through
+
+    thread     piece  →  pause, so that no more than ``octets_per_second`` are copied  →  piece  →  …  →  header
+    killed     what was taken over is in the map; ``resume`` at the next start goes on with the rest
 
 Sessions go on: a piece is what they wait for at most.
 """
@@ -10,8 +12,10 @@ Sessions go on: a piece is what they wait for at most.
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from panloom.errors import ConflictError, PanloomError
+from panloom.storage.overlay import Volume
 from panloom.storage.volume_store import VolumeStore
 
 PIECE_OCTETS = 1 << 20
@@ -20,8 +24,12 @@ OCTETS_PER_SECOND = 64 << 20
 log = logging.getLogger(__name__)
 
 
+class _StoppedError(Exception):
+    """The process ends."""
+
+
 class Flattening:
-    """Flattens volumes, one thread each; every method may be called from any thread."""
+    """Does both, a thread for each volume; every method may be called from any thread."""
 
     def __init__(self, store: VolumeStore, *, octets_per_second: int = OCTETS_PER_SECOND) -> None:
         self._store = store
@@ -31,7 +39,7 @@ class Flattening:
         self._threads: dict[str, threading.Thread] = {}
 
     def begin(self, name: str) -> None:
-        """Begin with a volume, durably; nothing happens if it is begun, or has nothing below.
+        """Begin to flatten a volume, durably; nothing happens if that is begun, or nothing is below.
 
         UnavailableError or ConfigError if it cannot be opened.
         """
@@ -40,10 +48,16 @@ class Flattening:
             volume.begin_flattening()
             self._start(name)
 
+    def tidy(self) -> None:
+        """Begin to absorb what deleted snapshots have left."""
+        for name in self._store.to_absorb():
+            self._start(name)
+
     def resume(self) -> None:
         """Go on with what an earlier process had begun."""
         for name in self._store.to_flatten():
             self._start(name)
+        self.tidy()
 
     def stop(self) -> None:
         """End all threads at their next piece, and wait for them."""
@@ -60,28 +74,56 @@ class Flattening:
                 thread.start()
 
     def _run(self, name: str) -> None:
-        began, copied, start = time.monotonic(), 0, 0
         try:
-            while start < (octets := self._store.open(name).to_pull):
-                copied += self._pull(name, start)
-                start += PIECE_OCTETS
-                if self._stopping.wait(max(0.0, copied / self._octets_per_second - (time.monotonic() - began))):
-                    return
-            if octets:
-                self._store.end_flattening(name)
+            while self._flatten(name) or self._absorb(name):
+                pass
+        except _StoppedError:
+            return
         except (PanloomError, OSError) as error:  # the volume stays as it is, and usable; the next start tries again
             log.warning("volume=%s flattened=no why=%r", name, str(error))
-            return
-        log.info("volume=%s flattened=yes copied=%d", name, copied)
 
-    def _pull(self, name: str, start: int) -> int:
-        """Take over a piece; ConflictError if it is another volume of that name by now."""
-        while True:
-            volume = self._store.open(name)
+    def _flatten(self, name: str) -> bool:
+        """Flatten a volume if that was begun; return whether it was."""
+        if name not in self._store.to_flatten():
+            return False
+
+        def pull(volume: Volume, start: int) -> int:
             if not volume.header.flattening:
                 raise ConflictError(f"volume {name} is no longer to be flattened")
+            return volume.pull(start, start + PIECE_OCTETS)
+
+        copied = self._by_pieces(name, self._store.open(name).to_pull, pull)
+        self._store.end_flattening(name)
+        log.info("volume=%s flattened=yes copied=%d", name, copied)
+        return True
+
+    def _absorb(self, name: str) -> bool:
+        """Absorb what a deleted snapshot has left below a volume; return whether there was any."""
+        layer = self._store.to_absorb().get(name)
+        if layer is None:
+            return False
+
+        def absorb(volume: Volume, start: int) -> int:
+            return volume.absorb(layer.header.id, start, start + PIECE_OCTETS)
+
+        copied = self._by_pieces(name, layer.header.octets, absorb)
+        self._store.end_absorbing(name, layer.header.id)
+        log.info("volume=%s absorbed=%s copied=%d", name, layer.file_name, copied)
+        return True
+
+    def _by_pieces(self, name: str, octets: int, piece: Callable[[Volume, int], int]) -> int:
+        began, copied = time.monotonic(), 0
+        for start in range(0, octets, PIECE_OCTETS):
+            copied += self._one_piece(name, start, piece)
+            if self._stopping.wait(max(0.0, copied / self._octets_per_second - (time.monotonic() - began))):
+                raise _StoppedError
+        return copied
+
+    def _one_piece(self, name: str, start: int, piece: Callable[[Volume, int], int]) -> int:
+        while True:
+            volume = self._store.open(name)
             try:
-                return volume.pull(start, start + PIECE_OCTETS)
+                return piece(volume, start)
             except OSError:
                 if self._store.open(name) is volume:
                     raise  # else it was closed meanwhile, since nobody has it exported any more

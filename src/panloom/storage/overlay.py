@@ -294,9 +294,43 @@ class Volume:
             while first < last:
                 own, limit = top.own.run(first, last)
                 if not own:
-                    copied += self._pull(first, limit)
+                    copied += self._pull(first, limit, below)
                 first = limit
         return copied
+
+    def absorb(self, layer: bytes, start: int, end: int) -> int:
+        """Take over what one frozen file, directly below, holds between two offsets; return how many were copied.
+
+        ConflictError if a file of another id lies directly below by now.
+        """
+        copied = 0
+        with self._changing:
+            frozen = self._directly_below(layer)
+            first, last = start // CLUSTER_OCTETS, -(-min(end, frozen.header.octets) // CLUSTER_OCTETS)
+            while first < last:
+                holds, limit = frozen.own.run(first, last)
+                own, limit = self._stack[0].own.run(first, limit)
+                if holds and not own:
+                    copied += self._pull(first, limit, Below((frozen,)))
+                first = limit
+        return copied
+
+    def end_absorbing(self, layer: bytes) -> None:
+        """Read past a frozen file of which all was taken over, durable on return."""
+        self.flush()
+        with self._flushing, self._changing:
+            self._flush()
+            frozen = self._directly_below(layer)
+            top, below = self._stack
+            self._write_header(parent=frozen.header.parent, flat=frozen.header.flat)
+            self._stack = top, Below(below.layers[1:], below.image)
+
+    def _directly_below(self, layer: bytes) -> VolumeFile:
+        self._check(0, 0)
+        layers = self.layers
+        if not layers or layers[0].header.id != layer:
+            raise ConflictError("another file lies directly below by now")
+        return layers[0]
 
     def end_flattening(self) -> None:
         """Let go of what is below, durable on return; all of it must have been taken over."""
@@ -403,9 +437,9 @@ class Volume:
         # Beyond what is below a cluster without a bit reads as zeros already.
         top.set_own(first, min(limit, -(-below.octets // CLUSTER_OCTETS)))
 
-    def _pull(self, first: int, limit: int) -> int:
+    def _pull(self, first: int, limit: int, below: Below) -> int:
         """Take over clusters that are not own."""
-        top, below = self._stack
+        top, _ = self._stack
         copied, start, end = 0, first * CLUSTER_OCTETS, limit * CLUSTER_OCTETS
         top.reserve_maps(first, limit)
         top.zero(first, limit)  # what a crash left there

@@ -184,10 +184,10 @@ class VolumeFile:
 
     def lengthen(self, octets: int) -> None:
         """Make the file long enough for a larger disk; a thick one takes the space, or raises ``OSError``."""
-        before, after = status(self.fd).st_size, self.layout.file_octets(octets)
-        if after > before:
+        before, after = self.layout.file_octets(self.header.octets), self.layout.file_octets(octets)
+        if after > status(self.fd).st_size:
             set_size(self.fd, after)
-        if self.header.thick and after > before:
+        if self.header.thick:
             reserve(self.fd, before, after - before)
 
 

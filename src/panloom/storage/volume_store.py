@@ -24,6 +24,7 @@ from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.storage.accounts import volumes
 from panloom.storage.calls import ImageFacts, Volumes
 from panloom.storage.catalog import (
+    LAYER,
     SNAPSHOT,
     VOLUME,
     Catalog,
@@ -201,6 +202,22 @@ class VolumeStore:
         """Let a volume go of what it has taken over, durable on return; what nothing else reads is removed."""
         with self._opening:
             self._opened(name, volume_file_name(name)).end_flattening()
+            self._remove_unused()
+
+    def to_absorb(self) -> dict[str, Entry]:
+        """Return volumes that alone lie directly over a nameless frozen file, and the file."""
+        catalog = Catalog.read(self._directory)
+        found = {}
+        for entry in catalog.of(VOLUME):
+            layer = next(iter(catalog.below(entry.header)), None)
+            if layer and layer.kind == LAYER and len(catalog.above(layer)) == 1:
+                found[entry.volume] = layer
+        return found
+
+    def end_absorbing(self, name: str, layer: bytes) -> None:
+        """Let a volume read past a file that it has taken over, durable on return; the file is removed."""
+        with self._opening:
+            self._opened(name, volume_file_name(name)).end_absorbing(layer)
             self._remove_unused()
 
     def to_flatten(self) -> tuple[str, ...]:

@@ -193,6 +193,15 @@ class VolumeStory(Story):
         self.mark(lambda promise: promise.forgetting(label, {False, True}))
         self._running.store.delete_snapshot(label)
         self.mark(lambda promise: promise.forgetting(label, {False}))
+        if self.chance.random() < 0.7:
+            self._absorb()
+
+    def _absorb(self):
+        for name, layer in self._running.store.to_absorb().items():
+            volume = self._running.store.open(name)
+            for start in range(0, layer.header.octets, 2 * 4096):
+                volume.absorb(layer.header.id, start, start + 2 * 4096)
+            self._running.store.end_absorbing(name, layer.header.id)
 
     def _clone(self, label):
         if not self._is_frozen(label) or self._is_there(CLONE):
