@@ -58,6 +58,7 @@ def test_a_disk_grows_under_its_running_server(control):
         control.apply(ONE)
     assert control.apply(disk("size: 3MiB"))["revision"] == 0
     control.kill("storage")
+    assert "does not answer" in run_panloom(control, "get", "snapshots")[2]
     control.start_storage()
     control.until_up("shop/web1")
     assert volume(control, "shop.web1").octets == 3 * MIB

@@ -40,7 +40,7 @@ class Rows:
 
     async def of(self, kind: str, world: World) -> Sequence[Row]:
         """Return one row for each resource of a kind."""
-        volumes = await self._volumes() if kind in ("server", "volume", "image", "snapshot") else None
+        volumes = await self._volumes() if kind in ("server", "volume", "image") else None
         match kind:
             case "server":
                 return [self._server(server, world, volumes) for server in world.all(resources.Server).values()]
@@ -53,7 +53,7 @@ class Rows:
             case "volume":
                 return [self._volume(volume, world, volumes) for volume in world.all(resources.Volume).values()]
             case "snapshot":
-                return [_snapshot(facts) for facts in volumes.snapshots] if volumes else []
+                return [_snapshot(facts) for facts in (await self._storage.volumes()).snapshots]
             case "pan":
                 return [_pan(pan, world) for pan in world.all(resources.Pan).values()]
             case "lan":
