@@ -9,7 +9,7 @@ from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.personalities import booted_with
-from panloom.control.reconcile import Reconciler
+from panloom.control.reconcile import Reconciler, _Have
 from panloom.decide.records import Phase, VirtualNic
 from panloom.model.resources import Nic
 from panloom.storage import calls
@@ -29,6 +29,16 @@ class Storage:
         return calls.Volumes((), ())
 
 
+class Edge:
+    """Boot services that only remember what they were last told to answer from."""
+
+    table = None
+    trouble = ""
+
+    def replace(self, table):
+        self.table = table
+
+
 def why_of(storage, record=BOOTING, documents=DOCUMENTS):
     """Let the worker of shop/web1 go on; return what holds it up, and the events."""
 
@@ -37,20 +47,11 @@ def why_of(storage, record=BOOTING, documents=DOCUMENTS):
         world = await world_of(store, record, documents)
         record_then = msgspec.structs.replace(record, personality=booted_with("shop/web1", record, world))
         await put(store, servers={"shop/web1": record_then})
-        reconciler = Reconciler(store, storage, None, Observer(storage, Boots(DictStore()), events), events)
+        reconciler = Reconciler(store, storage, Edge(), Observer(storage, Boots(DictStore()), events), events)
         await reconciler._work("shop/web1")
         return reconciler.why("shop/web1"), [event.kind for event in await events.after(0)]
 
     return asyncio.run(scenario())
-
-
-class Edge:
-    """Boot services that only remember what they were last told to answer from."""
-
-    table = None
-
-    def replace(self, table):
-        self.table = table
 
 
 def test_an_older_boot_table_does_not_take_the_place_of_a_newer_one():
@@ -85,6 +86,29 @@ def test_a_personality_that_does_not_fit_is_said_so():
     why, kinds = why_of(Storage(), record, documents)
     assert why.endswith("does not fit into 4096; give shop/web1 fewer NICs, or its LANs shorter settings")
     assert kinds == ["held up"]
+
+
+def test_no_boot_is_late_while_the_boot_services_cannot_be_opened():
+    async def scenario():
+        store, events, boots, edge = DictStore(), EventLog(DictStore()), Boots(DictStore()), Edge()
+        world, progress = await world_of(store, BOOTING), boots.progress
+        reconciler = Reconciler(store, Storage(), edge, Observer(Storage(), boots, events), events)
+
+        def stalled():
+            """Return what a boot is held to when an hour has gone by."""
+            reconciler._view("shop/web1", world, have)
+            progress.excuse(-3600.0)
+            return reconciler._view("shop/web1", world, have).stalled_seconds
+
+        have = _Have(await Storage().status(), await Storage().volumes(), ports_applied=True)
+        assert stalled() >= 3600.0
+        edge.trouble = "port 8080 of 10.77.0.1: Address already in use"
+        assert stalled() == 0.0
+        edge.trouble = ""
+        assert reconciler._view("shop/web1", world, have).stalled_seconds < 3600.0
+        assert stalled() >= 3600.0
+
+    asyncio.run(scenario())
 
 
 def test_a_fault_of_ours_is_said_so_too(caplog):

@@ -417,7 +417,8 @@ class Reconciler:
         if server is not None and {nic.lan for nic in server.nics} - {nic.lan for nic in record.nics}:
             raise UnavailableError(f"{name} has a NIC without a MAC yet")
         progress, carrier, now = self._observer.boots.progress, record.node or "", time.monotonic()
-        progress.expect(carrier, (name, record.since), now)
+        served = not self._edge.trouble  # else nobody's firmware gets an answer, and it is not the machines' fault
+        progress.expect(carrier, (name, record.since, served), now)
         volume = world.all(Volume).get(name)
         return ServerView(
             name=name,
@@ -435,7 +436,7 @@ class Reconciler:
             enabled=server.failover.enabled if server else True,
             personality=booted_with(name, record, world) if server else record.personality,
             stage=progress.stage(carrier),
-            stalled_seconds=progress.stalled_seconds(carrier, now),
+            stalled_seconds=progress.stalled_seconds(carrier, now) if served else 0.0,
             boot_timeout_seconds=platform.boot_timeout_seconds,
             max_boot_attempts=platform.max_boot_attempts,
         )
