@@ -256,16 +256,15 @@ class ConnectionManager:
 
     def grow_volume(self, name: str, octets: int) -> None:
         """Make a volume larger and tell its sessions; ConflictError if it would become smaller."""
-        with self._changing:
-            blocks = self._store.grow(name, octets)
-            with self._lock:
-                told = [
-                    (session.connection, lun.lun)
-                    for export in self._exports.values()
-                    for lun in export.luns
-                    if lun.volume == name
-                    for session in self._of(export.target)
-                ]
+        blocks = self._store.grow(name, octets)  # what logs in from here on sees it anyway
+        with self._lock:
+            told = [
+                (session.connection, lun.lun)
+                for export in self._exports.values()
+                for lun in export.luns
+                if lun.volume == name
+                for session in self._of(export.target)
+            ]
         for connection, number in told:
             connection.resized(number, blocks)
         log.info("volume=%s blocks=%d sessions_told=%d", name, blocks, len(told))

@@ -144,7 +144,7 @@ class HotLoop:
         while self._resized:
             lun, blocks = self._resized.popleft()
             descriptor = self._descriptors.get(lun)
-            if descriptor and blocks != descriptor.blocks:
+            if descriptor and blocks > descriptor.blocks:
                 self._descriptors[lun] = self._by_field[lun_field(lun)] = replace(descriptor, blocks=blocks)
                 self._session.resize(lun, blocks)
 
