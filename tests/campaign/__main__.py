@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
-    parser.add_argument("--again", metavar="KIND:SEED", help="tell one story again, or fault:NUMBER:WAY")
+    parser.add_argument("--again", metavar="KIND:SEED", help="tell one story again, or fault:KIND:NUMBER:WAY")
     chosen = parser.parse_args()
     logging.getLogger("panloom").propagate = False
     if chosen.again:

@@ -11,37 +11,42 @@ from support.crash.chapter import Examination, in_memory
 from support.crash.fault_story import FaultStory
 from support.crash.faults import WAYS, name_of
 from support.crash.places import path_of
+from support.crash.state_fault_story import StateFaultStory
 
 QUESTION = "Is anything false answered, or anybody else held up, when a call on a file fails?"
-SEED = 1
+KINDS = {"volumes": (FaultStory, 1), "state": (StateFaultStory, 3)}
+"""Stories, and the seed that each is told by."""
 STEPS = 8
 LIMIT = 2  # states that a power cut may leave, of one moment after the fault
 SHARE = 0.1  # of the moments at which nothing is promised
 
 
-def survey(directory, seed=SEED):
-    """Return the calls of the story that no fault disturbs, in their order."""
-    return _told(directory, seed)[0].injector.calls
+def survey(directory, kind):
+    """Return each way in which a call of a story may fail: its number, the call, the way."""
+    calls = _told(directory, kind)[0].injector.calls
+    ways = ((number, call, way) for number, call in enumerate(calls) for way in WAYS[call.name])
+    return [each for each in ways if each[1].site or not isinstance(each[2], str)]  # SQLite itself does the rest
 
 
-def strike(directory, number, call, way, seed=SEED):
+def strike(directory, kind, number, call, way):
     """Let one call fail; return what is wrong then, None if nothing is, and how many states were looked at."""
     try:
-        story, chapter = _told(directory, seed, number=number, name=call.name, way=way)
+        story, chapter = _told(directory, kind, number=number, name=call.name, way=way)
     except (AssertionError, PanloomError, OSError) as error:
         return f"while it was told: {error!r}", 0
     if story.injector.struck is None:
         return "no such call was made", 0
     examination = Examination(directory)
-    examination.examine([chapter], seed, limit=LIMIT, first=story.injector.logged, share=SHARE)
+    examination.examine([chapter], number, limit=LIMIT, first=story.injector.logged, share=SHARE)
     return (str(examination.violations[0]) if examination.violations else None), examination.states.total()
 
 
-def _told(directory, seed, **fault):
+def _told(directory, kind, **fault):
+    story_of, seed = KINDS[kind]
     place = directory / "story"
     place.mkdir()
     try:
-        story = FaultStory(place, seed, steps=STEPS, **fault)
+        story = story_of(place, seed, steps=STEPS, **fault)
         return story, story.tell()
     finally:
         shutil.rmtree(place)
@@ -61,7 +66,7 @@ class Faults:
     """The campaign: call after call, way after way."""
 
     def __init__(self, *, fresh=False):
-        self._tally = Tally("faults", {"seed": SEED, "steps": STEPS, "limit": LIMIT, "share": SHARE}, fresh=fresh)
+        self._tally = Tally("faults", {"steps": STEPS, "limit": LIMIT, "share": SHARE}, fresh=fresh)
         self._wanted = 0
 
     @property
@@ -73,15 +78,15 @@ class Faults:
         """Let all calls fail, or until a monotonic time; return whether all did."""
         shown = time.monotonic()
         with in_memory() as directory:
-            wanted = [(number, call, way) for number, call in enumerate(survey(directory)) for way in WAYS[call.name]]
+            wanted = [(kind, *each) for kind in KINDS for each in survey(directory, kind)]
             self._wanted = len(wanted)
-            for number, call, way in wanted:
-                key = f"{number}:{name_of(way)}"
+            for kind, number, call, way in wanted:
+                key = f"{kind}:{number}:{name_of(way)}"
                 if key in self._tally.done:
                     continue
                 if time.monotonic() > until:
                     return False
-                violation, states = strike(directory, number, call, way)
+                violation, states = strike(directory, kind, number, call, way)
                 self._tally.done[key] = {
                     "call": call.name, "way": name_of(way), "site": str(call.site), "caller": str(call.caller),
                     "states": states, "violation": violation,
@@ -120,8 +125,7 @@ class Faults:
 
 def again(key):
     """Let one call fail again; return what is wrong then."""
-    number, _, wanted = key.partition(":")
+    kind, number, wanted = key.split(":")
     with in_memory() as directory:
-        call = survey(directory)[int(number)]
-        (way,) = (each for each in WAYS[call.name] if name_of(each) == wanted)
-        return strike(directory, int(number), call, way)[0]
+        (fault,) = (each for each in survey(directory, kind) if each[0] == int(number) and name_of(each[2]) == wanted)
+        return strike(directory, kind, *fault)[0]

@@ -81,7 +81,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a store, or bring an older one forward; ``UnavailableError`` if it is foreign or newer."""
     version = _number(connection, "PRAGMA user_version")
     application = _number(connection, "PRAGMA application_id")
-    if (application, version, _number(connection, "SELECT count(*) FROM sqlite_master")) == (0, 0, 0):
+    is_new = (application, version, _number(connection, "SELECT count(*) FROM sqlite_master")) == (0, 0, 0)
+    if is_new:
+        _set_journal_mode(connection, "wal", path)
         _write(connection, _CREATE)
     elif application != APPLICATION_ID:
         raise UnavailableError(f"{path} is a database of another program; name another file")
@@ -89,14 +91,16 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise UnavailableError(
             f"{path} has format {version}, this Panloom reads up to {FORMAT}; install the Panloom that wrote it"
         )
-    elif version < FORMAT:
+    elif version == FORMAT:
+        _set_journal_mode(connection, "wal", path)
+    else:
         _keep_copy(connection, path.with_name(f"{path.name}.v{version}.bak"))
+        _set_journal_mode(connection, "wal", path)
         _write(connection, tuple(step for older in range(version, FORMAT) for step in _FORWARD[older]))
 
 
 def _write(connection: sqlite3.Connection, statements: tuple[str, ...]) -> None:
     """Change the file to ``FORMAT`` in one transaction; a crash leaves it as it was."""
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     for statement in (*statements, f"PRAGMA user_version = {FORMAT}"):
         connection.execute(statement)
@@ -108,8 +112,19 @@ def _keep_copy(connection: sqlite3.Connection, copy: Path) -> None:
     with PartialFile(Directory(copy.parent), copy.name, 0o600) as file:
         with closing(connect(file.path)) as target:
             connection.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")  # a copy is one file
+            _set_journal_mode(target, "delete", file.path)  # a copy is one file
         file.appear(copy.name)
+
+
+def _set_journal_mode(connection: sqlite3.Connection, mode: str, path: Path) -> None:
+    """Set it for good; ``UnavailableError`` where the disk refuses, which SQLite does not call an error.
+
+    With another journal ``synchronous = FULL`` would not sync the directory when that is deleted: after a power cut it
+    may be there again, and roll back what was acknowledged.
+    """
+    (now,) = connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
+    if now != mode:
+        raise UnavailableError(f"{path} cannot be given the journal mode {mode}; mend its disk and start again")
 
 
 def _number(connection: sqlite3.Connection, question: str) -> int:

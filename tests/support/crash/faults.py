@@ -83,7 +83,7 @@ class Injector:
             return None
         self.struck, self.logged = self.calls[-1], len(self._recorder.log)
         self.path = self._path(arguments[0])
-        self._was_through = name == "pwritev" and bool(arguments[3] & os.RWF_DSYNC)
+        self._was_through = name == "pwritev" and len(arguments) > 1 and bool(arguments[3] & os.RWF_DSYNC)
         match self._way:
             case "short":
                 return _half(name, arguments)
@@ -109,9 +109,11 @@ class Injector:
 
 
 def _where():
-    """Return the call in disk_io that is under way, and the one that led into disk_io; None: there is none."""
+    """Return the call in disk_io that is under way, None if it is SQLite's, and the one that led there."""
     site = caller = None
     for place in calls_under_way():
+        if not site and place.module != "panloom.disk_io":
+            return None, place
         if place.module == "panloom.disk_io":
             site = site or place
         elif site:

@@ -113,6 +113,7 @@ class Told:
         self._store = store
         self._mark = mark
         self._under_way = []
+        self.answered = 0
         self.get, self.range = store.get, store.range
 
     async def commit(self, *, expect, put=None, delete=()):
@@ -126,6 +127,12 @@ class Told:
             self._under_way.remove(number)
             self._mark(lambda promise: promise.may_be.pop())
             raise
+        except UnavailableError:
+            self._under_way.remove(number)
+            if not self._store._writer._broken:  # a full disk: it was taken back
+                self._mark(lambda promise: promise.may_be.pop())
+            raise
+        self.answered += 1
         done = self._under_way.index(number) + 1
         del self._under_way[:done]
         self._mark(lambda promise: promise.done(done))
