@@ -106,16 +106,16 @@ def test_interrupted(number):
 
 
 def test_interrupted_twice_waits_no_longer():
-    deaf = "import signal; signal.signal(signal.SIGINT, lambda *_: print('heard', flush=True)); time.sleep(1000)"
-    with enclosed(deaf) as outer:
+    deaf = (
+        "import signal; signal.signal(signal.SIGINT, lambda *_: print('heard', flush=True)); print('deaf', flush=True)"
+    )
+    with enclosed(f"{deaf}; time.sleep(1000)") as outer:
         namespace, _ = inside(outer)
-        while outer.poll() is None:
-            outer.send_signal(signal.SIGINT)
-            try:
-                outer.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-        assert outer.returncode == 128 + signal.SIGKILL
+        assert outer.stdout.readline() == "deaf\n"
+        outer.send_signal(signal.SIGINT)
+        assert outer.stdout.readline() == "heard\n"
+        outer.send_signal(signal.SIGINT)
+        assert outer.wait(10) == 128 + signal.SIGKILL
         assert_gone(namespace)
 
 
