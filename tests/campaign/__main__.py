@@ -37,6 +37,7 @@ def main():
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
     parser.add_argument("--again", metavar="KIND:SEED", help="tell one story again, or fault:KIND:NUMBER:WAY")
     chosen = parser.parse_args()
+    logging.getLogger("panloom").addHandler(logging.NullHandler())
     logging.getLogger("panloom").propagate = False
     if chosen.again:
         return _again(chosen.again)
