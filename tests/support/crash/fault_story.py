@@ -181,6 +181,11 @@ class FaultStory(VolumeStory):
             if self.injector.path and self.injector.path.name == f"{name}.volume":
                 self._offline.add(name)
 
+    def is_lost(self, name):
+        """Return whether the sync that failed was one of its file."""
+        path = self.injector and self.injector.failed_sync and self.injector.path
+        return name in self._offline or bool(path and path.name == f"{name}.volume")
+
     def _excused(self, what, name):
         """Return whether an operation may be refused because of a fault before it."""
         if not self._struck:

@@ -114,6 +114,10 @@ class VolumeStory(Story):
         """Return what to do next."""
         return self.chance.choices([*CHANCES], [*CHANCES.values()])[0]
 
+    def is_lost(self, name):
+        """Return whether a sync of it has failed, which nobody says who lets go of it."""
+        return False
+
     def _is_there(self, name):
         return name in self.promise.volumes and self.promise.volumes[name].there == {True}
 
@@ -267,10 +271,12 @@ class VolumeStory(Story):
         def done(promise):
             promise.exports[TARGETS[name]] = {None}
             promise.volumes[name].raised(epoch)
-            promise.volumes[name].flushed()
+            if not lost:
+                promise.volumes[name].flushed()
 
         self.mark(begin)
         self._running.manager.unexport(TARGETS[name], epoch)
+        lost = self.is_lost(name)
         self.mark(done)
 
     def _session(self, name):
