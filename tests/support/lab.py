@@ -24,9 +24,8 @@ from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import Mark
 from panloom.lab.image import SECTOR_OCTETS, WRITER_RING, build_image
 from panloom.lab.running import RunningLab
-from panloom.storage.image import Image
-from panloom.storage.overlay import Volume
 from support.namespaces import LoopInside, Namespace, namespace
+from support.volume_reader import read_volume
 from support.waiting import until
 
 PACKAGES = Path(os.environ.get("PANLOOM_PACKAGES", Path(__file__).parents[2] / ".cache" / "debian"))
@@ -169,40 +168,31 @@ class LabInTest:
             raise AssertionError("\n".join([str(error), *tails, "--- control", *log])) from error
 
     def tags(self, server: str = "shop.web1") -> dict[int, tuple[int, int]]:
-        """Return the writer's ring as it is on the volume: sector → (epoch, counter)."""
-        return read_ring(*self._volume(server))
+        """Return the writer's ring as it is on the volume: sector → (epoch, counter).
+
+        AssertionError if a sector is neither tag nor empty.
+        """
+        octets = self._volume(server, range(WRITER_RING.start * SECTOR_OCTETS, WRITER_RING.stop * SECTOR_OCTETS))
+        found = {}
+        for number, sector in enumerate(WRITER_RING):
+            text = octets[number * SECTOR_OCTETS : (number + 1) * SECTOR_OCTETS]
+            if any(text):
+                words = text.decode("ascii").strip().split(":")
+                assert len(words) == 3, f"sector {sector} is torn: {text!r}"
+                found[sector] = (int(words[1]), int(words[2]))
+        return found
 
     def marks(self, server: str) -> Mapping[int, Mark]:
         """Return the ring that an emulated machine writes, as it is on a server's volume: number → mark."""
-        path, golden = self._volume(server.replace("/", "."))
-        octets = bytearray(disk_marks.RING_MARKS * disk_marks.MARK_OCTETS)
-        Volume.open(path, Image.from_file(golden)).read(disk_marks.RING_OFFSET, memoryview(octets))
-        return disk_marks.ring(bytes(octets))
+        end = disk_marks.RING_OFFSET + disk_marks.RING_MARKS * disk_marks.MARK_OCTETS
+        return disk_marks.ring(self._volume(server.replace("/", "."), range(disk_marks.RING_OFFSET, end)))
 
-    def _volume(self, name: str) -> tuple[Path, Path]:
-        volumes = self.lab.directory / "volumes"
-        (path,) = volumes.glob(f"volumes/{name}.*")
-        (golden,) = volumes.glob("images/web@1.*")
-        return path, golden
+    def _volume(self, name: str, octets: range) -> bytes:
+        return read_volume(self.lab.directory / "volumes", name, octets)
 
     def console(self, node: str) -> list[str]:
         """Return what a machine's serial line has said, without the times."""
         return [line.split(" ", 2)[-1] for line in self.lab.console_tail(node, 1 << 20)]
-
-
-def read_ring(path: Path, golden: Path) -> dict[int, tuple[int, int]]:
-    """Return sector → (epoch, counter) of the writer's ring; AssertionError if one is neither tag nor empty."""
-    volume = Volume.open(path, Image.from_file(golden))
-    octets = bytearray(len(WRITER_RING) * SECTOR_OCTETS)
-    volume.read(WRITER_RING.start * SECTOR_OCTETS, memoryview(octets))
-    found = {}
-    for number, sector in enumerate(WRITER_RING):
-        text = octets[number * SECTOR_OCTETS : (number + 1) * SECTOR_OCTETS]
-        if any(text):
-            words = text.decode("ascii").strip().split(":")
-            assert len(words) == 3, f"sector {sector} is torn: {bytes(text)!r}"
-            found[sector] = (int(words[1]), int(words[2]))
-    return found
 
 
 class Sniffer:

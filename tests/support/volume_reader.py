@@ -1,12 +1,13 @@
 """A reader of volumes written from docs/volume-format.md alone: it shares no line with the program.
 
-read_volume(DIRECTORY, "shop.web1")            the octets of a volume that is not open
+read_volume(DIRECTORY, "shop.web1")            the octets of a volume; it may be open, and is not written to
 read_volume(DIRECTORY, "shop.web1@before")     those of a snapshot
 """
 
 import struct
 import zlib
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 
 _HEADER = struct.Struct(">8sIIQQQQ8s16s32s256s16s16sQI256s")
@@ -58,13 +59,13 @@ class File:
         return self.read(at, min(4096, self.octets - offset))
 
 
-def read_volume(directory, name):
-    """Return all octets of a volume, or of a snapshot."""
+def read_volume(directory, name, range_=None):
+    """Return the octets of a volume, or of a snapshot, or a range of them."""
     with ExitStack() as opened:
-        return _read(opened, directory, name)
+        return _read(opened, directory, name, range_)
 
 
-def _read(opened, directory, name):
+def _read(opened, directory, name, range_):
     volumes = directory / "volumes"
     files = [File(path, opened) for path in volumes.iterdir() if path.suffix in (".snapshot", ".layer")]
     top = File(volumes / (f"{name}.snapshot" if "@" in name else f"{name}.volume"), opened)
@@ -72,11 +73,13 @@ def _read(opened, directory, name):
     while any(stack[-1].below):
         (found,) = (file for file in files if file.id == stack[-1].below)
         stack.append(found)
-    image = b""
+    image = BytesIO()
     if stack[-1].image and not stack[-1].flat:
-        image = (directory / "images" / f"{stack[-1].image}.{stack[-1].sha256.hex()}").read_bytes()
-    clusters = (_cluster(stack, image, number) for number in range(-(-top.octets // 4096)))
-    return b"".join(clusters)[: top.octets]
+        image = opened.enter_context((directory / "images" / f"{stack[-1].image}.{stack[-1].sha256.hex()}").open("rb"))
+    wanted = range(top.octets) if range_ is None else range_
+    first = wanted.start // 4096
+    octets = b"".join(_cluster(stack, image, number) for number in range(first, -(-wanted.stop // 4096)))
+    return octets[wanted.start - first * 4096 : wanted.stop - first * 4096]
 
 
 def _cluster(stack, image, number):
@@ -85,4 +88,5 @@ def _cluster(stack, image, number):
             return bytes(4096)
         if file.owns(number):
             return file.own(number).ljust(4096, b"\0")
-    return image[number * 4096 : number * 4096 + 4096].ljust(4096, b"\0")
+    image.seek(number * 4096)
+    return image.read(4096).ljust(4096, b"\0")
