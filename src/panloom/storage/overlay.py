@@ -218,7 +218,11 @@ class Volume:
             end = offset + len(data)
             if self._state is not _ONLINE or offset < 0 or end > self.octets:
                 self._check(offset, end)
-            self._write(offset, data)
+            top, first = self._stack[0], offset >> _CLUSTER_BITS
+            if first == (end - 1) >> _CLUSTER_BITS and top.own.own(first):  # as most writes are, once a disk is in use
+                top.write(offset, [data])
+            else:
+                self._write(offset, data)
 
     def unmap(self, grant: WriteGrant, offset: int, length: int) -> None:
         """Make exactly this range read as zeros and give back the blocks of its whole clusters; errors as ``write``."""
