@@ -1,6 +1,6 @@
 # make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
-# make bench   measure boot, fail-over, clone, TFTP, HTTP and DHCP beside peers, and emulated machines   (JSON in
+# make bench   measure boot, fail-over, kills, clone, TFTP, HTTP and DHCP beside peers, and emulated machines   (JSON in
 #              bench/results; a quiet machine)
 # make fuzz    fuzz codecs and state machines, for ten minutes or: make fuzz SECONDS=3600 TARGETS="dhcp.server"
 # make campaign  look at 100,000 crash states, take out every sync, let every call fail   (JSON in bench/results; goes on
@@ -44,7 +44,7 @@ lint: setup-test
 
 bench:
 	@scripts/setup bench
-	@for question in clone_seconds emulated_seconds boot_seconds failover_seconds tftp_seconds http_seconds dhcp_rate; do \
+	@for question in clone_seconds emulated_seconds boot_seconds failover_seconds resume_seconds tftp_seconds http_seconds dhcp_rate; do \
 	    $(as_root) scripts/run python bench/$$question.py --json bench/results/$$question.json || exit 1; done
 
 setup-demo:

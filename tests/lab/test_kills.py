@@ -44,7 +44,7 @@ def test_storage_and_control_killed_under_write_load_and_io_goes_on(tmp_path):
             at_kill = newest(lab)
             assert at_kill >= before
             lab.call(lab.lab.start_storage())
-            until(lambda at_kill=at_kill: newest(lab) > at_kill + 5, "the machine writes again", seconds=30)
+            until(lambda at_kill=at_kill: newest(lab) > at_kill + 5, "the machine writes again", seconds=10)
             assert_no_hole(lab)
         before = newest(lab)
         lab.call(lab.lab.kill("control"))
@@ -53,7 +53,7 @@ def test_storage_and_control_killed_under_write_load_and_io_goes_on(tmp_path):
         lab.call(lab.lab.kill("storage"))
         at_kill = newest(lab)
         lab.call(lab.lab.start_storage())
-        until(lambda: newest(lab) > at_kill + 5, "it writes again without a control process", seconds=30)
+        until(lambda: newest(lab) > at_kill + 5, "it writes again without a control process", seconds=10)
         assert_no_hole(lab)
         lab.call(lab.lab.start_control())
         row = lab.until_up("shop/web1")
