@@ -220,7 +220,7 @@ class Volume:
                 self._check(offset, end)
             top, first = self._stack[0], offset >> _CLUSTER_BITS
             if first == (end - 1) >> _CLUSTER_BITS and top.own.own(first):  # as most writes are, once a disk is in use
-                top.write(offset, [data])
+                top.write_octets(offset, data)
             else:
                 self._write(offset, data)
 

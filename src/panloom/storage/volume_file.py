@@ -36,6 +36,7 @@ from panloom.disk_io import (
     set_size,
     status,
     write_fully,
+    write_octets,
     write_through,
     zero_range,
 )
@@ -143,6 +144,10 @@ class VolumeFile:
     def write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write what stands within one group; sets no bit."""
         write_fully(self.fd, parts, MAP_START + (offset // self._group_octets + 1) * self._maps_octets + offset)
+
+    def write_octets(self, offset: int, octets: memoryview) -> None:
+        """Write one part, as ``write`` does, but quicker."""
+        write_octets(self.fd, octets, MAP_START + (offset // self._group_octets + 1) * self._maps_octets + offset)
 
     def zero(self, first: int, limit: int) -> None:
         """Make these clusters read as zeros, once they are own; their space is given back unless the file is thick."""
