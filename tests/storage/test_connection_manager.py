@@ -1,5 +1,6 @@
 """At no time can two sessions write to one volume, or one session after it was fenced off."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConfigError, ConflictError, RefusedError, UnavailableError
 from panloom.storage.connection_manager import SILENT_SECONDS, ConnectionManager
 from panloom.storage.descriptor import Credentials, SessionFacts, StaleEpochError
@@ -286,6 +288,22 @@ def test_a_volume_is_deleted_only_when_it_is_not_exported(storage):
     storage.manager.unexport(TARGET.name, 1)
     storage.manager.delete_volume("shop.web1")
     assert storage.store.facts().volumes == ()
+
+
+def test_an_export_is_not_forgotten_before_its_volume_remembers_the_epoch(storage):
+    def refuse(fd, parts, offset, flags):
+        if flags & os.RWF_DSYNC:
+            raise OSError(errno.EIO, "a broken disk")
+        return os.pwritev(fd, parts, offset, flags)
+
+    storage.manager.export(export(1))
+    with (
+        instead_of_the_kernel(SystemCalls(pwritev=refuse)),
+        pytest.raises(UnavailableError, match="cannot note epoch 3"),
+    ):
+        storage.manager.unexport(TARGET.name, 3)
+    (known,) = storage.manager.status().exports
+    assert (known.epoch, known.access) == (3, None)
 
 
 def test_an_export_of_what_is_not_there_exports_nothing(storage):

@@ -238,19 +238,30 @@ class ConnectionManager:
         return tuple(troubles)
 
     def unexport(self, target: str, epoch: int) -> None:
-        """Forget an export; its sessions end, its volumes remember the epoch.  ConflictError if that would go down."""
+        """Forget an export; its sessions end, its volumes remember the epoch.  ConflictError if that would go down.
+
+        UnavailableError if a volume cannot be made to remember it: then the export does, and nobody may log in.
+        """
         with self._changing:
             known = self._exports.get(target)
             if known is None:
                 self._file.save(self._exports.values())  # an earlier call may have failed to
                 return
             _check_epoch(known, epoch)
+            going = msgspec.structs.replace(known, epoch=epoch, access=None)
             with self._lock:
-                del self._exports[target]
+                self._exports[target] = going
                 ended = self._mark_dropped(self._of(target))
         self._end(ended, "no longer exported")
-        self._fence(known, epoch, ())
+        troubles = self._fence(known, epoch, ())
+        if troubles:
+            raise UnavailableError(f"{target} is not forgotten: {troubles[0]}")
         with self._changing:
+            if self._exports.get(target) is not going:  # exported anew meanwhile
+                return
+            with self._lock:
+                del self._exports[target]
+            self._file.save(self._exports.values())
             self._close_unused(known.volumes)
         log.info("target=%s exported=no epoch=%d", target, epoch)
 
@@ -343,11 +354,12 @@ class ConnectionManager:
     def _draining(self, target: str) -> bool:
         return any(session.state is _State.DROPPED for session in self._of(target))
 
-    def _fence(self, fenced: Export, epoch: int, sessions: Iterable[_Session]) -> None:
-        """Make a fence durable; in the volumes even if the file cannot be written.
+    def _fence(self, fenced: Export, epoch: int, sessions: Iterable[_Session]) -> tuple[str, ...]:
+        """Make a fence durable, in the volumes even if the file cannot be written; return which did not take it.
 
         Not under ``_changing``: a disk that hangs must not keep other targets from being fenced.
         """
+        troubles = []
         try:
             with self._changing:
                 self._file.save(self._exports.values())
@@ -360,6 +372,8 @@ class ConnectionManager:
                 except (OSError, UnavailableError, ConfigError) as error:
                     # It counts all the same while we run, and the next start reads it from the file of exports.
                     log.warning("volume=%s epoch=%d durable=no why=%r", name, epoch, _said(error))
+                    troubles.append(f"volume {name} cannot note epoch {epoch}: {_said(error)}")
+        return tuple(troubles)
 
     def _check_writers(self, export: Export) -> None:
         for other in self._exports.values():

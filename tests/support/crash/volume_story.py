@@ -263,14 +263,17 @@ class VolumeStory(Story):
 
     def _unexport(self, name):
         epoch = self._epoch(name)
+        known = self._running.manager._exports.get(TARGETS[name])
 
         def begin(promise):
-            promise.exports[TARGETS[name]].add(None)
+            going = {msgspec.structs.replace(known, epoch=epoch, access=None)} if known else set()
+            promise.exports[TARGETS[name]] |= {None, *going}
             promise.volumes[name].raising(epoch)
 
         def done(promise):
             promise.exports[TARGETS[name]] = {None}
-            promise.volumes[name].raised(epoch)
+            if known:  # else nobody was told anything
+                promise.volumes[name].raised(epoch)
             if not lost:
                 promise.volumes[name].flushed()
 
