@@ -123,3 +123,34 @@ def test_a_volume_that_is_closed_meanwhile_is_opened_again_and_a_deleted_one_lef
     with pytest.raises(UnavailableError):
         flattening.begin("x")
     store.shut_down()
+
+
+def test_what_is_asked_for_while_another_thing_is_done_is_done_too(directory):
+    """A snapshot comes while a layer is absorbed, and flattening is asked for: the thread does both."""
+    store = VolumeStore(directory)
+    volume = store.open("v")
+    volume.write(volume.grant(1), 0, memoryview(b"a" * 2 * PIECE_OCTETS))
+    flattening = Flattening(store, octets_per_second=8 * PIECE_OCTETS)
+    store.snapshot("v@one")
+    store.delete_snapshot("v@one")
+    flattening.tidy()
+    until(lambda: own(store, "v") >= PIECE_OCTETS, "the first piece of the layer")
+    store.snapshot("v@two")
+    flattening.begin("v")
+    until(lambda: not facts(store, "v").flattening, "it is flat")
+    flattening.stop()
+    assert read(volume)[: 2 * PIECE_OCTETS] == b"a" * 2 * PIECE_OCTETS
+    store.shut_down()
+
+
+def test_whoever_asks_while_the_thread_ends_is_heard(directory):
+    store = VolumeStore(directory)
+    flattening = Flattening(store)
+    for number in range(60):
+        store.create(f"w{number}", "web@1", 0)
+        flattening.tidy()
+        flattening._start(f"w{number}")  # it finds nothing to do and ends
+        flattening.begin(f"w{number}")
+    until(lambda: store.to_flatten() == (), "all are flat", seconds=60)
+    flattening.stop()
+    store.shut_down()

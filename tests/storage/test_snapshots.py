@@ -371,6 +371,35 @@ def test_a_damaged_file_keeps_what_it_may_be_read_through(store, tmp_path):
     store._lock_fd = os.open(os.devnull, os.O_RDONLY)  # the fixture ends it once more
 
 
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_nothing_is_read_through_a_gap_and_nothing_below_it_is_lost(store, tmp_path, which, how):
+    """A frozen file that is away while a process starts: refused, and all as it was when the file is back."""
+    store.create("v1", "web@1", 0)
+    for number, label in enumerate(("v1@a", "v1@b", "v1@c")):
+        fill(store, "v1", number * 4096, bytes([number + 1]) * 4096)
+        store.snapshot(label)
+    store.delete_snapshot("v1@a")
+    before = read(store.open("v1"))
+    store.shut_down()
+    volumes = tmp_path / "store" / "volumes"
+    file = sorted(volumes.glob("v1@*"), key=lambda path: path.name.endswith(".snapshot"))[which]
+    whole = file.read_bytes()
+    if how == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(bytes(8192) + whole[8192:])
+    away = VolumeStore(tmp_path / "store")
+    with pytest.raises(ConfigError, match="needs the frozen file with id"):
+        away.open("v1")
+    away.shut_down()
+    file.write_bytes(whole)
+    again = VolumeStore(tmp_path / "store")
+    assert read(again.open("v1")) == before
+    again.shut_down()
+    store._lock_fd = os.open(os.devnull, os.O_RDONLY)  # the fixture ends it once more
+
+
 def test_a_disk_never_becomes_smaller(store):
     store.create("v", None, 1 << 20)
     with pytest.raises(ConflictError, match="cannot become smaller"):

@@ -12,7 +12,7 @@ from panloom.disk_io import data_extents, read_fully
 from panloom.errors import ConfigError
 from panloom.storage.image import Image
 from panloom.storage.volume_file import VolumeFile
-from panloom.storage.volume_header import VolumeHeader
+from panloom.storage.volume_header import NO_ID, VolumeHeader
 from panloom.storage.volume_layout import CLUSTER_OCTETS
 
 
@@ -110,5 +110,8 @@ def check_below(path: Path, header: VolumeHeader, below: Below) -> None:
         if layer.header.id != lowest.parent:
             raise ConfigError(str(path), f"needs the frozen file with id {lowest.parent.hex()}")
         lowest = layer.header
+    if lowest.parent != NO_ID:
+        needed = f"the frozen file with id {lowest.parent.hex()}, which is missing or damaged"
+        raise ConfigError(str(path), f"needs {needed}; restore that from a copy")
     if lowest.reads_image and (below.image is None or below.image.sha256 != lowest.image_sha256):
         raise ConfigError(str(path), f"needs the image {lowest.image_name} with sha256 {lowest.image_sha256.hex()}")

@@ -103,8 +103,9 @@ class Catalog:
         return tuple(entry for entry in self.of(SNAPSHOT) if entry.header.id in written)
 
     def unused(self) -> tuple[Entry, ...]:
-        """Return the nameless files that nothing is read through; none as long as a file is damaged: it might be."""
-        if self.damaged:
+        """Return the nameless files that nothing is read through; none while one is damaged or missing: it might be."""
+        known = {NO_ID, *self._by_id}
+        if self.damaged or any(entry.header.parent not in known for entry in self.entries):
             return ()
         used = {below.file_name for entry in self.entries if entry.kind != LAYER for below in self.below(entry.header)}
         return tuple(entry for entry in self.of(LAYER) if entry.file_name not in used)

@@ -23,6 +23,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -256,6 +257,9 @@ class ConnectionManager:
         troubles = self._fence(known, epoch, ())
         if troubles:
             raise UnavailableError(f"{target} is not forgotten: {troubles[0]}")
+        for name in known.written_volumes:  # here, where it holds up nobody, and not when they are closed
+            with suppress(OSError):
+                self._store.open(name).flush()
         with self._changing:
             if self._exports.get(target) is not going:  # exported anew meanwhile
                 return

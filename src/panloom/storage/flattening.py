@@ -20,6 +20,7 @@ from panloom.storage.volume_store import VolumeStore
 
 PIECE_OCTETS = 1 << 20
 OCTETS_PER_SECOND = 64 << 20
+AGAIN_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Flattening:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
+        self._asked: set[str] = set()  # what a thread has to look at once more before it ends
 
     def begin(self, name: str) -> None:
         """Begin to flatten a volume, durably; nothing happens if that is begun, or nothing is below.
@@ -62,25 +64,43 @@ class Flattening:
     def stop(self) -> None:
         """End all threads at their next piece, and wait for them."""
         self._stopping.set()
-        for thread in tuple(self._threads.values()):
+        with self._lock:
+            threads = tuple(self._threads.values())
+        for thread in threads:
             thread.join()
 
     def _start(self, name: str) -> None:
         with self._lock:
-            thread = self._threads.get(name)
-            if thread is None or not thread.is_alive():
+            self._asked.add(name)
+            if name not in self._threads:
                 thread = threading.Thread(target=self._run, args=(name,), name=f"flatten-{name}", daemon=True)
                 self._threads[name] = thread
                 thread.start()
 
     def _run(self, name: str) -> None:
-        try:
-            while self._flatten(name) or self._absorb(name):
-                pass
-        except _StoppedError:
-            return
-        except (PanloomError, OSError) as error:  # the volume stays as it is, and usable; the next start tries again
-            log.warning("volume=%s flattened=no why=%r", name, str(error))
+        while self._is_asked(name):
+            try:
+                while self._flatten(name) or self._absorb(name):
+                    pass
+            except _StoppedError:
+                return
+            except ConflictError:  # a snapshot was taken or deleted meanwhile: what there is to do is another thing now
+                self._start(name)
+                self._stopping.wait(AGAIN_SECONDS)
+            except (
+                PanloomError,
+                OSError,
+            ) as error:  # the volume stays usable; the next start tries again
+                log.warning("volume=%s flattened=no why=%r", name, str(error))
+
+    def _is_asked(self, name: str) -> bool:
+        """Return whether there may be something to do; if not, the next who asks starts a thread of its own."""
+        with self._lock:
+            if name in self._asked and not self._stopping.is_set():
+                self._asked.remove(name)
+                return True
+            del self._threads[name]
+            return False
 
     def _flatten(self, name: str) -> bool:
         """Flatten a volume if that was begun; return whether it was."""

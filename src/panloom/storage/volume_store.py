@@ -125,6 +125,9 @@ class VolumeStore:
 
     def open(self, name: str) -> Volume:
         """Return a volume, the same one to all; UnavailableError if there is none, ConfigError if it is damaged."""
+        volume = self._open.get(name)
+        if volume:  # without the lock: whoever holds it may wait for the disk of another volume
+            return volume
         file_name = volume_file_name(name)
         with self._opening:
             return self._opened(name, file_name)
