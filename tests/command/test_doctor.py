@@ -1,5 +1,6 @@
 """``panloom doctor`` says what is there, what is not, and what brings it; it changes nothing."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,8 +8,10 @@ import sys
 
 import pytest
 import yaml
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
-from panloom.doctor import packages, service
+from panloom.doctor import host, packages, service
 from panloom.doctor.check import Check, Purpose, State, lacks
 from panloom.storage import hot
 from support.command_line import PANLOOM, CommandLine
@@ -140,6 +143,28 @@ def test_a_package_may_be_unpacked_only(tmp_path, monkeypatch):
     found = {check.what: check for check in packages.checks(tmp_path)}
     assert (found["tftpd-hpa"].state, found["tftpd-hpa"].found) == (State.OK, str(program))
     assert found["ipxe"].state is State.MISSING
+
+
+def test_a_kernel_without_dummy_links_has_its_macvlan(monkeypatch):
+    class WithoutDummy:
+        def __enter__(self):
+            self._route = IPRoute()
+            return self
+
+        def __exit__(self, *_error):
+            self._route.close()
+
+        def __getattr__(self, name):
+            return getattr(self._route, name)
+
+        def link(self, command, **what):
+            if what["kind"] == "dummy":
+                raise NetlinkError(errno.EOPNOTSUPP)
+            return self._route.link(command, **what)
+
+    monkeypatch.setattr(host, "IPRoute", WithoutDummy)
+    (check,) = (check for check in host.checks() if check.what == "macvlan")
+    assert check.state is State.OK
 
 
 def test_only_what_is_needed_for_the_purpose_counts():
