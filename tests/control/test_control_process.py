@@ -412,6 +412,8 @@ def test_cap_190_a_personality_is_a_record_of_macs_addresses_and_disks(control):
     assert machine.personality["BEACON_KEY"] not in said
     code, _, why = run_panloom(control, "node", "power", "on", "n9")
     assert (code, why.splitlines()[0]) == (1, "node n9: there is none of that name; see: panloom get nodes")
+    code, _, why = run_panloom(control, "console", "n9")
+    assert (code, why.splitlines()[0]) == (1, "node n9: there is none of that name; see: panloom get nodes")
     code, _, why = run_panloom(control, "personality", "export", "shop/web9")
     assert (code, "there is none of that name" in why) == (1, True)
 

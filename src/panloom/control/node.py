@@ -256,6 +256,7 @@ class ControlNode:
     async def console(self, node: str, *, types: bool, who: str) -> AbstractContextManager[Viewer]:
         """Let somebody look at a node's serial line, and type there if the platform lets him and nobody else does."""
         access = await self._console_access(node, who)
+        await self._node(node)
         allowed = "" if access is Access.TYPE else "the platform's `consoles:` lets you do no more"
         return self._view(node, "" if types and not allowed else allowed or "you asked for that", who)
 
