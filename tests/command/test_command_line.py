@@ -71,7 +71,7 @@ def test_from_nothing_to_no_changes_and_back(panloom):
     plan = panloom("plan", "web.yaml")
     assert plan.code == 2
     assert plan.data.splitlines()[0] == "  ~ server shop/web1   failover.within 10 s → 20 s"
-    assert plan.data.splitlines()[1].startswith("  - server shop/web2   image web, 10.1.0.12")
+    assert plan.data.splitlines()[1].startswith("  - server shop/web2   image web@1, 10.1.0.12")
     assert plan.data.splitlines()[1].endswith("its disk stays; destroy it: panloom delete volume shop/web2 --yes")
     assert plan.talk.endswith("Apply it: panloom apply --prune web.yaml\n")
     assert panloom("diff", "web.yaml").data.startswith("~ server shop/web1\n    failover.within  10 s  →  20 s\n")

@@ -187,6 +187,7 @@ def test_a_pruned_server_says_that_its_disk_stays():
         Effect.STOPS,
         "its disk stays; destroy it: panloom delete volume shop/web1 --yes",
     )
+    assert change.detail == "image web@1", "as it is said of one that is added"
     assert "/want/volume/shop/web1" in result(have, plan, prune=True)
 
 

@@ -290,11 +290,14 @@ def _upsert(before: Resource | None, after: Resource, want: Mapping[str, Resourc
 
 
 def _remove(before: Resource, have: Mapping[str, Resource]) -> Change:
-    note = ""
-    if isinstance(before, Server) and f"/want/volume/{before.label}" in have:
+    note, image = "", ""
+    disk = have.get(f"/want/volume/{before.label}") if isinstance(before, Server) else None
+    if isinstance(disk, Volume):
+        image = disk.image
         note = f"its disk stays; destroy it: panloom delete volume {before.label} --yes"
     effect = Effect.STOPS if isinstance(before, Server) else Effect.NONE
-    return Change(mark=Mark.REMOVE, key=before.key, before=before, detail=describe(before), effect=effect, note=note)
+    detail = describe(before, image)
+    return Change(mark=Mark.REMOVE, key=before.key, before=before, detail=detail, effect=effect, note=note)
 
 
 def _with_reboots(
