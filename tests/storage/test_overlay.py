@@ -12,13 +12,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from panloom.disk_io import Directory
+from panloom.disk_io import Directory, SystemCalls, instead_of_the_kernel
 from panloom.errors import ConfigError, ConflictError
 from panloom.storage import volume_file
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.image import ImageStore
 from panloom.storage.overlay import Volume, create_volume
 from panloom.storage.volume_header import HEADER_OCTETS
+from panloom.storage.volume_store import VolumeStore
 from support.waiting import until
 
 IDENTITY = b"\x31234567"
@@ -325,6 +326,54 @@ def test_after_a_failed_sync_nothing_works_and_nothing_is_believed(path, image):
         with pytest.raises(OSError, match="offline") as failure:
             call()
         assert failure.value.errno == errno.EIO
+
+
+def test_a_volume_that_was_closed_fences_and_writes_no_header(path, image):
+    """It may have been opened anew: a header of the old one would take back what the new one was told."""
+    old = Volume.open(path, image)
+    old.raise_epoch(3)
+    grant = old.grant(3)
+    old.close()
+    new = Volume.open(path, image)
+    new.grow(2 * OCTETS)
+    new.raise_epoch(9)
+    before = path.read_bytes()
+    for epoch in (3, 5, 10):
+        with pytest.raises(OSError, match="offline") as failure:
+            old.raise_epoch(epoch)
+        assert failure.value.errno == errno.EIO
+    assert path.read_bytes() == before
+    with pytest.raises(StaleEpochError):
+        old.write(grant, 0, memoryview(b"late"))
+
+
+def test_a_volume_that_is_lost_writes_no_header_into_the_file_that_was_frozen(tmp_path):
+    """Nobody knows whether the new file took its name: the old one is perhaps a snapshot."""
+    store = VolumeStore(tmp_path)
+    store.create("v", None, 1 << 20)
+    volume = store.open("v")
+    volume.raise_epoch(3)
+    renamed = []
+
+    def rename(path, other):
+        os.rename(path, other)
+        renamed.append(other)
+
+    def fsync(fd):
+        if renamed and not renamed[1:]:
+            renamed.append(fd)
+            raise OSError(errno.EIO, "Input/output error")
+        os.fsync(fd)
+
+    with instead_of_the_kernel(SystemCalls(rename=rename, fsync=fsync)), pytest.raises(OSError, match="Input/output"):
+        store.snapshot("v@a")
+    frozen = tmp_path / "volumes" / "v@a.snapshot"
+    before = frozen.read_bytes()
+    with pytest.raises(OSError, match="offline"):
+        volume.raise_epoch(9)
+    assert volume.epoch == 9
+    assert frozen.read_bytes() == before
+    store.shut_down()
 
 
 def test_several_threads_share_a_volume(path, image):

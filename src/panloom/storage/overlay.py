@@ -175,12 +175,14 @@ class Volume:
     def raise_epoch(self, epoch: int) -> None:
         """Set the epoch, durable on return; no older grant can write any more.  ConflictError if it would go down.
 
-        OSError, and then offline, if the disk refuses to remember it.
+        OSError, and then offline, if the disk refuses to remember it.  So if it is offline already: the file is perhaps
+        another's by now, open anew, frozen or removed, and a header of ours would undo what that one says.
         """
         with self._changing:
             if epoch < self._epoch:
                 raise ConflictError(f"epoch {epoch} is lower than the volume's, {self._epoch}")
             self._epoch = epoch  # fences even then
+            self._check(0, 0)
             if epoch != self.header.epoch:
                 self._write_header(epoch=epoch)
 
