@@ -47,6 +47,23 @@ def test_a_fence_in_its_order(storage):
     assert read(spare) == b"before".ljust(512)
 
 
+def test_a_fence_holds_before_it_is_durable(storage):
+    """However long the disk takes to remember it."""
+    storage.manager.export(export(1))
+    _, victim = storage.login(N1)
+    refused = []
+
+    def sync(fd):
+        with pytest.raises(StaleEpochError):
+            write(victim)
+        refused.append(fd)
+        os.fsync(fd)
+
+    with instead_of_the_kernel(SystemCalls(fsync=sync)):
+        storage.manager.revoke(TARGET.name, 2)
+    assert refused
+
+
 def test_a_drain_that_hangs_is_said_so(storage, monkeypatch):
     monkeypatch.setattr("panloom.storage.connection_manager.DRAIN_SECONDS", 0.05)
     storage.manager.export(export(1))

@@ -363,13 +363,13 @@ class ConnectionManager:
 
         Not under ``_changing``: a disk that hangs must not keep other targets from being fenced.
         """
+        for session in sessions:
+            self._disconnect(session)
         troubles = []
         try:
             with self._changing:
                 self._file.save(self._exports.values())
         finally:
-            for session in sessions:
-                self._disconnect(session)
             for name in fenced.written_volumes:
                 try:
                     self._store.open(name).raise_epoch(epoch)
