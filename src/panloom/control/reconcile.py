@@ -1,13 +1,14 @@
 """The one write path: read want and have, ask the pure functions what to do, do it, look again.
 
     wake (a document, an observation, a second gone by)
-      └─ pass:  read World ─▶ fences ─▶ images ─▶ new servers' records ─▶ boot table ─▶ port filter ─▶ placement
+      └─ pass:  read World ─▶ fences ─▶ images, volumes ─▶ new servers' records ─▶ boot table ─▶ ports ─▶ placement
                   └─▶ one worker for each server:  view ─▶ next_act ─▶ act ─▶ view ─▶ …
 
-A fence goes on by its record alone and asks nobody for anything, so that what is down holds up its own step only.  A
-part of a pass that fails does not keep the others from their work.  Workers of several servers run side by side, one
-server has never more than one, and a worker that fails leaves its server to the next pass.  Nothing is kept between
-passes but what the observer sees, so that a restart continues where the records stand.
+A fence goes on by its record alone and asks nobody for anything, so that what is down holds up its own step only.  Each
+image and volume has a worker too, so that no pass, and with it no new fence, waits for a slow disk.  A part of a pass
+that fails does not keep the others from their work.  Workers of several servers run side by side, one server has never
+more than one, and a worker that fails leaves its server to the next pass.  Nothing is kept between passes but what the
+observer sees, so that a restart continues where the records stand.
 """
 
 import asyncio
@@ -84,7 +85,7 @@ class Reconciler:
         self._ports = Ports()
         self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
         self._images = ImageImports(storage, observer, events, self.wake)
-        self._volumes = Volumes(storage, observer, events)
+        self._volumes = Volumes(storage, observer, events, self.wake)
         self._macs = MacCounter(store)
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -125,7 +126,7 @@ class Reconciler:
         self._go_on_fencing(world)
         self._lateness.see_moves(world)
         await self._part("images", self._images.tend(world, self._start, self._say))
-        await self._part("volumes", self._volumes.tend(world, self._say))
+        await self._part("volumes", self._volumes.tend(world, self._start, self._say))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
         await self._part("cables", self._follow_cables(world))
@@ -236,6 +237,8 @@ class Reconciler:
     async def _destroy(self, label: str) -> None:
         """Destroy a doomed volume's data, then forget that it was doomed; nobody else does either."""
         key, what = DOOMED + label, f"volume {label}"
+        if what in self._workers:
+            await asyncio.wait([self._workers[what]])  # else what is being made might come after its end
         try:
             doomed = await self._store.get(key)
             if doomed is None:

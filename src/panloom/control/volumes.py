@@ -1,22 +1,30 @@
 """Disks as they should be and as they are: those without a server are made, those that should be larger grow.
 
     documents say 20 GiB ─┐
-                          ├─▶ tend ─▶ grow_volume ─▶ the machine is told with its next command
-    the disk has 10 GiB  ─┘
+                          ├─▶ tend ─▶ worker:  grow_volume ─▶ the machine is told with its next command
+    the disk has 10 GiB  ─┘              └─ failed: said, and tried again with the next pass
 
-A server's own disk is made by its worker (``acts``); snapshots are made when somebody asks, and no document names them.
+A volume has one worker at most, and a disk that takes long holds up its own volumes only.  A server's own disk is made
+by its worker (``acts``); snapshots are made when somebody asks, and no document names them.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from panloom.control.events import EventLog
+from panloom.control.image_imports import Say, Start
 from panloom.control.observer import Observer
 from panloom.control.world import World
-from panloom.errors import PanloomError, UnavailableError
+from panloom.errors import PanloomError
 from panloom.model.resources import Server, Volume
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
 from panloom.values import format_size
+
+MAX_AT_ONCE = 4
+"""The storage process has a limited number of threads for calls, and a fence must always find a free one."""
 
 
 def origin_of(volume: Volume) -> str:
@@ -44,42 +52,71 @@ async def make(volume: Volume, storage: StorageClient) -> bool:
 
 
 class Volumes:
-    """Does to disks what their documents ask for."""
+    """Does to disks what their documents ask for; ``done`` is called when one is made or has grown."""
 
-    def __init__(self, storage: StorageClient, observer: Observer, events: EventLog) -> None:
+    def __init__(self, storage: StorageClient, observer: Observer, events: EventLog, done: Callable[[], None]) -> None:
         self._storage = storage
         self._observer = observer
         self._events = events
+        self._done = done
+        self._at_work: set[str] = set()
+        self._failed_at: dict[str, float] = {}
+        """When the last try of a volume failed, by its label: the others have their turn first."""
 
-    async def tend(self, world: World, say: Callable[[str, str | None], None]) -> None:
-        """Make and grow; ``say`` for each volume what holds it up, None if nothing does."""
+    async def tend(self, world: World, start: Start, say: Say) -> None:
+        """Begin what is to be made and grown, by ``start``; ``say`` for each volume what holds it up, None if nothing.
+
+        What is begun has the name ``volume pan/name``; at most MAX_AT_ONCE are at work.
+        """
+        at_work = frozenset(self._at_work)  # of those that come to their end meanwhile, an older state may be found
         stored = await self._observer.volumes()
         found = {facts.name: facts for facts in stored.volumes}
+        due: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
         for label, volume in world.all(Volume).items():
-            try:
-                why = await self._tend(volume, found.get(volume.storage_name), world, stored)
-            except PanloomError as error:
-                why = f"volume {label}: {error}"
-            say(f"volume {label}", why)
+            if label in at_work or label in world.doomed:
+                continue
+            facts = found.get(volume.storage_name)
+            if facts is None and label not in world.all(Server) and can_be_made(volume, stored):
+                due[label] = partial(self._make, volume)
+            elif facts is not None and facts.octets < volume.size_octets:
+                due[label] = partial(self._grow, volume, facts.octets, label if label in world.all(Server) else None)
+            else:
+                say(f"volume {label}", _why_not(volume, facts, stored))
+        in_turn = sorted(due, key=lambda label: self._failed_at.get(label, 0.0))
+        for label in in_turn[: MAX_AT_ONCE - len(self._at_work)]:
+            self._at_work.add(label)
+            start(f"volume {label}", partial(self._work, label, due[label], say))
 
-    async def _tend(
-        self, volume: Volume, facts: calls.VolumeFacts | None, world: World, stored: calls.Volumes
-    ) -> str | None:
-        label = volume.label
-        if label in world.doomed:
-            return None
-        if facts is None:
-            if volume.snapshot and not can_be_made(volume, stored):
-                raise UnavailableError(
-                    f"there is no snapshot {volume.pan}/{volume.snapshot}; take it, or write another"
-                )
-            if label not in world.all(Server) and can_be_made(volume, stored) and await make(volume, self._storage):
-                self._events.report("volume made", f"{label}, a clone of {origin_of(volume)}")
-        elif facts.octets < volume.size_octets:
-            await self._storage.grow_volume(volume.storage_name, volume.size_octets)
-            text = f"{label} from {format_size(facts.octets)} to {format_size(volume.size_octets)}"
-            self._events.report("volume grown", text, server=label if label in world.all(Server) else None)
-        elif 0 < volume.size_octets < facts.octets:
-            has = format_size(facts.octets)
-            return f"volume {label} has {has} and cannot become {format_size(volume.size_octets)}; write its size again"
-        return None
+    async def _work(self, label: str, change: Callable[[], Coroutine[Any, Any, None]], say: Say) -> None:
+        try:
+            await change()
+        except PanloomError as error:
+            self._failed_at[label] = time.monotonic()
+            say(f"volume {label}", f"volume {label}: {error}")
+        else:
+            self._failed_at.pop(label, None)
+            say(f"volume {label}", None)
+        finally:
+            self._at_work.discard(label)
+
+    async def _make(self, volume: Volume) -> None:
+        if await make(volume, self._storage):
+            self._events.report("volume made", f"{volume.label}, a clone of {origin_of(volume)}")
+            self._done()
+
+    async def _grow(self, volume: Volume, octets: int, server: str | None) -> None:
+        await self._storage.grow_volume(volume.storage_name, volume.size_octets)
+        text = f"{volume.label} from {format_size(octets)} to {format_size(volume.size_octets)}"
+        self._events.report("volume grown", text, server=server)
+        self._done()
+
+
+def _why_not(volume: Volume, facts: calls.VolumeFacts | None, stored: calls.Volumes) -> str | None:
+    """Return why a volume is not, and will not become, what its document says; None if nothing is in its way."""
+    label = volume.label
+    if facts is None and volume.snapshot and not can_be_made(volume, stored):
+        return f"volume {label}: there is no snapshot {volume.pan}/{volume.snapshot}; take it, or write another"
+    if facts is not None and 0 < volume.size_octets < facts.octets:
+        has = format_size(facts.octets)
+        return f"volume {label} has {has} and cannot become {format_size(volume.size_octets)}; write its size again"
+    return None
