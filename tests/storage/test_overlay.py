@@ -356,7 +356,7 @@ def test_a_volume_that_is_lost_writes_no_header_into_the_file_that_was_frozen(tm
     renamed = []
 
     def rename(path, other):
-        os.rename(path, other)
+        path.rename(other)
         renamed.append(other)
 
     def fsync(fd):

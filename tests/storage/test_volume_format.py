@@ -1,5 +1,6 @@
 """What docs/volume-format.md says is enough: a reader that was written from it alone reads what the program wrote."""
 
+import os
 import random
 import re
 import struct
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 
 import panloom
+from panloom.disk_io import Directory, PartialFile, close_file, open_file, set_size, sync_data, write_fully
 from panloom.errors import ConfigError
 from panloom.storage.overlay import Volume
 from panloom.storage.volume_store import VolumeStore
+from support.crash.disk import Disk
+from support.crash.recorder import Recorder
 from support.volume_reader import read_volume
 
 DOCUMENT = Path(panloom.__file__).parents[2] / "docs" / "volume-format.md"
@@ -110,6 +114,45 @@ def test_version_1_is_read_written_grown_and_then_of_version_2(tmp_path):
     for offset, fill in ((0, b"a"), (40001 * 4096, b"b"), (299 * MIB, b"c"), (257 * MIB, b"\0")):
         again.read(offset, memoryview(piece))
         assert piece == fill * 4096
+
+
+def of_version_1(sequence, epoch, boot):
+    """Return a header page of a disk of 1 MiB."""
+    fields = struct.pack(
+        ">8sIIQQQQ8s16s32s256s", b"PANLOOMV", 1, 4096, sequence, epoch, MIB, 0, b"\x31234567", boot, b"", b""
+    )
+    page = fields.ljust(4092, b"\0")
+    return page + zlib.crc32(page).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("boot", [b"the one till now", b"the one that is."])
+def test_a_power_cut_in_the_first_opening_of_version_1_leaves_its_newest_header(tmp_path, boot):
+    """Of this boot it may be in the kernel's cache only; of an earlier one it is on the disk, and must stay there."""
+    root = tmp_path / "root"
+    root.mkdir()
+    with Recorder(root) as recorder:
+        with PartialFile(Directory(root), "v", 0o600) as file:
+            write_fully(file.fd, [of_version_1(8, 9, boot), of_version_1(7, 3, boot)], 0)
+            set_size(file.fd, 8192 + 2 * 4096 + MIB)
+            path = file.appear("v")
+        killed = open_file(path, os.O_RDWR)
+        write_fully(killed, [of_version_1(9, 10, boot)], 4096)
+        if boot == b"the one till now":
+            sync_data(killed)
+        close_file(killed)
+        begun = len(recorder.log)
+        assert Volume.open(path, None, boot_id=b"the one that is.").header.sequence == 10
+    epochs = (10,) if boot == b"the one till now" else (9, 10)
+    disk = Disk()
+    for number, entry in enumerate(recorder.log):
+        disk.add(entry)
+        if number < begun:
+            continue
+        for index, contents in enumerate(disk.after_power_cut(random.Random(number), 100)):
+            left = tmp_path / f"left-{number}-{index}"
+            left.mkdir()
+            contents.write_to(left)
+            assert Volume.open(left / "v", None, boot_id=b"another boot now").epoch in epochs
 
 
 @pytest.mark.parametrize(("at", "octet"), [(11, 3), (14, 32), (403, 8)])

@@ -35,6 +35,7 @@ from panloom.disk_io import (
     reserve,
     set_size,
     status,
+    sync_data,
     write_fully,
     write_octets,
     write_through,
@@ -92,13 +93,13 @@ class VolumeFile:
         try:
             header, own = _checked_header(path, fd)
             layout = VolumeLayout(header.map_octets)
-            if header.boot_id == boot_id:
-                _load_volatile(fd, layout, own)
-            else:
-                _load_durable(fd, layout, own)
-                header = msgspec.structs.replace(header, boot_id=boot_id, sequence=header.sequence + 1)
-            if header.id == NO_ID:  # of version 1
-                header = msgspec.structs.replace(header, id=secrets.token_bytes(16), sequence=header.sequence + 1)
+            same_boot, version_1 = header.boot_id == boot_id, header.id == NO_ID
+            (_load_volatile if same_boot else _load_durable)(fd, layout, own)
+            if version_1:
+                sync_data(fd)  # the next header goes in place of the last that is whole on the disk: see below
+            if version_1 or not same_boot:
+                id_ = secrets.token_bytes(16) if version_1 else header.id
+                header = msgspec.structs.replace(header, id=id_, boot_id=boot_id, sequence=header.sequence + 1)
             # Of this boot, too: a killed process may have left it in the kernel's cache only, and the next one would
             # then go in place of the last that is whole on the disk.
             _write_header(fd, header)
