@@ -25,11 +25,11 @@ SAMPLE = (
 
 
 def test_a_forgotten_sync_is_noticed():
-    where = survey_syncs(stories=2)
+    where = survey_syncs(stories=8)
     found = {text: [place for place in where if place.text == text] for text in SAMPLE}
     assert [text for text, places in found.items() if not places] == []
-    missed = [text for text, places in found.items() if not hunt(places[0], where[places[0]], 20.0)]
-    assert missed == []
+    missed = {text for text, places in found.items() if not any(hunt(place, where[place], 20.0) for place in places)}
+    assert missed == set()  # from some callers another sync follows
 
 
 def test_every_place_of_a_survivor_is_there():

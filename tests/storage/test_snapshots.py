@@ -423,3 +423,86 @@ def test_a_disk_grows_over_many_groups(store):
         octets = bytearray(500 * len(b"%x" % offset))
         store.open("v").read(offset, memoryview(octets))
         assert octets == b"%x" % offset * 500
+
+
+def test_a_snapshot_that_could_not_be_taken_back_is_none(store, tmp_path):
+    """Its second name is there and names the file that is still written: asked for again it is taken, not answered."""
+    store.create("v", None, 1 << 20)
+    fill(store, "v", 0, b"x" * 4096)
+    os.link(tmp_path / "store" / "volumes" / "v.volume", tmp_path / "store" / "volumes" / "v@a.snapshot")
+    assert store.snapshot("v@a")
+    fill(store, "v", 0, b"y" * 4096)
+    store.create("w", None, 0, snapshot="v@a")
+    assert read(store.open("w"))[:4096] == b"x" * 4096
+
+
+def test_a_disk_that_grows_within_its_snapshot_is_frozen_at_the_next_call(store, monkeypatch):
+    store.create("v", None, 1 << 20)
+    volume = fill(store, "v", 0, b"x" * 4096)
+    flush, grown = volume._flush, []
+
+    def grow_first():
+        if not grown:
+            grown.append(volume.grow(2 << 20))
+        flush()
+
+    monkeypatch.setattr(volume, "_flush", grow_first)
+    with pytest.raises(ConflictError, match="grew just now"):
+        store.snapshot("v@a")
+    assert store.snapshot("v@a")
+    fill(store, "v", 0, b"y" * 4096)
+    store.create("w", None, 0, snapshot="v@a")
+    assert (store.open("w").octets, read(store.open("w"))[:4096]) == (2 << 20, b"x" * 4096)
+
+
+def test_a_copy_of_a_volume_file_takes_no_snapshot_with_it(store, tmp_path):
+    """Both have one id; a snapshot of either would be taken for the other's, or for one that was begun."""
+    store.create("v", None, 1 << 20)
+    fill(store, "v", 0, b"x" * 4096)
+    store.shut_down()
+    directory = tmp_path / "store" / "volumes"
+    shutil.copy(directory / "v.volume", directory / "w.volume")
+    again = VolumeStore(tmp_path / "store")
+    fill(again, "v", 0, b"y" * 4096)
+    again.snapshot("v@a")
+    with pytest.raises(ConflictError, match="copy of one that is frozen"):
+        again.snapshot("w@a")
+    again.shut_down()
+    last = VolumeStore(tmp_path / "store")
+    assert read(last.open("v"))[:4096] == b"y" * 4096
+    assert read(last.open("w"))[:4096] == b"x" * 4096
+    last.shut_down()
+    store._lock_fd = os.open(os.devnull, os.O_RDONLY)  # the fixture ends it once more
+
+
+def test_a_snapshot_that_cannot_be_read_is_neither_deleted_nor_forgotten(store, tmp_path):
+    store.create("v", None, 1 << 20)
+    store.snapshot("v@a")
+    file = tmp_path / "store" / "volumes" / "v@a.snapshot"
+    file.write_bytes(bytes(8192) + file.read_bytes()[8192:])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        store.delete_snapshot("v@a")
+    with pytest.raises(ConflictError, match="has snapshots"):
+        store.delete("v")
+    assert file.exists()
+
+
+def test_a_volume_is_frozen_so_many_times_and_no_more(store, monkeypatch):
+    monkeypatch.setattr("panloom.storage.volume_store.MAX_LAYERS", 3)
+    store.create("v", None, 1 << 20)
+    for label in ("v@a", "v@b", "v@c"):
+        store.snapshot(label)
+    with pytest.raises(ConflictError, match="flatten it first"):
+        store.snapshot("v@d")
+
+
+def test_a_flat_clone_is_there_without_the_snapshot_it_was_made_of(store):
+    store.create("v", None, 1 << 20)
+    store.snapshot("v@a")
+    store.create("w", None, 0, snapshot="v@a")
+    volume = store.open("w")
+    volume.begin_flattening()
+    volume.pull(0, volume.to_pull)
+    store.end_flattening("w")
+    store.delete_snapshot("v@a")
+    assert store.create("w", None, 0, snapshot="v@a") == (1 << 20, False)

@@ -37,6 +37,7 @@ class Entry(msgspec.Struct, frozen=True):
     volume: str
     snapshot: str
     header: VolumeHeader
+    inode: int
     allocated_octets: int
     changed_at: float  # wall clock, seconds: of a snapshot when it was taken
 
@@ -49,15 +50,16 @@ class Entry(msgspec.Struct, frozen=True):
 class Catalog:
     """All files as they were when they were looked at."""
 
-    def __init__(self, entries: tuple[Entry, ...], *, damaged: bool) -> None:
+    def __init__(self, entries: tuple[Entry, ...], unreadable: tuple[str, ...]) -> None:
         self.entries = entries
-        self.damaged = damaged
+        self.unreadable = unreadable
+        """Names of files that are damaged or could not be read."""
         self._by_id = {entry.header.id: entry for entry in entries if entry.header.id != NO_ID and entry.kind != VOLUME}
 
     @classmethod
     def read(cls, directory: Directory) -> "Catalog":
         """Read all headers; a file that is damaged or cannot be read is left out, with a line in the log."""
-        entries, damaged = [], False
+        entries, unreadable = [], []
         for file_name in directory.names():
             match = _FILE_NAME.fullmatch(file_name)
             if match is None:
@@ -68,11 +70,12 @@ class Catalog:
                 continue
             except (PanloomError, OSError) as error:
                 log.warning("volume=%s damaged=%s", file_name, error)
-                damaged = True
+                unreadable.append(file_name)
                 continue
             volume, snapshot, kind = match[1], match[2] or "", match[3]
-            entries.append(Entry(file_name, kind, volume, snapshot, header, status.st_blocks * 512, status.st_ctime))
-        return cls(tuple(entries), damaged=damaged)
+            times = (status.st_ino, status.st_blocks * 512, status.st_ctime)
+            entries.append(Entry(file_name, kind, volume, snapshot, header, *times))
+        return cls(tuple(entries), tuple(unreadable))
 
     def of(self, kind: str) -> tuple[Entry, ...]:
         """Return the files of a kind."""
@@ -98,14 +101,20 @@ class Catalog:
         return tuple(other.volume for other in through if other.volume != entry.volume)
 
     def unfinished(self) -> tuple[Entry, ...]:
-        """Return snapshots that were begun and never acknowledged: their file still is the volume's own."""
-        written = {entry.header.id for entry in self.of(VOLUME) if entry.header.id != NO_ID}
-        return tuple(entry for entry in self.of(SNAPSHOT) if entry.header.id in written)
+        """Return snapshots that were begun and never acknowledged: a second name of a file that is still written."""
+        written = {entry.inode for entry in self.of(VOLUME)}
+        return tuple(entry for entry in self.of(SNAPSHOT) if entry.inode in written)
+
+    def snapshots_of(self, volume: str) -> tuple[str, ...]:
+        """Return the labels of a volume's snapshots, those that cannot be read included."""
+        known = [entry.label for entry in self.of(SNAPSHOT) if entry.volume == volume]
+        unknown = [name.removesuffix(SNAPSHOT) for name in self.unreadable if name.endswith(SNAPSHOT)]
+        return (*known, *(label for label in unknown if label.partition("@")[0] == volume))
 
     def unused(self) -> tuple[Entry, ...]:
         """Return the nameless files that nothing is read through; none while one is damaged or missing: it might be."""
         known = {NO_ID, *self._by_id}
-        if self.damaged or any(entry.header.parent not in known for entry in self.entries):
+        if self.unreadable or any(entry.header.parent not in known for entry in self.entries):
             return ()
         used = {below.file_name for entry in self.entries if entry.kind != LAYER for below in self.below(entry.header)}
         return tuple(entry for entry in self.of(LAYER) if entry.file_name not in used)

@@ -20,12 +20,11 @@ from pathlib import Path
 import msgspec
 
 from panloom.disk_io import Directory, PartialFile, SyncError, close_file, make_directory, take_lock, write_fully
-from panloom.errors import ConfigError, ConflictError, UnavailableError
+from panloom.errors import ConfigError, ConflictError, PanloomError, UnavailableError
 from panloom.storage.accounts import volumes
 from panloom.storage.calls import ImageFacts, Volumes
 from panloom.storage.catalog import (
     LAYER,
-    SNAPSHOT,
     VOLUME,
     Catalog,
     Entry,
@@ -40,6 +39,7 @@ from panloom.storage.volume_file import VolumeFile, read_header, write_new_file
 from panloom.storage.volume_header import NO_ID, VolumeHeader, encode_header
 
 BLOCK_OCTETS = 512
+MAX_LAYERS = 200  # each is an open file, and a step of a read
 MAX_VOLUME_OCTETS = 1 << 44  # 16 TiB; its maps take 1 GiB of file, and of memory what is written
 
 log = logging.getLogger(__name__)
@@ -96,10 +96,12 @@ class VolumeStore:
         file_name = volume_file_name(name)
         image = self._images.get(image_name) if image_name and snapshot is None else None
         with self._opening:
-            frozen = self._frozen_header(snapshot) if snapshot else None
-            octets = _octets(size_octets, frozen.octets if frozen else image.octets if image else 0)
-            if self._directory.holds(file_name):
-                header, _ = read_header(self._directory.path / file_name)
+            header = read_header(self._directory.path / file_name)[0] if self._directory.holds(file_name) else None
+            gone = header and snapshot and not self._directory.holds(snapshot_file_name(snapshot))  # it was flattened
+            frozen = self._frozen_header(snapshot) if snapshot and not gone else None
+            origin_octets = frozen.octets if frozen else image.octets if image else 0
+            octets = header.octets if header and gone and not size_octets else _octets(size_octets, origin_octets)
+            if header:
                 same = _is_clone(header, image, snapshot)
                 if not same or (header.octets, header.thick) != (octets, thick):
                     raise ConflictError(f"volume {name} exists {_described(header)}")
@@ -144,8 +146,7 @@ class VolumeStore:
         """
         file_name = volume_file_name(name)
         with self._opening:
-            taken = [entry.label for entry in Catalog.read(self._directory).of(SNAPSHOT) if entry.volume == name]
-            if taken:
+            if taken := Catalog.read(self._directory).snapshots_of(name):
                 raise ConflictError(f"volume {name} has snapshots; delete them first: {', '.join(taken)}")
             self._close(name)
             self._directory.remove(file_name)
@@ -157,21 +158,28 @@ class VolumeStore:
         """Freeze what a volume holds now under the name VOLUME@SNAPSHOT; return whether that is new.
 
         In constant time, while writing goes on: a write that was not answered yet is in it, whole or in part, or not.
-        UnavailableError without the volume, ConflictError while it is flattened, OSError when the disk is full.
+        UnavailableError without the volume, OSError when the disk is full.  ConflictError while it is flattened or
+        grows, beyond MAX_LAYERS, or where its file is a copy of one that is frozen.
         """
         frozen_name = snapshot_file_name(label)
         name = label.partition("@")[0]
         file_name = volume_file_name(name)
         with self._opening:
+            self._unfreeze(file_name, frozen_name)  # what an earlier call could not take back
             if self._directory.holds(frozen_name):
                 self._directory.sync()
                 return False
             volume = self._opened(name, file_name)
             if volume.header.flattening:
                 raise ConflictError(f"volume {name} is being flattened; take the snapshot when that is done")
+            if len(volume.layers) >= MAX_LAYERS:
+                raise ConflictError(f"volume {name} is read through {MAX_LAYERS} frozen files; flatten it first")
+            frozen = {entry.header.id for entry in Catalog.read(self._directory).entries if entry.kind != VOLUME}
+            if volume.header.id in frozen:
+                raise ConflictError(f"the file of volume {name} is a copy of one that is frozen; make a clone instead")
             try:
                 self._freeze(volume, file_name, frozen_name)
-            except OSError:
+            except (OSError, PanloomError):
                 self._unfreeze(file_name, frozen_name)
                 raise
         log.info("snapshot=%s taken=yes", label)
@@ -183,6 +191,8 @@ class VolumeStore:
         with self._opening:
             catalog = Catalog.read(self._directory)
             entry = catalog.find(file_name)
+            if entry is None and self._directory.holds(file_name):
+                raise ConfigError(label, "cannot be read; restore its file from a copy, or remove the file")
             if entry is None:
                 self._directory.sync()  # an earlier call may have been cut off before that
                 return
@@ -280,6 +290,8 @@ class VolumeStore:
             write_new_file(file.fd, first)  # before anything stands still: a thick one takes its space here
 
             def freeze() -> None:
+                if volume.header.octets != first.octets:
+                    raise ConflictError("the volume grew just now; take the snapshot again")
                 self._directory.link(file_name, frozen_name)
 
             def renew(header: VolumeHeader) -> VolumeFile:
@@ -295,10 +307,12 @@ class VolumeStore:
 
     def _unfreeze(self, file_name: str, frozen_name: str) -> None:
         """Take the second name away again, unless the volume goes on in another file by now."""
-        with suppress(OSError):
-            ids = [read_header(self._directory.path / name)[0].id for name in (file_name, frozen_name)]
-            if ids[0] == ids[1]:
-                self._directory.remove(frozen_name)
+        inodes = []
+        for name in (file_name, frozen_name):
+            with suppress(OSError, PanloomError):
+                inodes.append(read_header(self._directory.path / name)[1].st_ino)
+        if len(inodes) == 2 and inodes[0] == inodes[1]:
+            self._directory.remove(frozen_name)
 
     def _remove_unused(self) -> None:
         for entry in Catalog.read(self._directory).unused():
