@@ -11,6 +11,8 @@
 
 SHELL := /bin/bash
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
+questions := clone_seconds emulated_seconds boot_seconds failover_seconds resume_seconds overlay_ratio \
+             tftp_seconds http_seconds dhcp_rate
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
@@ -44,7 +46,7 @@ lint: setup-test
 
 bench:
 	@scripts/setup bench
-	@for question in clone_seconds emulated_seconds boot_seconds failover_seconds resume_seconds tftp_seconds http_seconds dhcp_rate; do \
+	@for question in $(questions); do \
 	    $(as_root) scripts/run python bench/$$question.py --json bench/results/$$question.json || exit 1; done
 
 setup-demo:
