@@ -13,9 +13,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConflictError, RefusedError, UnavailableError
 from panloom.storage.descriptor import Credentials, StaleEpochError
-from panloom.storage.exports import Export, ExportsFile
+from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
+from panloom.storage.volume_store import VolumeStore
 from support.storage_sessions import DISK, N1, N2, NOTHING, TARGET, Storage, export, read, write
 from support.waiting import until
+
+BOTH = (*DISK, ExportedLun(1, volume="other"))
 
 
 @pytest.fixture
@@ -62,6 +65,51 @@ def test_a_fence_holds_before_it_is_durable(storage):
     with instead_of_the_kernel(SystemCalls(fsync=sync)):
         storage.manager.revoke(TARGET.name, 2)
     assert refused
+
+
+def epochs(storage):
+    return {volume.name: volume.epoch for volume in storage.store.facts().volumes}
+
+
+@pytest.mark.parametrize(("epoch", "remembered"), [(1, 2), (7, 7)])
+def test_a_fence_that_is_overtaken_is_remembered_and_takes_no_epoch_back(storage, epoch, remembered):
+    """It has found its volume and waits; meanwhile the volume is closed, and opened anew for another target."""
+    storage.store.create("other", None, 4096)
+    storage.manager.export(Export(TARGET.name, 1, BOTH, Access(N1.name)))
+    found, go_on = threading.Event(), threading.Event()
+    fence = threading.Thread(target=lambda: storage.manager.revoke(TARGET.name, 2))
+
+    class SlowStore(VolumeStore):
+        def open(self, name):
+            volume = super().open(name)
+            if threading.current_thread() is fence and name == "shop.web1" and not found.is_set():
+                found.set()
+                go_on.wait(10)
+            return volume
+
+    storage.make_store = SlowStore
+    storage.kill()
+    fence.start()
+    assert found.wait(10)
+    storage.manager.export(Export(TARGET.name, 2, BOTH[1:], Access(N1.name)))
+    second = Export(TARGET.name + ".second", epoch, BOTH[:1], Access(N1.name))
+    storage.manager.export(second)
+    go_on.set()
+    fence.join()
+    storage.manager.unexport(second.target, epoch)
+    storage.kill()
+    assert epochs(storage) == {"shop.web1": remembered, "other": 2}
+
+
+@pytest.mark.parametrize("ahead", ["shop.web1", "other"])
+def test_a_volume_that_is_ahead_keeps_no_other_from_being_fenced(storage, ahead):
+    storage.store.create("other", None, 4096)
+    storage.manager.export(Export(TARGET.name, 1, BOTH, Access(N1.name)))
+    storage.store.open(ahead).raise_epoch(10)
+    storage.manager.revoke(TARGET.name, 3)
+    assert epochs(storage) == {"shop.web1": 3, "other": 3} | {ahead: 10}
+    storage.manager.unexport(TARGET.name, 4)
+    assert storage.manager.status().exports == ()
 
 
 def test_a_drain_that_hangs_is_said_so(storage, monkeypatch):

@@ -39,10 +39,11 @@ class Storage:
         self.directory = Path(directory)
         self.now = 100.0
         self.events = []
+        self.make_store = VolumeStore
         self.start()
 
     def start(self):
-        self.store = VolumeStore(self.directory)
+        self.store = self.make_store(self.directory)
         file = ExportsFile(self.directory / "exports.json")
         self.manager = ConnectionManager(self.store, file, self.events.append, clock=lambda: self.now)
 

@@ -38,6 +38,7 @@ from panloom.values import Iqn
 
 SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
 DRAIN_SECONDS = 30.0  # a command that takes longer is a disk that hangs
+RAISE_ATTEMPTS = 8  # a volume that was closed each time, between being found and being written to
 
 log = logging.getLogger(__name__)
 
@@ -372,12 +373,25 @@ class ConnectionManager:
         finally:
             for name in fenced.written_volumes:
                 try:
-                    self._store.open(name).raise_epoch(epoch)
-                except (OSError, UnavailableError, ConfigError) as error:
+                    self._raise_epoch(name, epoch)
+                except (OSError, PanloomError) as error:
                     # It counts all the same while we run, and the next start reads it from the file of exports.
                     log.warning("volume=%s epoch=%d durable=no why=%r", name, epoch, _said(error))
                     troubles.append(f"volume {name} cannot note epoch {epoch}: {_said(error)}")
         return tuple(troubles)
+
+    def _raise_epoch(self, name: str, epoch: int) -> None:
+        """Have a volume remember that all lower epochs are over, though others close it and open it anew meanwhile."""
+        for _ in range(RAISE_ATTEMPTS):
+            volume = self._store.open(name)
+            try:
+                volume.raise_epoch(epoch)
+            except (ConflictError, OSError):
+                if volume.header.epoch < epoch and self._store.open(name) is volume:
+                    raise
+            if volume.header.epoch >= epoch:  # higher if another export has raised it
+                return
+        raise UnavailableError("it is closed again and again")
 
     def _check_writers(self, export: Export) -> None:
         for other in self._exports.values():
