@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -80,13 +81,37 @@ def test_the_build_of_the_block_path_is_the_one_that_is_loaded(panloom, monkeypa
 
 
 def test_processes_that_answer_and_others(tmp_path):
-    with served(tmp_path) as socket:
-        line = CommandLine(tmp_path, socket)
+    with served(tmp_path) as control:
+        line = CommandLine(tmp_path, control)
         _, checks = doctor(line, "--for", "control-node")
         assert checks["control process"]["state"] == "ok"
-        assert checks["control process"]["found"] == f"answers on {socket}: not redundant"
+        assert checks["control process"]["found"] == f"answers on {control}: not redundant"
         assert checks["storage process"]["state"] == "missing"
         assert checks["storage process"]["mend"] == "systemctl start panloom-storage"
+
+
+def test_of_a_platform_with_another_socket_nothing_is_looked_for_in_the_system_s_places(tmp_path):
+    with served(tmp_path) as control:
+        asked = ("doctor", "--for", "control-node", "-o", "json")
+        told = json.loads(CommandLine(tmp_path, control)(*asked).data)["checks"]
+        rows = {check["what"] for check in told}
+        assert "control process" in rows
+        assert not rows & {"storage process", "disk directory", "file system", "holes", "reflink"}
+
+        control.with_name("volumes").mkdir()
+        link = tmp_path / "panloom.sock"
+        link.symlink_to(f"/proc/{os.getpid()}/root{control}")  # as a lab's is
+        with socket.socket(socket.AF_UNIX) as storage:
+            storage.bind(str(control.with_name("storage.sock")))
+            storage.listen()
+            told = json.loads(CommandLine(tmp_path, link)(*asked).data)["checks"]
+        found = {check["what"]: check for check in told}
+        there = f"/proc/{os.getpid()}/root{control.parent}"
+        assert (found["storage process"]["state"], found["storage process"]["found"]) == (
+            "ok",
+            f"listens on {there}/storage.sock",
+        )
+        assert found["disk directory"]["found"].startswith(f"{there}/volumes: ")
 
 
 def test_where_nothing_was_set_up_nothing_is_missing(tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from panloom.command.main import DEFAULT_SOCKET
 from panloom.command.output import emit, emit_data, output_option, suggest
 from panloom.control.client import Client
 
@@ -20,6 +21,7 @@ _COLOURS = {"ok": "green", "without": "yellow", "missing": "red", "unknown": "ye
 _PURPOSES = ("control-node", "demo", "tests", "benchmarks")
 _DEFAULT = ("control-node", "demo")
 _INDENT = 2
+_DIRECTORY, _STORAGE = Path("/var/lib/panloom/storage"), Path("/run/panloom/storage.sock")
 
 
 @click.command("doctor", short_help="Look what this machine lacks, and what brings it.")
@@ -35,20 +37,20 @@ _INDENT = 2
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
-    default="/var/lib/panloom/storage",
-    show_default=True,
+    default=None,
+    show_default=f"{_DIRECTORY}, or beside --socket",
     help="Where the storage process keeps images and volumes.",
 )
 @click.option(
     "--storage",
     type=click.Path(path_type=Path),
-    default="/run/panloom/storage.sock",
-    show_default=True,
+    default=None,
+    show_default=f"{_STORAGE}, or beside --socket",
     help="The storage process's control channel.",
 )
 @output_option
 @click.pass_obj
-def command(client: Client, purposes: Sequence[str], directory: Path, storage: Path, form: str) -> int:
+def command(client: Client, purposes: Sequence[str], directory: Path | None, storage: Path | None, form: str) -> int:
     """Look at kernel, tools, processes and directories; change nothing.
 
     ok is there; without is not, and it goes without; missing is needed; unknown this user may not see. Exit code: 1
@@ -58,7 +60,10 @@ def command(client: Client, purposes: Sequence[str], directory: Path, storage: P
     from panloom.doctor.check import State, lacks
 
     tree = packages.unpacked_tree()
-    found = (*host.checks(), *service.checks(Path(client.path), storage, directory), *packages.checks(tree))
+    control = Path(client.path)
+    own = (_STORAGE, _DIRECTORY) if client.path == DEFAULT_SOCKET else service.beside(control)
+    processes = service.checks(control, storage or own[0], directory or own[1])
+    found = (*host.checks(), *processes, *packages.checks(tree))
     found = tuple(check for check in found if check.purpose.value in purposes)
     wrong = lacks(found, {check.purpose for check in found})
     if form in ("json", "yaml"):

@@ -20,10 +20,32 @@ _BLOCK_OCTETS = 1 << 16
 _KERNEL = SystemCalls()
 
 
-def checks(control: Path, storage: Path, directory: Path) -> tuple[Check, ...]:
-    """Look at both processes, by their sockets, and at the directory in which images and volumes are kept."""
-    expected = directory.exists() or control.exists() or storage.exists()
-    return (_control(control, expected=expected), _storage(storage, expected=expected), *_directory(directory))
+def beside(control: Path) -> tuple[Path | None, Path | None]:
+    """Return the storage process's socket and its directory beside a control process's, None for what is not there.
+
+    They are looked for as a lab keeps them.  Its socket is a link into another root, which ``resolve`` would lose.
+    """
+    there = control.parent / control.readlink() if control.is_symlink() else control
+    storage, directory = (there.with_name(name) for name in ("storage.sock", "volumes"))
+    return storage if _is_there(storage) else None, directory if _is_there(directory) else None
+
+
+def checks(control: Path, storage: Path | None, directory: Path | None) -> tuple[Check, ...]:
+    """Look at both processes, by their sockets, and at the directory in which images and volumes are kept.
+
+    What is None is another platform's or not known, and has no row.
+    """
+    expected = any(path is not None and _is_there(path) for path in (directory, control, storage))
+    return (
+        _control(control, expected=expected),
+        *((_storage(storage, expected=expected),) if storage else ()),
+        *(_directory(directory) if directory else ()),
+    )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether this user sees it."""
+    return os.access(path, os.F_OK)
 
 
 def _control(path: Path, *, expected: bool) -> Check:
