@@ -160,6 +160,23 @@ def test_it_keeps_no_file_of_its_caller_open(lab):
     lab.assert_gone()
 
 
+def test_what_it_tells_to_run_finds_the_lab_it_speaks_of(lab):
+    there = f" --directory {lab.directory}"
+    _, told = lab.run("lab", "status", "--directory", lab.directory, code=1, PANLOOM_LAB="")
+    assert told == f"no lab is up in {lab.directory}; start one: panloom lab up{there}\n"
+    _, told = lab.run("lab", "up", "--nodes", "1", "--directory", lab.directory, PANLOOM_LAB="")
+    assert told.splitlines()[-2:] == [
+        f"See its machines: panloom lab status{there}",
+        f"And end it: panloom lab down{there}",
+    ]
+    _, told = lab.run("lab", "up", "--directory", lab.directory, code=1, PANLOOM_LAB="")
+    assert f"see: panloom lab status{there}, end it: panloom lab down{there}" in told
+    _, told = lab.run("lab", "up", "--directory", lab.directory, code=1)
+    assert "see: panloom lab status, end it: panloom lab down" in told, "the environment names it for them"
+    lab.run("lab", "down")
+    lab.assert_gone()
+
+
 def test_of_two_at_once_one_is_up(lab):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     both = [start("lab", "up", "--nodes", "1", "--directory", lab.directory, **quiet) for _ in range(2)]

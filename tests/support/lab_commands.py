@@ -18,9 +18,9 @@ class LabCommands:
 
     def run(self, *words, code=0, text=None, **environment):
         """Run a command to its end; return what it said on stdout and on stderr."""
-        environment |= {"PANLOOM_LAB": str(self.directory), "PANLOOM_SOCKET": str(self.directory / "panloom.sock")}
+        places = {"PANLOOM_LAB": str(self.directory), "PANLOOM_SOCKET": str(self.directory / "panloom.sock")}
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = start(*words, **pipes, env=environment)
+        process = start(*words, **pipes, env=places | environment)
         said, told = process.communicate((text or "").encode(), timeout=60)
         assert process.returncode == code, (words, said, told)
         return said.decode(), told.decode()

@@ -1,5 +1,7 @@
 """``panloom lab up|status|down``: a whole chassis on this machine, in the background."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +13,18 @@ from panloom.errors import PanloomError
 
 if TYPE_CHECKING:
     from panloom.lab.qemu import FirmwareKind
+    from panloom.lab.whereabouts import Whereabouts
 
 DEFAULT_DIRECTORY = Path("/run/panloom-lab")
 _HEADER = ("NODE", "KIND", "POWER", "STATE", "SERVER", "STAGE")
 _KINDS = {"qemu": "QEMU", "shared": "emulated", "lone": "emulated"}
 _UNKNOWN = "?"
+_ENVIRONMENT = "PANLOOM_LAB"
 
 _directory = click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
-    envvar="PANLOOM_LAB",
+    envvar=_ENVIRONMENT,
     default=DEFAULT_DIRECTORY,
     show_default=True,
     show_envvar=True,
@@ -56,9 +60,8 @@ def up(nodes: int, qemu: int, firmware: tuple["FirmwareKind", ...], directory: P
     """
     from panloom.lab.background import start
     from panloom.lab.chassis import Chassis
-    from panloom.lab.whereabouts import Whereabouts
 
-    whereabouts = Whereabouts(directory)
+    whereabouts = _whereabouts(directory)
     status = start(whereabouts, Chassis.of(nodes=nodes, qemu=qemu, firmware=firmware))
     if status == 0:
         suggest("Point other commands at it", f"export PANLOOM_SOCKET={whereabouts.socket}")
@@ -66,8 +69,18 @@ def up(nodes: int, qemu: int, firmware: tuple["FirmwareKind", ...], directory: P
         if record := whereabouts.record():
             suggest("Look at a page", f"nsenter -t {record.pid} -n curl -s http://10.1.0.11/facts.txt")
         suggest("And pull a plug", "panloom node power kill n1")
-        suggest("See its machines, and end it", "panloom lab status, panloom lab down")
+        suggest("See its machines", whereabouts.command("status"))
+        suggest("And end it", whereabouts.command("down"))
     return status
+
+
+def _whereabouts(directory: Path) -> "Whereabouts":
+    """Return the place of a lab; the commands that it names have the directory where they would not find it without."""
+    from panloom.lab.whereabouts import Whereabouts
+
+    found_anyhow = Path(os.environ.get(_ENVIRONMENT) or DEFAULT_DIRECTORY).absolute()
+    place = directory.absolute()
+    return Whereabouts(place, option="" if place == found_anyhow else f" --directory {shlex.quote(str(place))}")
 
 
 @command.command("status")
@@ -75,12 +88,10 @@ def up(nodes: int, qemu: int, firmware: tuple["FirmwareKind", ...], directory: P
 @output_option
 def status(directory: Path, form: str) -> int:
     """List the machines of the lab. Exit code 1 when no lab is up, or its control process does not answer."""
-    from panloom.lab.whereabouts import Whereabouts
-
-    whereabouts = Whereabouts(directory)
+    whereabouts = _whereabouts(directory)
     record = whereabouts.record()
     if record is None:
-        say(f"no lab is up in {whereabouts.directory}; start one: panloom lab up")
+        say(f"no lab is up in {whereabouts.directory}; start one: {whereabouts.command('up')}")
         return 1
     client = Client(str(whereabouts.socket), timeout_seconds=10.0)
     trouble = ""
@@ -117,9 +128,7 @@ def _seen(row: dict[str, Any]) -> dict[str, Any]:
 @_directory
 def down(directory: Path) -> int:
     """End the lab and remove everything of it: processes, namespaces, disks, files. Nothing to end is no error."""
-    from panloom.lab.whereabouts import Whereabouts
-
-    record = Whereabouts(directory).end()
+    record = _whereabouts(directory).end()
     if record is None:
         emit("no lab is up; nothing of one is left")
     else:

@@ -73,11 +73,16 @@ class Claim:
 
 
 class Whereabouts:
-    """The place of one lab in the background."""
+    """The place of one lab in the background; ``option``, with a space before it, is how a command line means it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, option: str = "") -> None:
         self.directory = directory.absolute()
         self.socket = self.directory / SOCKET
+        self._option = option
+
+    def command(self, name: str) -> str:
+        """Return the words that do something to this lab."""
+        return f"panloom lab {name}{self._option}"
 
     def claim(self) -> Claim:
         """Take the place; what a lab that was killed has left is taken over.
@@ -95,7 +100,8 @@ class Whereabouts:
         if claim is None:
             record = self.record()
             who = f"process {record.pid}, {len(record.chassis.machines)} nodes" if record else "it is just starting"
-            raise ConflictError(f"a lab is up already ({who}); see: panloom lab status, end it: panloom lab down")
+            see, end = self.command("status"), self.command("down")
+            raise ConflictError(f"a lab is up already ({who}); see: {see}, end it: {end}")
         return claim
 
     def record(self) -> Record | None:
