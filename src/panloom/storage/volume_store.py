@@ -315,8 +315,12 @@ class VolumeStore:
             self._directory.remove(frozen_name)
 
     def _remove_unused(self) -> None:
-        for entry in Catalog.read(self._directory).unused():
-            self._directory.remove(entry.file_name)
+        """Remove what nothing is read through; where that fails the next time or the next start does it."""
+        try:
+            for entry in Catalog.read(self._directory).unused():
+                self._directory.remove(entry.file_name)
+        except OSError as error:
+            log.warning("unused=kept why=%r", error.strerror)
 
     def _close(self, name: str) -> None:
         volume = self._open.get(name)
