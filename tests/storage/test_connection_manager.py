@@ -91,6 +91,34 @@ def test_another_initiator_of_the_same_epoch_ends_the_first(storage):
         write(first)
 
 
+@pytest.mark.parametrize(
+    "luns", [(ExportedLun(0, volume="shop.web1", read_only=True),), (ExportedLun(1, volume="shop.web1"),), ()]
+)
+def test_other_volumes_of_the_same_epoch_end_the_sessions(storage, luns):
+    storage.manager.export(export(1))
+    connection, admission = storage.login(N1)
+    storage.manager.export(Export(TARGET.name, 1, luns, Access(N1.name)))
+    assert connection.shut.is_set()
+    with pytest.raises(StaleEpochError):
+        write(admission)
+    (dropped,) = [event for event in storage.events if event.event == "dropped"]
+    assert dropped.why == "exported anew under epoch 1"
+
+
+def test_a_volume_that_grows_and_other_literal_content_end_no_session(storage):
+    def exported(content):
+        luns = (*DISK, ExportedLun(1, content=content, read_only=True))
+        storage.manager.export(Export(TARGET.name, 1, luns, Access(N1.name)))
+
+    exported(b"before")
+    connection, admission = storage.login(N1)
+    storage.manager.grow_volume("shop.web1", 2 << 20)
+    exported(b"before")
+    exported(b"after")
+    assert not connection.shut.is_set()
+    write(admission)
+
+
 def test_a_new_epoch_ends_the_sessions_of_the_old_one(storage):
     storage.manager.export(export(1))
     connection, _ = storage.login(N1)

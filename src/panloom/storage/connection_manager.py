@@ -31,7 +31,7 @@ import msgspec
 from panloom.errors import ConfigError, ConflictError, PanloomError, RefusedError, UnavailableError
 from panloom.storage.calls import AccessFacts, Event, EventKind, ExportFacts, LunFacts, Session, Status
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
-from panloom.storage.exports import Export, ExportsFile
+from panloom.storage.exports import Export, ExportedLun, ExportsFile
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.volume_store import VolumeStore
 from panloom.values import Iqn
@@ -56,6 +56,7 @@ class _Session:
     connection: Connection
     target: str
     initiator: str
+    luns: tuple[ExportedLun, ...]
     state: _State = _State.CONNECTING
     silent: bool = False
     descriptors: dict[int, Descriptor] = field(default_factory=dict)
@@ -125,9 +126,8 @@ class ConnectionManager:
                 raise RefusedError(f"{initiator} may not log in to {target}")
             if proved != Credentials(export.access.user, export.access.secret):
                 raise RefusedError(f"{initiator} has proved what is over")
-            session = _Session(
-                f"{self._run}-{next(self._serials)}", export.epoch, connection, target.name, initiator.name
-            )
+            session_id = f"{self._run}-{next(self._serials)}"
+            session = _Session(session_id, export.epoch, connection, target.name, initiator.name, export.luns)
             older = self._mark_dropped(self._of(target.name))
             self._sessions[session.id] = session
         self._end(older, f"taken over by {session.id}")
@@ -195,7 +195,7 @@ class ConnectionManager:
                     self._exports[export.target] = export
                 sessions = self._of(export.target)
                 ended = self._mark_dropped(session for session in sessions if not _still_allowed(session, export))
-            self._end(ended, f"epoch {export.epoch} began")
+            self._end(ended, f"exported anew under epoch {export.epoch}")
             self._close_unused(known.volumes if known else ())
         log.info("target=%s exported=yes epoch=%d access=%s", export.target, export.epoch, export.access)
 
@@ -437,7 +437,13 @@ def _allows(export: Export, initiator: str, address: str) -> bool:
 
 
 def _still_allowed(session: _Session, export: Export) -> bool:
-    return session.epoch == export.epoch and export.access is not None and export.access.initiator == session.initiator
+    who = export.access is not None and export.access.initiator == session.initiator
+    return who and session.epoch == export.epoch and _disks(session.luns) == _disks(export.luns)
+
+
+def _disks(luns: tuple[ExportedLun, ...]) -> set[ExportedLun]:
+    """Return the LUNs that are volumes; literal content may change, and a session reads what it found at its login."""
+    return {lun for lun in luns if lun.volume is not None}
 
 
 def _export_facts(export: Export) -> ExportFacts:
