@@ -2,9 +2,11 @@
 
     images/web@1.6b86b273…ff2e32b6      mode 0400; the part after the last dot is the SHA-256
 
-One rename makes content and digest appear together, so an import that was torn has no name and is never used.
+One rename makes content and digest appear together, so an import that was torn has no name and is never used.  One that
+failed after its rename counts: the next import of that name finds it, and a start does.
 """
 
+import logging
 import os
 import re
 import stat
@@ -19,6 +21,8 @@ from panloom.errors import ConfigError, ConflictError, UnavailableError
 
 IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}@[1-9][0-9]{0,9}")
 _FILE_NAME = re.compile(rf"({IMAGE_NAME.pattern})\.([0-9a-f]{{64}})")
+
+log = logging.getLogger(__name__)
 
 
 class Image:
@@ -44,19 +48,27 @@ class ImageStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = Directory(directory)
-        found = (Image.from_file(directory / name) for name in self._directory.names())
-        self._images = {image.name: image for image in found if image}
+        self._images = self._on_disk("")
+        for name, images in self._images.items():
+            if len(images) > 1:
+                log.warning("image=%s ready=no why=%r", name, self._ambiguous(images))
 
     def all(self) -> tuple[Image, ...]:
         """Return all images, sorted by name."""
-        return tuple(image for _, image in sorted(self._images.items()))
+        return tuple(image for _, images in sorted(self._images.items()) for image in images)
 
-    def get(self, name: str) -> Image:
-        """Return an image; UnavailableError if it was never imported."""
-        try:
-            return self._images[name]
-        except KeyError:
-            raise UnavailableError(f"there is no image {name}; import it first") from None
+    def get(self, name: str, sha256: bytes | None = None) -> Image:
+        """Return an image; UnavailableError if it was never imported, or several have the name and not one the digest.
+
+        No import makes several: files were copied here.
+        """
+        images = self._images.get(name, ())
+        found = tuple(image for image in images if image.sha256 == sha256) or images
+        if not found:
+            raise UnavailableError(f"there is no image {name}; import it first")
+        if len(found) > 1:
+            raise UnavailableError(self._ambiguous(found))
+        return found[0]
 
     def import_file(self, name: str, source: Path) -> Image:
         """Copy a file in, durable on return; reads all of it.
@@ -67,22 +79,35 @@ class ImageStore:
         if not IMAGE_NAME.fullmatch(name):
             raise ConfigError("image", f"{name!r} is no image name; write one like web@1")
         with _opened(source) as file:
-            known = self._images.get(name)
-            if known:
+            if name not in self._images:
+                self._images.update(self._on_disk(f"{name}."))
+            if name in self._images:
+                known = self.get(name)
                 if status(file).st_size != known.octets or sha256(file) != known.sha256:
                     raise ConflictError(f"image {name} exists with other content; give the new one a new version")
                 return known
-            path = self._copy(name, file)
-        image = Image.from_file(path)
-        if image is None:
-            raise UnavailableError(f"{path} vanished")
-        self._images[name] = image
-        return image
+            self._copy(name, file)
+        self._images.update(self._on_disk(f"{name}."))
+        return self.get(name)
 
-    def _copy(self, name: str, source: int) -> Path:
+    def _on_disk(self, beginning: str) -> dict[str, tuple[Image, ...]]:
+        """Return the images whose files' names begin like this, by name."""
+        found: dict[str, tuple[Image, ...]] = {}
+        for file_name in self._directory.names():
+            image = Image.from_file(self._directory.path / file_name) if file_name.startswith(beginning) else None
+            if image:
+                found[image.name] = (*found.get(image.name, ()), image)
+        return found
+
+    def _ambiguous(self, images: tuple[Image, ...]) -> str:
+        digests = " and ".join(image.sha256.hex() for image in images)
+        where = self._directory.path
+        return f"there are several images {images[0].name}, {digests}; remove the wrong ones from {where}, then restart"
+
+    def _copy(self, name: str, source: int) -> None:
         with PartialFile(self._directory, name, 0o400) as file:
             copy_file(source, file.fd)
-            return file.appear(f"{name}.{sha256(file.fd).hex()}")
+            file.appear(f"{name}.{sha256(file.fd).hex()}")
 
 
 @contextmanager

@@ -262,7 +262,7 @@ class VolumeStore:
             catalog = Catalog.read(self._directory) if header.parent != NO_ID else None
             layers = tuple(self._layer(entry) for entry in catalog.below(header)) if catalog else ()
             lowest = layers[-1].header if layers else header
-            image = self._images.get(lowest.image_name) if lowest.reads_image else None
+            image = self._images.get(lowest.image_name, lowest.image_sha256) if lowest.reads_image else None
             try:
                 volume = self._open[name] = Volume.open(path, image, layers=layers)
             except SyncError as error:
