@@ -113,7 +113,7 @@ class Twin(RuleBasedStateMachine):
         self.volume._sync = self.sync
         self.grant = self.volume.grant(self.epoch)
 
-    def sync(self):
+    def sync(self, _):
         """What the disk has for certain from here on."""
         if self.syncs_left == 0:
             raise PowerCutError

@@ -14,7 +14,11 @@ grant returns only when no such write is under way.
 
 After a failed fdatasync the kernel has forgotten which pages it lost: until the next start the volume is offline,
 everything fails with EIO, and no later sync is believed.  So it is when a header cannot be written through, which
-reports, once, whatever the kernel failed to write to the file since it was last asked.
+reports, once, whatever the kernel failed to write to the file since it was last asked.  Who flushes and who changes the
+header may ask at the same time: each asks through an opening of the file that is its own (``volume_file``), under the
+lock that the next to ask through it has to take, and the volume is offline before that lock is free.  So a sync that
+succeeds has heard of all that was lost before.  A flush looks once more whether the volume is offline by then, for what
+another was told is as good a reason to refuse.
 """
 
 import errno
@@ -28,7 +32,7 @@ from typing import Self
 
 import msgspec
 
-from panloom.disk_io import Directory, PartialFile, copy_range, sync_data
+from panloom.disk_io import Directory, PartialFile, copy_range
 from panloom.errors import ConflictError
 from panloom.storage.below import Below, check_below
 from panloom.storage.descriptor import StaleEpochError
@@ -38,6 +42,7 @@ from panloom.storage.volume_header import NO_ID, VolumeHeader
 from panloom.storage.volume_layout import CLUSTER_OCTETS
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+_OFFLINE = "the volume is offline"
 _CLUSTER_BITS = CLUSTER_OCTETS.bit_length() - 1
 RUN_CLUSTERS = 4096  # at most this many clusters are looked at together
 
@@ -258,7 +263,7 @@ class Volume:
                 return
             top, _ = self._stack
             top.lengthen(octets)
-            self._sync()  # the header must not speak of what the file has not
+            self._sync(top.sync_for_header)  # the header must not speak of what the file has not
             self._write_header(octets=octets)
             top.own.grow(-(-octets // CLUSTER_OCTETS))
             self.octets = octets
@@ -366,7 +371,7 @@ class Volume:
 
     def _check(self, offset: int, end: int) -> None:
         if self._state is not _State.ONLINE:
-            raise OSError(errno.EIO, "the volume is offline")
+            raise OSError(errno.EIO, _OFFLINE)
         if offset < 0 or end > self.octets:
             raise OSError(errno.EINVAL, "beyond the end of the disk")
 
@@ -379,7 +384,7 @@ class Volume:
             self._check(0, 0)
             top, _ = self._stack
             pages = top.take_changed_pages()
-        self._sync()
+        self._sync(top.flush)
         if not pages:
             return
         try:
@@ -388,14 +393,17 @@ class Volume:
             with self._changing:
                 top.own.changed_pages.update(pages)
             raise
-        self._sync()
+        self._sync(top.flush)
 
-    def _sync(self) -> None:
+    def _sync(self, sync: Callable[[], None]) -> None:
+        """Sync, under ``_flushing`` or ``_changing``, whichever that way of syncing has."""
         try:
-            sync_data(self._stack[0].fd)
+            sync()
         except OSError as error:
             self._lose(error)
             raise
+        if self.lost:
+            raise OSError(errno.EIO, _OFFLINE)
 
     def _lose(self, error: OSError) -> None:
         """Answer nothing any more."""

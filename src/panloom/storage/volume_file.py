@@ -15,12 +15,17 @@ The two header copies are written in turn: one that is torn leaves the other.  O
 process that was killed may not have waited for the disk.
 
 A file that was frozen by a snapshot is only read, and by its durable map alone: all of it was flushed.
+
+The kernel tells of pages that it lost once for each opening of a file, whoever asks first (errseq_t of Linux 4.13).  So
+a file is opened twice: ``fd`` is synced by flushes, of which there is one at a time, ``header_fd`` by whoever changes
+the header, one at a time, too.  Neither can be told in place of the other, and neither waits for the other's disk.
 """
 
 import os
 import secrets
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -75,8 +80,9 @@ def read_header(path: Path) -> tuple[VolumeHeader, os.stat_result]:
 class VolumeFile:
     """An open file.  Reading needs no lock; whoever changes anything holds the volume's."""
 
-    def __init__(self, fd: int, header: VolumeHeader, own: AllocationMap) -> None:
+    def __init__(self, fd: int, header_fd: int, header: VolumeHeader, own: AllocationMap) -> None:
         self.fd = fd
+        self.header_fd = header_fd
         self.header = header  # as it is on the disk
         self.own = own
         self.layout = VolumeLayout(header.map_octets)
@@ -84,29 +90,28 @@ class VolumeFile:
         self._maps_octets = 2 * header.map_octets
         self._reserved_pages: set[int] = set()
         # A reader takes no lock, so the file is closed only when the last call that uses it has returned.
-        weakref.finalize(self, close_file, fd)
+        for each in {fd, header_fd}:
+            weakref.finalize(self, close_file, each)
 
     @classmethod
     def load(cls, path: Path, boot_id: bytes) -> Self:
         """Open a file to be written to; ConfigError if it is torn, cut short or newer."""
-        fd = open_file(path, os.O_RDWR)
-        try:
+        with ExitStack() as opened:
+            fd, header_fd = (_opened(path, opened) for _ in range(2))
             header, own = _checked_header(path, fd)
             layout = VolumeLayout(header.map_octets)
             same_boot, version_1 = header.boot_id == boot_id, header.id == NO_ID
             (_load_volatile if same_boot else _load_durable)(fd, layout, own)
             if version_1:
-                sync_data(fd)  # the next header goes in place of the last that is whole on the disk: see below
+                sync_data(header_fd)  # the next header goes in place of the last that is whole on the disk: see below
             if version_1 or not same_boot:
                 id_ = secrets.token_bytes(16) if version_1 else header.id
                 header = msgspec.structs.replace(header, id=id_, boot_id=boot_id, sequence=header.sequence + 1)
             # Of this boot, too: a killed process may have left it in the kernel's cache only, and the next one would
             # then go in place of the last that is whole on the disk.
-            _write_header(fd, header)
-        except BaseException:
-            close_file(fd)
-            raise
-        return cls(fd, header, own)
+            _write_header(header_fd, header)
+            opened.pop_all()
+        return cls(fd, header_fd, header, own)
 
     @classmethod
     def load_frozen(cls, path: Path) -> Self:
@@ -119,13 +124,21 @@ class VolumeFile:
         except BaseException:
             close_file(fd)
             raise
-        return cls(fd, header, own)
+        return cls(fd, fd, header, own)
 
     def write_header(self, header: VolumeHeader) -> None:
         """Write the next header, durable on return.  An error may be that of any older write: it counts as a sync."""
         header = msgspec.structs.replace(header, sequence=self.header.sequence + 1)
-        _write_header(self.fd, header)
+        _write_header(self.header_fd, header)
         self.header = header
+
+    def flush(self) -> None:
+        """Return when all that was written is on the disk; one at a time.  SyncError: some of it is lost."""
+        sync_data(self.fd)
+
+    def sync_for_header(self) -> None:
+        """As ``flush``, beside one: before a header that speaks of what was changed; whoever may write it may call."""
+        sync_data(self.header_fd)
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill ``into`` from own clusters."""
@@ -195,6 +208,12 @@ class VolumeFile:
             set_size(self.fd, after)
         if self.header.thick:
             reserve(self.fd, before, after - before)
+
+
+def _opened(path: Path, opened: ExitStack) -> int:
+    fd = open_file(path, os.O_RDWR)
+    opened.callback(close_file, fd)
+    return fd
 
 
 def _newest_header(path: Path, fd: int) -> VolumeHeader:
