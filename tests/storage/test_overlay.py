@@ -328,6 +328,26 @@ def test_after_a_failed_sync_nothing_works_and_nothing_is_believed(path, image):
         assert failure.value.errno == errno.EIO
 
 
+def test_a_thick_volume_that_finds_no_space_to_grow_gives_back_what_it_took(tmp_path):
+    create_volume(Directory(tmp_path), "v.volume", octets=OCTETS, identity=IDENTITY, thick=True)
+    path = tmp_path / "v.volume"
+    volume = Volume.open(path, None)
+    volume.write(volume.grant(0), OCTETS - 512, memoryview(b"x" * 512))
+    before = path.stat()
+
+    def fill_up(fd, offset, length):
+        os.posix_fallocate(fd, offset, length // 2)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with instead_of_the_kernel(SystemCalls(posix_fallocate=fill_up)), pytest.raises(OSError, match="No space left"):
+        volume.grow(64 << 20)
+    after = path.stat()
+    assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
+    assert read(volume, OCTETS - 512, 512) == b"x" * 512
+    volume.grow(1 << 20)
+    assert read(volume, OCTETS, 512) == bytes(512)
+
+
 def test_a_volume_that_was_closed_fences_and_writes_no_header(path, image):
     """It may have been opened anew: a header of the old one would take back what the new one was told."""
     old = Volume.open(path, image)

@@ -25,7 +25,7 @@ import os
 import secrets
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -202,12 +202,17 @@ class VolumeFile:
             write_fully(self.fd, [page], self.layout.maps_at(number * PAGE_OCTETS)[0])
 
     def lengthen(self, octets: int) -> None:
-        """Make the file long enough for a larger disk; a thick one takes the space, or raises ``OSError``."""
+        """Make the file long enough for a larger disk; a thick one takes the space.  OSError: it is as it was."""
         before, after = self.layout.file_octets(self.header.octets), self.layout.file_octets(octets)
-        if after > status(self.fd).st_size:
-            set_size(self.fd, after)
-        if self.header.thick:
-            reserve(self.fd, before, after - before)
+        try:
+            if after > status(self.fd).st_size:
+                set_size(self.fd, after)
+            if self.header.thick:
+                reserve(self.fd, before, after - before)
+        except OSError:
+            with suppress(OSError):
+                set_size(self.fd, before)  # what was taken of a full disk is given back: others live on it, too
+            raise
 
 
 def _opened(path: Path, opened: ExitStack) -> int:
