@@ -14,6 +14,7 @@ from support.crash.places import Place
 from support.crash.recorder import refuse
 
 SHORT, TORN = "short", "torn"
+SECTOR_OCTETS = 512
 _DISK, _FULL = (errno.EIO,), (errno.EIO, errno.ENOSPC)
 WAYS = {
     "open": (errno.EIO, errno.ENOSPC, errno.EMFILE),
@@ -87,11 +88,14 @@ class Injector:
         match self._way:
             case "short":
                 return _half(name, arguments)
-            case "torn" if sum(map(len, arguments[1])) == 1:
-                return refuse(errno.ENOSPC)
             case "torn":
+                fd, views, offset, flags = arguments
+                octets = b"".join(views)
+                half = len(octets) // 2 // SECTOR_OCTETS * SECTOR_OCTETS  # no kernel stops within one
+                if not half:
+                    return refuse(errno.ENOSPC)
                 self._no_space_at = number + 1
-                return _half(name, arguments)
+                return fd, [octets[:half]], offset, flags
             case code:
                 return refuse(code)
 
