@@ -259,7 +259,7 @@ class ConnectionManager:
         if troubles:
             raise UnavailableError(f"{target} is not forgotten: {troubles[0]}")
         for name in known.written_volumes:  # here, where it holds up nobody, and not when they are closed
-            with suppress(OSError):
+            with suppress(OSError, PanloomError):
                 self._store.open(name).flush()
         with self._changing:
             if self._exports.get(target) is not going:  # exported anew meanwhile
