@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from panloom.disk_io import Directory, SystemCalls, instead_of_the_kernel
+from panloom.disk_io import Directory, SyncError, SystemCalls, instead_of_the_kernel
 from panloom.errors import ConfigError, ConflictError
 from panloom.storage import volume_file
 from panloom.storage.descriptor import StaleEpochError
@@ -326,6 +326,29 @@ def test_after_a_failed_sync_nothing_works_and_nothing_is_believed(path, image):
         with pytest.raises(OSError, match="offline") as failure:
             call()
         assert failure.value.errno == errno.EIO
+
+
+def test_a_full_disk_cannot_refuse_a_header(path, image):
+    """Both copies have their space from the start."""
+    assert path.stat().st_blocks * 512 >= 2 * HEADER_OCTETS
+    Volume.open(path, image).raise_epoch(2)
+
+
+def test_a_file_without_space_for_its_other_header_opens_once_there_is_some(path, image):
+    with path.open("r+b") as file:
+        page = file.read(HEADER_OCTETS)
+        file.truncate(0)
+        file.seek(0)
+        file.write(page)
+        file.truncate(HEADER_OCTETS * 4 + OCTETS)
+
+    def full(fd, offset, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with instead_of_the_kernel(SystemCalls(posix_fallocate=full)), pytest.raises(OSError, match="No space") as refused:
+        Volume.open(path, image)
+    assert not isinstance(refused.value, SyncError)
+    Volume.open(path, image).raise_epoch(2)
 
 
 def test_a_thick_volume_that_finds_no_space_to_grow_gives_back_what_it_took(tmp_path):

@@ -60,12 +60,11 @@ from panloom.storage.volume_layout import CLUSTER_OCTETS, MAP_START, PAGE_OCTETS
 
 
 def write_new_file(fd: int, header: VolumeHeader) -> None:
-    """Fill an empty file: a header and holes; a thick one takes all its space, or raises ``OSError``."""
+    """Fill an empty file: a header, space for the other copy, holes; a thick one takes all.  OSError without space."""
     write_fully(fd, [encode_header(header)], header.sequence % 2 * HEADER_OCTETS)
     octets = VolumeLayout(header.map_octets).file_octets(header.octets)
     set_size(fd, octets)
-    if header.thick:
-        reserve(fd, 0, octets)
+    reserve(fd, 0, octets if header.thick else MAP_START)
 
 
 def read_header(path: Path) -> tuple[VolumeHeader, os.stat_result]:
@@ -100,6 +99,7 @@ class VolumeFile:
             fd, header_fd = (_opened(path, opened) for _ in range(2))
             header, own = _checked_header(path, fd)
             layout = VolumeLayout(header.map_octets)
+            reserve(fd, 0, MAP_START)  # a file of an older program may have one copy only; a full disk is no lost page
             same_boot, version_1 = header.boot_id == boot_id, header.id == NO_ID
             (_load_volatile if same_boot else _load_durable)(fd, layout, own)
             if version_1:
