@@ -33,6 +33,7 @@ def boots_machines(path):
     return "pytest.mark.machine" in path.read_text()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     return SharedByFile(config, log)
 
