@@ -33,7 +33,7 @@ servers:
       - {lan: front, address: 10.1.0.11}
 """
 DIRECTORY = Path("/run/panloom")
-LINE = re.compile(r"^(\d\d):(\d\d):(\d\d\.\d\d\d) PANLOOM stage=(\w+)")
+LINE = re.compile(r"^[\d-]{10} (\d\d):(\d\d):(\d\d\.\d\d\d) PANLOOM stage=(\w+)")
 DAY_SECONDS = 86400.0
 WITHIN_SECONDS = 90.0
 
