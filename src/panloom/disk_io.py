@@ -389,6 +389,13 @@ class Directory:
             return False
         return True
 
+    def inode(self, name: str) -> int:
+        """Return the number of the file of a name, 0 without one; durable or not, it waits for nothing."""
+        try:
+            return _system.stat(self.path / name).st_ino
+        except FileNotFoundError:
+            return 0
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there; durable on return."""
         with self._change(name), suppress(FileNotFoundError):

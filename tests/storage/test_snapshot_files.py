@@ -1,11 +1,14 @@
 """The files of snapshots when something is amiss: missing, damaged, copied, named twice; nothing is lost or made up."""
 
+import errno
 import os
 import shutil
+import stat
 
 import pytest
 
-from panloom.errors import ConfigError, ConflictError
+from panloom.disk_io import SystemCalls, instead_of_the_kernel
+from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.storage.volume_store import VolumeStore
 
 
@@ -139,3 +142,59 @@ def test_a_snapshot_that_cannot_be_read_is_neither_deleted_nor_forgotten(store, 
     with pytest.raises(ConflictError, match="has snapshots"):
         store.delete("v")
     assert file.exists()
+
+
+class Refusing:
+    """Calls on files: the ``number``-th after a snapshot was named fails, and if it ``stays`` all after it."""
+
+    def __init__(self, number, code, *, stays):
+        self.left, self.code, self.stays, self.named, self.refused = number, code, stays, False, False
+        names = ("open", "pwritev", "posix_fallocate", "fsync", "rename", "ftruncate", "fdatasync")
+        self.calls = SystemCalls(link=self.link, **{name: self.through(name) for name in names})
+
+    def link(self, name, other):
+        os.link(name, other)
+        self.named = True
+
+    def through(self, name):
+        real = getattr(SystemCalls(), name)
+
+        def call(*arguments):
+            if self.named and not (name == "fsync" and stat.S_ISDIR(os.fstat(*arguments).st_mode)):
+                self.left -= 1
+                if self.left == 0 or (self.left < 0 and self.stays):
+                    self.refused = True
+                    raise OSError(self.code, os.strerror(self.code))
+            return real(*arguments)
+
+        return call
+
+
+@pytest.mark.parametrize(("code", "stays"), [(errno.ENOSPC, False), (errno.EMFILE, True), (errno.EIO, False)])
+def test_a_snapshot_that_fails_before_the_new_file_stands_costs_the_volume_nothing(store, code, stays):
+    """Whatever fails between the two names: the volume goes on in the file that it has, or says that it is lost."""
+    store.create("v", "web@1", 0)
+    before = read(fill(store, "v", 0, b"x" * 4096))
+    online = lost = 0
+    for number in range(1, 40):
+        refusing = Refusing(number, code, stays=stays)
+        label = f"v@s{number}"
+        with instead_of_the_kernel(refusing.calls):
+            try:
+                store.snapshot(label)
+            except OSError:
+                pass
+        if not refusing.refused:
+            break
+        volume = store.open("v")
+        if volume.lost:
+            lost += 1
+            break
+        online += 1
+        assert not (store._directory.path / f"{label}.snapshot").exists()
+        assert read(fill(store, "v", 8192, bytes([number]) * 512))[:4096] == before[:4096]
+        volume.flush()
+        with pytest.raises(UnavailableError, match="there is no snapshot"):
+            store.create("w", None, 0, snapshot=label)
+    assert online >= 4
+    assert lost <= 1  # the directory could not be synced with the new file in it

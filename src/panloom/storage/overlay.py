@@ -268,11 +268,17 @@ class Volume:
             top.own.grow(-(-octets // CLUSTER_OCTETS))
             self.octets = octets
 
-    def snapshot(self, freeze: Callable[[], None], renew: Callable[[VolumeHeader], VolumeFile]) -> None:
+    def snapshot(
+        self,
+        freeze: Callable[[], None],
+        renew: Callable[[VolumeHeader], VolumeFile],
+        thaw: Callable[[], bool],
+    ) -> None:
         """Go on in a new file; the one until now, flushed, is never written to again.
 
         ``freeze`` names it, or raises, and then nothing has happened; ``renew`` puts a new file in its place that has
-        this header.  Where that fails the volume is offline: which of the two it is, only opening it anew can tell.
+        this header.  Where that fails ``thaw`` undoes ``freeze`` and returns whether the volume's file is its own
+        again.  If not the volume is offline: which of the two files it is, only opening it anew can tell.
         """
         with self._flushing:
             self._flush()  # most of it, while writing goes on
@@ -284,7 +290,8 @@ class Volume:
                 try:
                     new = renew(header)
                 except OSError as error:
-                    self._lose(error)
+                    if not thaw():
+                        self._lose(error)
                     raise
                 self._stack = new, below.under(top)
 

@@ -180,7 +180,8 @@ class VolumeStore:
             try:
                 self._freeze(volume, file_name, frozen_name)
             except (OSError, PanloomError):
-                self._unfreeze(file_name, frozen_name)
+                with suppress(OSError):  # the next call does it, or the next start
+                    self._unfreeze(file_name, frozen_name)
                 raise
         log.info("snapshot=%s taken=yes", label)
         return True
@@ -280,12 +281,14 @@ class VolumeStore:
 
     def _frozen_header(self, snapshot: str) -> VolumeHeader:
         path = self._directory.path / snapshot_file_name(snapshot)
-        if not self._directory.holds(path.name):
+        still_written = self._directory.inode(volume_file_name(snapshot.partition("@")[0]))  # it was not finished
+        if not self._directory.holds(path.name) or self._directory.inode(path.name) == still_written:
             raise UnavailableError(f"there is no snapshot {snapshot}; take it first")
         return read_header(path)[0]
 
     def _freeze(self, volume: Volume, file_name: str, frozen_name: str) -> None:
         first = msgspec.structs.replace(volume.header, sequence=0, boot_id=bytes(16), id=secrets.token_bytes(16))
+        inode = self._directory.inode(file_name)
         with PartialFile(self._directory, file_name, 0o600) as file:
             write_new_file(file.fd, first)  # before anything stands still: a thick one takes its space here
 
@@ -301,17 +304,20 @@ class VolumeStore:
                 file.appear(file_name)
                 return new
 
-            volume.snapshot(freeze, renew)
+            def thaw() -> bool:
+                with suppress(OSError):  # that the name is gone need not be durable: the next start removes it, too
+                    self._unfreeze(file_name, frozen_name)
+                with suppress(OSError):
+                    return self._directory.inode(file_name) == inode != self._directory.inode(frozen_name)
+                return False
+
+            volume.snapshot(freeze, renew, thaw)
         top = volume.layers[0]
         self._frozen[top.header.id] = top
 
     def _unfreeze(self, file_name: str, frozen_name: str) -> None:
         """Take the second name away again, unless the volume goes on in another file by now."""
-        inodes = []
-        for name in (file_name, frozen_name):
-            with suppress(OSError, PanloomError):
-                inodes.append(read_header(self._directory.path / name)[1].st_ino)
-        if len(inodes) == 2 and inodes[0] == inodes[1]:
+        if self._directory.inode(frozen_name) == self._directory.inode(file_name):
             self._directory.remove(frozen_name)
 
     def _remove_unused(self) -> None:
