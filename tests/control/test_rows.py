@@ -95,16 +95,18 @@ def test_a_server():
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.FENCING])
 def test_states_of_a_server(phase):
-    assert state_of(msgspec.structs.replace(UP, phase=phase), None) == phase.value
+    assert state_of(msgspec.structs.replace(UP, phase=phase), None) == {"state": phase.value}
 
 
 def test_states_that_say_more():
-    assert state_of(None, None) == "new"
-    assert state_of(msgspec.structs.replace(UP, moves=2), None) == "up (moved)"
-    assert state_of(UP, "silent") == "dead: silent"
+    assert state_of(None, None) == {"state": "new"}
+    assert state_of(UP, "silent") == {"state": "dead", "detail": "silent"}
     for step in STEPS:
         fence = Fence("n1", "silent", step, 0.0)
-        assert state_of(msgspec.structs.replace(UP, fence=fence), None) == f"fencing ({step.value} done)"
+        assert state_of(msgspec.structs.replace(UP, fence=fence), None) == {
+            "state": "fencing",
+            "detail": f"{step.value} done",
+        }
 
 
 def test_the_states_of_a_node(tmp_path):
@@ -170,14 +172,14 @@ def test_a_fence_under_way_is_no_waiting():
     _, parts = shown(fencing).status()
     assert parts["servers"]["state"] == "ok"
     _, parts = shown(msgspec.structs.replace(fencing, since=time.time() - 60)).status()
-    assert parts["servers"]["why"] == "look at shop/web1 (fencing (epoch done))"
+    assert parts["servers"]["why"] == "look at shop/web1 (fencing: epoch done)"
 
 
 def test_a_dead_server_and_one_that_is_held_up_are_looked_at():
     rows = shown()
     rows.observer.dead["shop/web1"] = "n1 is off"
     state, parts = rows.status()
-    assert (state, parts["servers"]["why"]) == ("degraded", "look at shop/web1 (dead)")
+    assert (state, parts["servers"]["why"]) == ("degraded", "look at shop/web1 (dead: n1 is off)")
     _, parts = shown(why="its disk is full").status()
     assert parts["servers"]["why"] == "look at shop/web1 (up)"
 

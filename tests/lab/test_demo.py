@@ -40,8 +40,8 @@ def test_kept_it_goes_on_as_it_says_until_it_is_ended_as_it_says():
     try:
         get = (*COMMAND, "get", "servers", "-o", "json")
         shown = subprocess.run(get, env={**os.environ, "PANLOOM_SOCKET": socket}, check=True, capture_output=True)
-        states = {row["name"]: row["state"] for row in json.loads(shown.stdout)}
-        assert states == {"shop/web1": "up (moved)", "shop/web2": "up"}
+        states = {row["name"]: (row["state"], row["moves"]) for row in json.loads(shown.stdout)}
+        assert states == {"shop/web1": ("up", 1), "shop/web2": ("up", 0)}
         facts = subprocess.run(page.split(), check=True, capture_output=True).stdout.decode()
         assert "server=shop/web1\n" in facts
         assert "boots=2\n" in facts

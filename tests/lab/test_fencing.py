@@ -176,7 +176,8 @@ def test_under_fence_power_nothing_starts_until_the_machine_is_known_to_be_off(l
     lab.until_event("fenced", after=since, text="filter port")
     held = lab.until_event("held up", after=since, server="shop/web1")
     assert "power switch" in held["text"]
-    assert lab.server("shop/web1")["state"] == "fencing (filter port done)"
+    server = lab.server("shop/web1")
+    assert (server["state"], server["detail"]) == ("fencing", "filter port done")
     assert not lab.events("placed", after=since)
     lab.power(victim, "obey")
     lab.until_event("placed", after=since, seconds=30, server="shop/web1")

@@ -100,6 +100,12 @@ def disk(row: Row) -> str:
     return f"{format_size(octets)}{share}"
 
 
+def server_state(row: Row) -> str:
+    """Show a server's state, and what there is to say about it in a few words."""
+    detail = row.get("detail") or ("moved" if row.get("state") == "up" and row.get("moves") else "")
+    return f"{row['state']} ({detail})" if detail else str(row["state"])
+
+
 KINDS = (
     Kind(
         "server",
@@ -108,7 +114,7 @@ KINDS = (
             Column("PAN", text("pan")),
             Column("SERVER", text("server")),
             Column("NODE", text("node")),
-            Column("STATE", text("state")),
+            Column("STATE", server_state),
             Column("ADDRESS", text("address")),
             Column("IMAGE", text("image")),
             Column("DISK", disk),

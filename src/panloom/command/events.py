@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from panloom.command.columns import at_clock
-from panloom.command.output import emit, emit_data, say, suggest
+from panloom.command.output import emit_data, emit_folded, say, suggest
 from panloom.control.client import Client
 
 _WAIT_SECONDS = 30
@@ -46,4 +46,4 @@ def _emit(event: Any, form: str) -> None:  # noqa: ANN401 -- JSON
         click.echo(json.dumps(event, ensure_ascii=False))
         return
     who = " ".join(str(event[key]) for key in ("server", "node") if event.get(key))
-    emit(f"{at_clock(event['at'])}  {event['kind']:<12}  {who:<16}  {event['text']}")
+    emit_folded(f"{at_clock(event['at'])}  {event['kind']:<12}  {who:<16}  ", event["text"])

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import click
 
 FORMATS = ("table", "wide", "json", "yaml")
+_NARROWEST = 20  # columns that a folded text takes at least
 _MARKS = {"+": "green", "~": "yellow", "-": "red"}
 
 output_option: Callable[[Any], Any] = click.option(
@@ -48,14 +51,24 @@ def emit_data(data: Any, form: str) -> None:  # noqa: ANN401 -- JSON
 
 
 def emit_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
-    """Write aligned columns; an empty header is not written."""
+    """Write aligned columns; an empty header is not written.
+
+    On a terminal that is too narrow the last column is folded.
+    """
     lines = [tuple(row) for row in rows]
     every = [tuple(header), *lines] if header else lines
     widths = [max((len(line[column]) for line in every), default=0) for column in range(len(every[0]) if every else 0)]
     for number, line in enumerate(every):
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        text = (indent + "  ".join(cells)).rstrip()
-        emit(click.style(text, bold=True) if header and number == 0 else text)
+        before = indent + "".join(f"{cell:<{width}}  " for cell, width in zip(line[:-1], widths, strict=False))
+        emit_folded(before, line[-1], bold=bool(header) and number == 0)
+
+
+def emit_folded(before: str, text: str, *, bold: bool = False) -> None:
+    """Write a line of data; on a terminal that is too narrow ``text`` goes on beneath itself."""
+    room = shutil.get_terminal_size().columns - len(before) if sys.stdout.isatty() else 0
+    first, *others = (textwrap.wrap(text, room) if room >= _NARROWEST else []) or [text]
+    for line in ((before + first).rstrip(), *(" " * len(before) + piece for piece in others)):
+        emit(click.style(line, bold=True) if bold else line)
 
 
 def mark(sign: str) -> str:

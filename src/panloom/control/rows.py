@@ -92,7 +92,7 @@ class Rows:
         free = sum(row["state"] == "spare" for row in nodes)
         why = f"{free} spare" + (f"; look at {', '.join(lost)}" if lost else "")
         parts.append({"part": "nodes", "state": "degraded" if lost else "ok", "why": why})
-        troubled = [f"{row['name']} ({row['state'].partition(':')[0]})" for row in servers if _is_troubled(row)]
+        troubled = [f"{row['name']} ({_in_words(row)})" for row in servers if _is_troubled(row)]
         more = [f"{len(troubled) - MAX_NAMED} more"] if len(troubled) > MAX_NAMED else []
         why = f"look at {', '.join(troubled[:MAX_NAMED] + more)}" if troubled else ""
         parts.append({"part": "servers", "state": "degraded" if troubled else "ok", "why": why})
@@ -117,7 +117,7 @@ class Rows:
             "pan": server.pan,
             "server": server.name,
             "node": record.node if record else None,
-            "state": state_of(record, self._observer.dead.get(server.label)),
+            **state_of(record, self._observer.dead.get(server.label)),
             "address": [str(nic.address) for nic in server.nics if nic.address],
             "mac": [nic.mac for nic in record.nics] if record else [],
             "image": (volume.image if volume else "") or server.image,
@@ -196,19 +196,23 @@ class Rows:
 def _is_troubled(row: Row) -> bool:
     """Whether a server is not as it should be, or somebody must see to it."""
     state, since = row["state"], row["since"] or 0.0
-    late = state.startswith("fencing") and time.time() - since > LATE_FENCE_SECONDS
-    return late or bool(row["why"]) or state.startswith(("waiting", "dead"))
+    late = state == Phase.FENCING.value and time.time() - since > LATE_FENCE_SECONDS
+    return late or bool(row["why"]) or state in (Phase.WAITING.value, "dead")
 
 
-def state_of(record: ServerRecord | None, dead: str | None) -> str:
-    """Return a server's state in one word and a half."""
+def _in_words(row: Row) -> str:
+    return f"{row['state']}: {row['detail']}" if row.get("detail") else str(row["state"])
+
+
+def state_of(record: ServerRecord | None, dead: str | None) -> Row:
+    """Return a server's state in one word, and what there is to say about it: its fence's last step, why it is dead."""
     if record is None:
-        return "new"
+        return {"state": "new"}
     if record.fence is not None:
-        return f"fencing ({record.fence.done.value} done)"
-    if record.phase is Phase.UP:
-        return f"dead: {dead}" if dead else "up (moved)" if record.moves else "up"
-    return str(record.phase.value)
+        return {"state": Phase.FENCING.value, "detail": f"{record.fence.done.value} done"}
+    if record.phase is not Phase.UP:
+        return {"state": record.phase.value}
+    return {"state": "dead", "detail": dead} if dead else {"state": Phase.UP.value}
 
 
 def _volume_facts(name: str, volumes: calls.Volumes | None) -> calls.VolumeFacts | None:
