@@ -22,6 +22,7 @@ from pathlib import Path
 from measuring import Round, arguments, medians, report
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
 from panloom.storage.exports import ExportedLun
+from panloom.storage.frame import Frame, Operation, answer
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.storage.volume_store import VolumeStore
@@ -53,25 +54,20 @@ class PlainFile:
             serial=str(number),
             product="FILE",
             context=self,
-            read=PlainFile.read,
-            write=PlainFile.write,
-            flush=PlainFile.flush,
-            unmap=PlainFile.unmap,
+            send_handler=PlainFile.send,
         )
 
-    def read(self, offset: int, into: memoryview) -> None:
-        if os.preadv(self._fd, [into], offset) != len(into):
-            raise OSError("short")
-
-    def write(self, offset: int, data: memoryview) -> None:
-        if os.pwrite(self._fd, data, offset) != len(data):
-            raise OSError("short")
-
-    def flush(self) -> None:
-        os.fdatasync(self._fd)
-
-    def unmap(self, offset: int, octets: int) -> None:  # noqa: ARG002
-        raise OSError("nobody asks for this here")
+    def send(self, frame: Frame) -> None:
+        if frame.operation is Operation.READ:
+            done = os.preadv(self._fd, [frame.data], frame.offset)
+        elif frame.operation is Operation.WRITE:
+            done = os.pwrite(self._fd, frame.data, frame.offset)
+        else:  # nobody asks for anything else here
+            done = len(frame.data)
+            os.fdatasync(self._fd)
+        if done != len(frame.data):
+            frame.error = OSError("short")
+        answer(frame)
 
 
 class Manager:

@@ -7,6 +7,7 @@ from panloom.storage.connection_manager import SILENT_SECONDS, ConnectionManager
 from panloom.storage.descriptor import Credentials, StaleEpochError
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
 from panloom.values import Iqn
+from support import blocks
 from support.storage_sessions import DISK, N1, N2, TARGET, Storage, export, kinds, read, write
 
 
@@ -39,9 +40,9 @@ def test_a_session_reads_and_writes_its_disk(storage):
     disk = admission.descriptors[0]
     assert (admission.epoch, disk.blocks, disk.block_octets, disk.read_only) == (1, 2048, 512, False)
     write(admission)
-    disk.flush(disk.context)
+    blocks.flush(disk)
     assert read(admission) == b"x" * 512
-    disk.unmap(disk.context, 0, 512)
+    blocks.unmap(disk, 0, 512)
     assert read(admission) == bytes(512)
 
 
@@ -56,7 +57,7 @@ def test_literal_content_is_padded_and_read_only(storage):
     with pytest.raises(OSError, match="read-only"):
         write(admission)
     with pytest.raises(OSError, match="beyond"):
-        disk.read(disk.context, 512, memoryview(bytearray(512)))
+        blocks.read(disk, 512, bytearray(512))
 
 
 def test_a_volume_exported_read_only_takes_no_writes(storage):

@@ -16,6 +16,7 @@ from panloom.errors import UnavailableError
 from panloom.storage.exports import ExportedLun
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.volume_store import VolumeStore
+from support import blocks
 
 
 def refuse(*_):
@@ -91,6 +92,6 @@ def test_a_disk_that_goes_on_failing_is_one_line(store, caplog):
     with failing(pwritev=refuse, posix_fallocate=refuse):
         for _ in range(3):
             with pytest.raises(OSError, match="Input/output error"):
-                unit.write(unit.context, 0, memoryview(bytes(512)))
+                blocks.write(unit, 0, bytes(512))
     assert [record.getMessage() for record in caplog.records] == ["volume=a write=failed why='Input/output error'"]
-    unit.write(unit.context, 0, memoryview(bytes(512)))
+    blocks.write(unit, 0, bytes(512))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.storage.descriptor import StaleEpochError
+from panloom.storage.frame import answer
 from panloom.storage.hot import FLUSH_OCTETS, INPUT_OCTETS
 from panloom.wire import iscsi, scsi_cdb, scsi_sense
 from panloom.wire.iscsi import DataIn, DataOut, NopOut, ScsiCommand, ScsiResponse
@@ -120,13 +121,13 @@ def test_a_read_that_fails_half_way():
     parameters = SessionParameters(True, True, 512, 262144, 512)
     reads = []
 
-    def fail_third(context, offset, into):
-        reads.append(offset)
+    def fail_third(context, frame):
+        reads.append(frame.offset)
         if len(reads) == 3:
-            raise OSError(errno.EIO, "injected")
+            frame.error = OSError(errno.EIO, "injected")
+        answer(frame)
 
-    descriptor = disk.descriptor
-    object.__setattr__(descriptor, "read", fail_third)
+    object.__setattr__(disk.descriptor, "send_handler", fail_third)
     answers = talk(read(0, 4), read(0, 1, tag=2, cmd_sn=2), disks={0: disk}, parameters=parameters).answers
     assert [type(answer) for answer in answers] == [DataIn, DataIn, ScsiResponse, DataIn]
     assert scsi_sense.decode(answers[2].data[2:]) == scsi_sense.UNRECOVERED_READ

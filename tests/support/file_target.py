@@ -11,6 +11,7 @@ from panloom.errors import RefusedError
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor, StaleEpochError
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.values import Iqn
+from support.blocks import send
 
 INITIATOR = Iqn("iqn.2026-11.dev.panloom:node.n1")
 TARGET = Iqn("iqn.2026-11.dev.panloom:shop.web1")
@@ -33,10 +34,7 @@ class FileDisk:
             serial="0001",
             product="file",
             context=self,
-            read=FileDisk.read,
-            write=FileDisk.write,
-            flush=FileDisk.flush,
-            unmap=FileDisk.unmap,
+            send_handler=send,
         )
 
     def _note(self, call: str, offset: int, octets: int) -> None:

@@ -8,6 +8,7 @@ from panloom.storage.descriptor import Descriptor, SessionFacts, StaleEpochError
 from panloom.storage.hot import HotLoop
 from panloom.values import Iqn
 from panloom.wire import iscsi
+from support.blocks import send
 
 LINUX = SessionParameters(False, True, 262144, 16776192, 262144)
 FIRMWARE = SessionParameters(True, False, 8192, 262144, 65536)
@@ -29,10 +30,7 @@ class MemoryDisk:
             serial="0001",
             product="memory",
             context=self,
-            read=MemoryDisk.read,
-            write=MemoryDisk.write,
-            flush=MemoryDisk.flush,
-            unmap=MemoryDisk.unmap,
+            send_handler=send,
         )
 
     def _note(self, call, offset=0, octets=0):

@@ -9,6 +9,7 @@ from panloom.storage.descriptor import Credentials, SessionFacts
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
 from panloom.storage.volume_store import VolumeStore
 from panloom.values import Iqn
+from support import blocks
 
 TARGET = Iqn("iqn.2026-11.dev.panloom:shop.web1")
 N1 = Iqn("iqn.2026-11.dev.panloom:node.n1")
@@ -63,12 +64,12 @@ def export(epoch, initiator=N1, **access):
 
 def write(admission, data=b"x" * 512):
     disk = admission.descriptors[0]
-    disk.write(disk.context, 0, memoryview(data))
+    blocks.write(disk, 0, data)
 
 
 def read(admission):
     disk, into = admission.descriptors[0], bytearray(512)
-    disk.read(disk.context, 0, memoryview(into))
+    blocks.read(disk, 0, into)
     return bytes(into)
 
 

@@ -5,7 +5,7 @@
                            discovery        ── targets_visible ──▶
                            login begins     ── credentials     ──▶  what must be proved, or None: refused
                            login succeeds   ── admit           ──▶  Admission: the target's Descriptors
-                           READ, WRITE …    ── Descriptor.read, .write, .flush, .unmap: direct calls into a volume
+                           READ, WRITE …    ── Descriptor.send_handler: direct calls into a volume, with a Frame
                            first READ       ── first_read      ──▶
                            thread has ended ── gone            ──▶  no call of this session is executing any more
 
@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from panloom.errors import RefusedError
 from panloom.protocol.chap import Credentials
+from panloom.storage.frame import Frame, StaleEpochError
 from panloom.values import Iqn
 
 __all__ = [
@@ -38,16 +38,12 @@ __all__ = [
 SessionKind = Literal["firmware", "kernel", "unknown"]
 
 
-class StaleEpochError(RefusedError):
-    """A write under an epoch that has been fenced off: nothing was written, and nothing may be acknowledged."""
-
-
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """How one logical unit is reached: its geometry, its names and four direct calls.
+    """How one logical unit is reached: its geometry, its names and the Local Transport's send handler.
 
-    Offsets and lengths are octets, whole blocks, and inside the unit: the Remote Transport has checked them.  Each call
-    is synchronous and gets ``context`` as its first argument.  An ``OSError`` becomes sense data for the initiator.
+    ``send_handler(context, frame)`` is called directly, on the thread that took the command from the wire; it raises
+    nothing, and calls the frame back (``storage.frame``).  The Remote Transport has checked what the frame names.
     """
 
     blocks: int
@@ -55,17 +51,10 @@ class Descriptor:
     identity: bytes  # 8 octets, an NAA 3 designator; the same for a volume for ever (SPC-4 r37 7.8.6.6.4)
     serial: str  # ASCII, at most 32 characters
     product: str  # ASCII, at most 16 characters
-    context: Any = field(repr=False)  # handed back untouched with every call
-    read: Callable[[Any, int, memoryview], None] = field(repr=False)
-    """Fill the whole view from this offset; a short read is an OSError."""
-    write: Callable[[Any, int, memoryview], None] = field(repr=False)
-    """Write all of the view; it may stay in a cache until ``flush``.  StaleEpochError when the epoch is fenced off."""
-    flush: Callable[[Any], None] = field(repr=False)
-    """Return when every write that returned before is on stable storage."""
-    unmap: Callable[[Any, int, int], None] = field(repr=False)
-    """Give back exactly this range (offset, octets), which then reads as zeroes.  StaleEpochError as for ``write``."""
+    context: Any = field(repr=False)  # opaque to all but the Local Transport; handed back untouched with every call
+    send_handler: Callable[[Any, Frame], None] = field(repr=False)
     block_octets: int = 512
-    thin: bool = True  # whether ``unmap`` gives space back
+    thin: bool = True  # whether UNMAP gives space back
 
 
 @dataclass(frozen=True, slots=True)

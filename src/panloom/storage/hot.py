@@ -4,8 +4,8 @@
                   │ PDU │ PDU │ PDU │ begun PDU … │
                   └──┬─────┬─────┬────────────────┘
                      │     │     └─ anything else ──▶ IscsiSession ──▶ Action ──▶ the medium
-                     │     └─ WRITE, all its data in the PDU ──▶ Descriptor.write, straight from this buffer
-                     └─ READ ──▶ Descriptor.read, straight into the other
+                     │     └─ WRITE, all its data in the PDU ──▶ frame ──▶ send handler, straight from this buffer
+                     └─ READ ──▶ frame ──▶ Descriptor.send_handler, straight into the other
                   ┌──────────── answers ──────────┐
       sendall ◀── │ Data-In … status │ status │ … │   when the input is dry, or at 128 KiB
                   └───────────────────────────────┘
@@ -14,7 +14,7 @@ A plain READ(10), READ(16), WRITE(10) or WRITE(16), next in order and inside its
 anything unusual about it goes to the session, whose answers are the same, octet for octet.  One receive and one send
 serve as many commands as the initiator had sent; that, and status in the last Data-In, is where the speed comes from.
 
-Nothing is acknowledged before the Descriptor's call has returned.
+A frame's context is the initiator task tag.  Nothing is acknowledged before the frame is called back.
 """
 
 import struct
@@ -30,7 +30,9 @@ from panloom.protocol.iscsi_session import BLOCK_OCTETS, NOT_SUPPORTED, IscsiSes
 from panloom.protocol.iscsi_task import Action, Write
 from panloom.protocol.scsi_disk import Flush, Read
 from panloom.storage.descriptor import Descriptor, SessionFacts
-from panloom.storage.medium import carry_out, write_sense
+from panloom.storage.frame import Frame
+from panloom.storage.frame import Operation as Ask
+from panloom.storage.medium import call, carry_out, write_sense
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import HEADER_OCTETS, NO_TAG, lun_field
 from panloom.wire.scsi_cdb import DPO, FUA, Operation
@@ -212,9 +214,8 @@ class HotLoop:
             last = done + piece == octets
             at = self._filled + HEADER_OCTETS
             whole_blocks = piece + -piece % BLOCK_OCTETS
-            try:
-                unit.read(unit.context, offset + done, output[at : at + whole_blocks])
-            except OSError:
+            frame = Frame(Ask.READ, offset + done, whole_blocks, output[at : at + whole_blocks], tag)
+            if call(unit, frame) is not None:
                 return scsi_sense.UNRECOVERED_READ, data_sn
             flags = iscsi.FINAL | iscsi.DATA_IN_STATUS | residual_flags if last else 0 if burst else iscsi.FINAL
             stat_sn = session.stat_sn if last else 0
@@ -239,11 +240,10 @@ class HotLoop:
     def _write(self, unit: Descriptor, tag: int, offset: int, data: memoryview, flush: bool) -> None:
         """Write, make it durable where that is asked for, and only then answer."""
         session, facts = self._session, self._facts
-        try:
-            unit.write(unit.context, offset, data)
-            if flush:
-                unit.flush(unit.context)
-        except OSError as error:
+        error = call(unit, Frame(Ask.WRITE, offset, len(data), data, tag))
+        if error is None and flush:
+            error = call(unit, Frame(Ask.FLUSH, context=tag))
+        if error is not None:
             self._fail(tag, write_sense(error), 0)
             return
         facts.writes += 1

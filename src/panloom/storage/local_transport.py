@@ -1,7 +1,7 @@
 """The Local Transport: local devices as Descriptors that the Remote Transport calls directly.
 
-    Descriptor ── context ──▶ _VolumeContext ──▶ Volume, WriteGrant of this session
-               └─ context ──▶ _ContentContext ─▶ literal octets
+    Descriptor ── send handler, context ──▶ _VolumeContext ──▶ Volume, WriteGrant of this session
+               └─ send handler, context ──▶ _ContentContext ─▶ literal octets
 
 The context is opaque to everybody else.  ``disconnect`` takes it back: on return no write through it is under way, and
 none will ever be, whatever the connection's thread still tries.
@@ -17,6 +17,7 @@ import msgspec
 
 from panloom.storage.descriptor import Descriptor
 from panloom.storage.exports import ExportedLun
+from panloom.storage.frame import Frame, Operation, StaleEpochError, answer
 from panloom.storage.overlay import Volume, WriteGrant
 from panloom.storage.volume_store import BLOCK_OCTETS, VolumeStore
 
@@ -59,10 +60,7 @@ class LocalTransport:
             serial=volume.identity.hex(),
             product="VOLUME",
             context=context,
-            read=_read_volume,
-            write=_refuse_write if lun.read_only else _write_volume,
-            flush=_flush_volume,
-            unmap=_refuse_unmap if lun.read_only else _unmap_volume,
+            send_handler=_send_to_volume,
             thin=volume.thin,
         )
 
@@ -84,43 +82,35 @@ def _content_descriptor(target: str, lun: int, content: bytes) -> Descriptor:
         serial=identity.hex(),
         product="CONTENT",
         context=_ContentContext(memoryview(padded)),
-        read=_read_content,
-        write=_refuse_write,
-        flush=_flush_content,
-        unmap=_refuse_unmap,
+        send_handler=_send_to_content,
     )
 
 
-def _read_volume(context: _VolumeContext, offset: int, into: memoryview) -> None:
+def _send_to_volume(context: _VolumeContext, frame: Frame) -> None:
     try:
-        context.volume.read(offset, into)
+        if frame.operation is Operation.READ:
+            context.volume.read(frame.offset, frame.data)
+        elif frame.operation is Operation.FLUSH:
+            context.volume.flush()
+        else:
+            _change(context, frame)
     except OSError as error:
-        _tell(context.volume, "read", error)
-        raise
+        frame.error = error
+        _tell(context.volume, frame.operation.name.lower(), error)
+    except StaleEpochError as error:
+        frame.error = error
+    answer(frame)
 
 
-def _write_volume(context: _WritableContext, offset: int, data: memoryview) -> None:
-    try:
-        context.volume.write(context.grant, offset, data)
-    except OSError as error:
-        _tell(context.volume, "write", error)
-        raise
-
-
-def _flush_volume(context: _VolumeContext) -> None:
-    try:
-        context.volume.flush()
-    except OSError as error:
-        _tell(context.volume, "flush", error)
-        raise
-
-
-def _unmap_volume(context: _WritableContext, offset: int, length: int) -> None:
-    try:
-        context.volume.unmap(context.grant, offset, length)
-    except OSError as error:
-        _tell(context.volume, "unmap", error)
-        raise
+def _change(context: _VolumeContext, frame: Frame) -> None:
+    if not isinstance(context, _WritableContext):
+        raise OSError(errno.EROFS, "this unit is read-only")
+    if frame.operation is Operation.WRITE:
+        context.volume.write(context.grant, frame.offset, frame.data)
+    elif frame.operation is Operation.UNMAP:
+        context.volume.unmap(context.grant, frame.offset, frame.octets)
+    else:
+        raise OSError(errno.EOPNOTSUPP, f"{frame.operation.name} is not to be had here")
 
 
 def _tell(volume: Volume, what: str, error: OSError) -> None:
@@ -132,19 +122,13 @@ def _tell(volume: Volume, what: str, error: OSError) -> None:
     log.warning("volume=%s %s=failed why=%r", volume.name, what, error.strerror)
 
 
-def _read_content(context: _ContentContext, offset: int, into: memoryview) -> None:
-    if offset + len(into) > len(context.octets):
-        raise OSError(errno.EINVAL, "beyond the end of the content")
-    into[:] = context.octets[offset : offset + len(into)]
-
-
-def _flush_content(_context: _ContentContext) -> None:
-    """Nothing is ever written."""
-
-
-def _refuse_write(_context: object, _offset: int, _data: memoryview) -> None:
-    raise OSError(errno.EROFS, "this unit is read-only")
-
-
-def _refuse_unmap(_context: object, _offset: int, _length: int) -> None:
-    raise OSError(errno.EROFS, "this unit is read-only")
+def _send_to_content(context: _ContentContext, frame: Frame) -> None:
+    if frame.operation is Operation.READ:
+        end = frame.offset + len(frame.data)
+        if end <= len(context.octets):
+            frame.data[:] = context.octets[frame.offset : end]
+        else:
+            frame.error = OSError(errno.EINVAL, "beyond the end of the content")
+    elif frame.operation is not Operation.FLUSH:  # nothing is ever written
+        frame.error = OSError(errno.EROFS, "this unit is read-only")
+    answer(frame)

@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from panloom.errors import MalformedError, PeerError, RefusedError, UnavailableError
 from panloom.protocol.iscsi_login import (
@@ -159,6 +159,11 @@ class _Connection:
     def has_disk(self) -> bool:
         """Whether it was admitted to a target: neither logging in, nor discovering, nor refused."""
         return self._admission is not None
+
+    @property
+    def descriptors(self) -> Mapping[int, Descriptor]:
+        """Return what it calls, by LUN: the very objects that the Connection Manager made."""
+        return self._admission.descriptors if self._admission else {}
 
     @property
     def facts(self) -> SessionFacts:

@@ -1,0 +1,46 @@
+"""Units of tests as the Local Transport has them, and the Remote Transport's side of the direct call."""
+
+from panloom.storage.frame import Frame, Operation, StaleEpochError, answer
+from panloom.storage.medium import call
+
+
+def send(disk, frame):
+    """A send handler over four plain methods: answer a frame by ``disk.read``, ``write``, ``flush`` or ``unmap``."""
+    try:
+        match frame.operation:
+            case Operation.READ:
+                disk.read(frame.offset, frame.data)
+            case Operation.WRITE:
+                disk.write(frame.offset, frame.data)
+            case Operation.FLUSH:
+                disk.flush()
+            case Operation.UNMAP:
+                disk.unmap(frame.offset, frame.octets)
+    except (OSError, StaleEpochError) as error:
+        frame.error = error
+    answer(frame)
+
+
+def read(unit, offset, into):
+    """Fill ``into`` from a descriptor's unit; its error is raised."""
+    _done(call(unit, Frame(Operation.READ, offset, len(into), memoryview(into))))
+
+
+def write(unit, offset, data):
+    """Write to a descriptor's unit; its error is raised."""
+    _done(call(unit, Frame(Operation.WRITE, offset, len(data), memoryview(data))))
+
+
+def flush(unit):
+    """Have it all on the disk."""
+    _done(call(unit, Frame(Operation.FLUSH)))
+
+
+def unmap(unit, offset, octets):
+    """Give a range back."""
+    _done(call(unit, Frame(Operation.UNMAP, offset, octets)))
+
+
+def _done(error):
+    if error is not None:
+        raise error
