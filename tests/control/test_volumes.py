@@ -1,6 +1,7 @@
 """Disks from documents to the storage process, on real processes: grown, frozen, cloned, flattened, thick."""
 
 import json
+import signal
 
 import pytest
 
@@ -24,6 +25,19 @@ def volume(control, name):
     """Return what the storage process says of a volume, None if it has none of that name."""
     volumes = control.storage(StorageClient.volumes).volumes
     return next((facts for facts in volumes if facts.name == name), None)
+
+
+def test_what_is_known_without_the_disks_is_told_while_their_process_stands_still(control):
+    control.apply(ONE)
+    node = control.until_up("shop/web1")["node"]
+    control.signal("storage", signal.SIGSTOP)
+    try:
+        row = control.server("shop/web1")
+        assert (row["node"], row["epoch"], row["disk_octets"]) == (node, 1, None)
+        assert "the storage process has not answered for 3 s" in run_panloom(control, "get", "snapshots")[2]
+    finally:
+        control.signal("storage", signal.SIGCONT)
+    until(lambda: control.server("shop/web1")["disk_octets"] == MIB, "the disk is shown again")
 
 
 def disk(more):

@@ -3,6 +3,7 @@
 ``command/columns.py`` says which keys of a row are columns; all the others show with ``panloom show`` and ``-o json``.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from panloom.control.boot_story import BootStory
-from panloom.control.observer import Observer
+from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.volumes import can_be_made, origin_of
 from panloom.control.world import World
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
@@ -53,7 +54,7 @@ class Rows:
             case "volume":
                 return [self._volume(volume, world, volumes) for volume in world.all(resources.Volume).values()]
             case "snapshot":
-                return [_snapshot(facts) for facts in (await self._storage.volumes()).snapshots]
+                return [_snapshot(facts) for facts in (await self._ask_storage()).snapshots]
             case "pan":
                 return [_pan(pan, world) for pan in world.all(resources.Pan).values()]
             case "lan":
@@ -104,9 +105,16 @@ class Rows:
 
     async def _volumes(self) -> calls.Volumes | None:
         try:
-            return await self._storage.volumes()
+            return await self._ask_storage()
         except UnavailableError:
             return None
+
+    async def _ask_storage(self) -> calls.Volumes:
+        try:
+            async with asyncio.timeout(STORAGE_SECONDS):
+                return await self._storage.volumes()
+        except TimeoutError as error:
+            raise UnavailableError(f"the storage process has not answered for {STORAGE_SECONDS:g} s") from error
 
     def _server(self, server: resources.Server, world: World, volumes: calls.Volumes | None) -> Row:
         record = world.server_records.get(server.label)
