@@ -17,8 +17,8 @@ EXPORT = Export(
 PERSONALITY = Export(TARGET + ".personality", 3, (ExportedLun(0, content=b"PAN='shop'\n\0\xff", read_only=True),), None)
 
 TEXT = (
-    b'{"format":1,"exports":[{"target":"iqn.2026-11.dev.panloom:shop.web1","epoch":3,"luns":[{"lun":0,"volume":"shop.web1",'
-    b'"content":null,"read_only":false}],"access":{"initiator":"iqn.2026-11.dev.panloom:node.n1","address":"10.0.0.11",'
+    b'{"format":1,"exports":[{"target":"iqn.2026-11.dev.panloom:shop.web1","epoch":3,"luns":[{"lun":0,"volume":"shop.web1"}],'
+    b'"access":{"initiator":"iqn.2026-11.dev.panloom:node.n1","address":"10.0.0.11",'
     b'"user":"shop.web1","secret":"hidden-secret"}}]}'
 )
 

@@ -42,6 +42,7 @@ _COMMANDS = {
     "storage": ("panloom.command.storage", "Run the storage process."),
     "demo": ("panloom.command.demo", "Show the main job on this machine, in a laboratory of its own."),
     "lab": ("panloom.command.lab", "Keep a whole chassis on this machine, in the background."),
+    "target": ("panloom.command.target", "Serve files as disks over iSCSI, without a control node."),
     "version": ("panloom.command.version", "Show the version."),
 }
 

@@ -15,7 +15,6 @@ import logging
 import signal
 import sys
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 
 from panloom.errors import PanloomError, UnavailableError
@@ -24,6 +23,7 @@ from panloom.storage.channel import Channel, Events
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import ExportsFile
 from panloom.storage.flattening import Flattening
+from panloom.storage.portals import parse_portal as portal
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.storage.volume_store import VolumeStore
 
@@ -31,15 +31,6 @@ LOOK_SECONDS = 0.1  # how soon a silent session is noticed
 BIND_SECONDS = 0.2  # how soon a portal is tried again whose address is not there yet
 
 log = logging.getLogger("panloom.storage")
-
-
-def portal(text: str) -> tuple[str, int]:
-    """Read ``192.0.2.1:3260`` or ``[2001:db8::1]:3260``; ValueError says what is wrong."""
-    host, _, port = text.rpartition(":")
-    address = str(ip_address(host.removeprefix("[").removesuffix("]")))
-    if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError(f"{port!r} is no port")
-    return address, int(port)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -200,9 +200,9 @@ class Created(msgspec.Struct, frozen=True):
 
 
 class AccessFacts(msgspec.Struct, frozen=True):
-    """Who may log in; never the secret."""
+    """Who may log in; never the secret.  ``initiator`` None: whoever can prove the rest."""
 
-    initiator: str
+    initiator: str | None
     user: str | None
 
 

@@ -31,9 +31,8 @@ import msgspec
 from panloom.errors import ConfigError, ConflictError, PanloomError, RefusedError, UnavailableError
 from panloom.storage.calls import AccessFacts, Event, EventKind, ExportFacts, LunFacts, Session, Status
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
-from panloom.storage.exports import Export, ExportedLun, ExportsFile
-from panloom.storage.local_transport import LocalTransport
-from panloom.storage.volume_store import VolumeStore
+from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, NoFile
+from panloom.storage.local_transport import LocalTransport, Store
 from panloom.values import Iqn
 
 SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
@@ -70,8 +69,8 @@ class ConnectionManager:
 
     def __init__(
         self,
-        store: VolumeStore,
-        file: ExportsFile,
+        store: Store,
+        file: ExportsFile | NoFile,
         report: Callable[[Event], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -117,18 +116,19 @@ class ConnectionManager:
     def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
         """Let an initiator in that has proved these; its older sessions end.
 
-        They end whatever their ISID: firmware never logs out.  RefusedError if that is not, or no longer, what opens
+        They end whatever their ISID: firmware never logs out.  Of a target that is open to several at a time, they end
+        that have the same ISID (RFC 7143 section 6.3.5).  RefusedError if that is not, or no longer, what opens
         the target: a login begun before a fence ends with it.  UnavailableError if a volume cannot be opened.
         """
         with self._lock:
             export = self._exports.get(target.name)
-            if export is None or export.access is None or export.access.initiator != initiator.name:
+            if export is None or export.access is None or export.access.initiator not in (None, initiator.name):
                 raise RefusedError(f"{initiator} may not log in to {target}")
             if proved != Credentials(export.access.user, export.access.secret):
                 raise RefusedError(f"{initiator} has proved what is over")
             session_id = f"{self._run}-{next(self._serials)}"
             session = _Session(session_id, export.epoch, connection, target.name, initiator.name, export.luns)
-            older = self._mark_dropped(self._of(target.name))
+            older = self._mark_dropped(_replaced(self._of(target.name), export.access, session))
             self._sessions[session.id] = session
         self._end(older, f"taken over by {session.id}")
         try:
@@ -182,6 +182,9 @@ class ConnectionManager:
             if known:
                 _check_epoch(known, export.epoch)
             self._check_writers(export)
+            for lun in export.luns:
+                if lun.device is not None:
+                    self._local_transport.open_device(lun.device, read_only=lun.read_only)
             for name in export.volumes:
                 volume = self._store.open(name)
                 if volume.lost:
@@ -327,6 +330,7 @@ class ConnectionManager:
                 self.drain(target)  # what cannot be flushed is logged
             except UnavailableError as error:
                 log.warning("target=%s drained=no why=%s", target, error)
+        self._local_transport.shut_down()
         self._store.shut_down()
 
     # Parts of the above
@@ -433,17 +437,25 @@ def _check_epoch(known: Export, epoch: int) -> None:
 
 def _allows(export: Export, initiator: str, address: str) -> bool:
     access = export.access
-    return access is not None and access.initiator == initiator and access.address in (None, address)
+    return access is not None and access.initiator in (None, initiator) and access.address in (None, address)
+
+
+def _replaced(sessions: Iterable[_Session], access: Access, by: _Session) -> list[_Session]:
+    """Return which of a target's sessions end with a new one."""
+    if access.initiator is not None:
+        return list(sessions)
+    isid = by.connection.facts.isid
+    return [each for each in sessions if each.initiator == by.initiator and each.connection.facts.isid == isid]
 
 
 def _still_allowed(session: _Session, export: Export) -> bool:
-    who = export.access is not None and export.access.initiator == session.initiator
+    who = export.access is not None and export.access.initiator in (None, session.initiator)
     return who and session.epoch == export.epoch and _disks(session.luns) == _disks(export.luns)
 
 
 def _disks(luns: tuple[ExportedLun, ...]) -> set[ExportedLun]:
-    """Return the LUNs that are volumes; literal content may change, and a session reads what it found at its login."""
-    return {lun for lun in luns if lun.volume is not None}
+    """Return the LUNs that are volumes or devices; a session reads the content that it found at its login."""
+    return {lun for lun in luns if lun.content is None}
 
 
 def _export_facts(export: Export) -> ExportFacts:

@@ -55,6 +55,7 @@ class Descriptor:
     send_handler: Callable[[Any, Frame], None] = field(repr=False)
     block_octets: int = 512
     thin: bool = True  # whether UNMAP gives space back
+    removable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

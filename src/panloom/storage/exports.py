@@ -5,6 +5,8 @@
                                "access": {"initiator": "iqn…:node.n1", "address": "10.0.0.11", "user": "…", "secret":
                                "…"}}]}
 
+A target that stands alone is exported the same way, and remembered nowhere: ``NoFile``.
+
 The file holds secrets: mode 0600.  It is replaced as a whole, and durable before anybody is told.
 """
 
@@ -30,34 +32,38 @@ log = logging.getLogger(__name__)
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 
 
-class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One logical unit: a volume by name, or literal content, which is read-only."""
+class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One logical unit: a volume by name, a device by name, or literal content, which is read-only."""
 
     lun: int
     volume: str | None = None
     content: bytes | None = None  # base64 in JSON; served padded with zeros to whole blocks
     read_only: bool = False
+    device: str | None = None  # see ``LocalTransport.open_device``
+    thick: bool = False  # of a device: space is never given back
+    removable: bool = False
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""
         Lun(self.lun)
-        if (self.volume is None) == (self.content is None):
-            raise ValueError("a LUN is either a volume or content")
+        if (self.volume, self.content, self.device).count(None) != 2:
+            raise ValueError("a LUN is either a volume, a device or content")
         if self.content is not None and not (self.read_only and self.content):
             raise ValueError("content is read_only and not empty")
 
 
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The one initiator that may log in."""
+    """Who may log in: one initiator, or several at a time where ``initiator`` is None."""
 
-    initiator: str
+    initiator: str | None
     address: str | None = None  # None: from any address
     user: str | None = None  # None: without CHAP
     secret: str | None = None
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""
-        _check_name(self.initiator)
+        if self.initiator is not None:
+            _check_name(self.initiator)
         if self.address is not None:
             ip_address(self.address)
         if (self.user is None) != (self.secret is None):
@@ -99,6 +105,17 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Version(msgspec.Struct, frozen=True):
     format: int
+
+
+class NoFile:
+    """In the place of the file where nothing is to be remembered."""
+
+    def load(self) -> dict[str, Export]:
+        """Return nothing: each start is the first."""
+        return {}
+
+    def save(self, exports: Iterable[Export]) -> None:
+        """Forget them."""
 
 
 class ExportsFile:

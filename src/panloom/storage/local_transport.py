@@ -1,6 +1,7 @@
 """The Local Transport: local devices as Descriptors that the Remote Transport calls directly.
 
     Descriptor ── send handler, context ──▶ _VolumeContext ──▶ Volume, WriteGrant of this session
+               ├─ send handler, context ──▶ _FileContext ────▶ RawFile, Writer of this session
                └─ send handler, context ──▶ _ContentContext ─▶ literal octets
 
 The context is opaque to everybody else.  ``disconnect`` takes it back: on return no write through it is under way, and
@@ -11,7 +12,10 @@ import errno
 import hashlib
 import logging
 import math
+import threading
 import time
+from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -19,7 +23,8 @@ from panloom.storage.descriptor import Descriptor
 from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Frame, Operation, StaleEpochError, answer
 from panloom.storage.overlay import Volume, WriteGrant
-from panloom.storage.volume_store import BLOCK_OCTETS, VolumeStore
+from panloom.storage.raw_file import RawFile, Writer
+from panloom.storage.volume_store import BLOCK_OCTETS
 
 TELL_AGAIN_SECONDS = 60.0  # a disk that goes on failing is a line a minute
 
@@ -38,11 +43,55 @@ class _ContentContext(msgspec.Struct, frozen=True):
     octets: memoryview
 
 
-class LocalTransport:
-    """Makes Descriptors for what the store holds."""
+class _FileContext(msgspec.Struct, frozen=True):
+    file: RawFile
+    writer: Writer
 
-    def __init__(self, store: VolumeStore) -> None:
+
+class Store(Protocol):
+    """Where volumes are: ``VolumeStore``, or nothing at all."""
+
+    def open(self, name: str) -> Volume:
+        """Return a volume; UnavailableError if there is none, ConfigError if it is damaged."""
+
+    def close(self, name: str) -> None:
+        """Flush a volume and let it go."""
+
+    def grow(self, name: str, octets: int) -> int:
+        """Make a volume larger; return its blocks."""
+
+    def delete(self, name: str) -> None:
+        """Remove a volume."""
+
+    def shut_down(self) -> None:
+        """Flush and close everything."""
+
+
+class LocalTransport:
+    """Makes Descriptors for what the store holds, and for devices."""
+
+    def __init__(self, store: Store) -> None:
         self._store = store
+        self._opening = threading.Lock()
+        self._files: dict[tuple[str, bool], RawFile] = {}
+
+    def open_device(self, name: str, *, read_only: bool) -> RawFile:
+        """Return a device, the same one to all; ConfigError says what is wrong with its name or with itself."""
+        with self._opening:
+            file = self._files.get((name, read_only))
+            if file is None:
+                file = self._files[name, read_only] = RawFile(Path(name), read_only=read_only)
+            return file
+
+    def shut_down(self) -> None:
+        """Flush the devices and close them; what cannot be flushed is logged."""
+        with self._opening:
+            for file in self._files.values():
+                try:
+                    file.close()
+                except OSError as error:
+                    log.warning("device=%s flushed=no why=%r", file.path, error.strerror)
+            self._files.clear()
 
     def connect(self, target: str, lun: ExportedLun, epoch: int) -> Descriptor:
         """Return the Descriptor of one LUN for one session.
@@ -51,6 +100,8 @@ class LocalTransport:
         """
         if lun.content is not None:
             return _content_descriptor(target, lun.lun, lun.content)
+        if lun.device is not None:
+            return _file_descriptor(self.open_device(lun.device, read_only=lun.read_only), lun)
         volume = self._store.open(lun.volume or "")
         context = _VolumeContext(volume) if lun.read_only else _WritableContext(volume, volume.grant(epoch))
         return Descriptor(
@@ -59,6 +110,7 @@ class LocalTransport:
             identity=volume.identity,
             serial=volume.identity.hex(),
             product="VOLUME",
+            removable=lun.removable,
             context=context,
             send_handler=_send_to_volume,
             thin=volume.thin,
@@ -69,6 +121,8 @@ class LocalTransport:
         match descriptor.context:
             case _WritableContext(volume=volume, grant=grant):
                 volume.end(grant)
+            case _FileContext(writer=writer):
+                writer.end()
 
 
 def _content_descriptor(target: str, lun: int, content: bytes) -> Descriptor:
@@ -84,6 +138,38 @@ def _content_descriptor(target: str, lun: int, content: bytes) -> Descriptor:
         context=_ContentContext(memoryview(padded)),
         send_handler=_send_to_content,
     )
+
+
+def _file_descriptor(file: RawFile, lun: ExportedLun) -> Descriptor:
+    return Descriptor(
+        blocks=file.octets // BLOCK_OCTETS,
+        read_only=lun.read_only,
+        identity=file.identity,
+        serial=file.identity.hex(),
+        product="FILE",
+        context=_FileContext(file, Writer(read_only=lun.read_only)),
+        send_handler=_send_to_file,
+        thin=not lun.thick,
+        removable=lun.removable,
+    )
+
+
+def _send_to_file(context: _FileContext, frame: Frame) -> None:
+    file, writer = context.file, context.writer
+    try:
+        if frame.operation is Operation.READ:
+            file.read(frame.offset, frame.data)
+        elif frame.operation is Operation.WRITE:
+            file.write(writer, frame.offset, frame.data)
+        elif frame.operation is Operation.FLUSH:
+            file.flush()
+        elif frame.operation is Operation.UNMAP:
+            file.unmap(writer, frame.offset, frame.octets)
+        else:
+            raise OSError(errno.EOPNOTSUPP, f"{frame.operation.name} is not to be had here")
+    except (OSError, StaleEpochError) as error:
+        frame.error = error
+    answer(frame)
 
 
 def _send_to_volume(context: _VolumeContext, frame: Frame) -> None:

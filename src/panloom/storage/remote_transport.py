@@ -37,6 +37,7 @@ from panloom.protocol.scsi_disk import LogicalUnits
 from panloom.protocol.scsi_pages import Disk
 from panloom.storage.descriptor import Admission, Credentials, Descriptor, Manager, SessionFacts
 from panloom.storage.hot import HotLoop
+from panloom.storage.portals import portal_text
 from panloom.values import Iqn
 from panloom.wire import iscsi
 from panloom.wire.iscsi import HEADER_OCTETS, LoginRequest
@@ -76,10 +77,12 @@ class RemoteTransport:
         """Listen; UnavailableError when a portal cannot be had."""
         for address, port in self._portals:
             try:
-                listener = socket.create_server((address, port), backlog=BACKLOG)
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
             except OSError as error:
                 self.stop()
-                raise UnavailableError(f"cannot listen at {address}:{port}: {error.strerror}") from error
+                why = os.strerror(error.errno or 0)
+                raise UnavailableError(f"cannot listen at {portal_text(address, port)}: {why}") from error
             self._listeners.append(listener)
             thread = threading.Thread(
                 target=self._accept, args=(listener,), name=f"iscsi-portal-{address}", daemon=True
@@ -145,7 +148,7 @@ class _Connection:
         self, transport: RemoteTransport, manager: Manager, sock: socket.socket, peer: tuple[str, int]
     ) -> None:
         self.address, port = peer
-        self.peer = f"{self.address}:{port}"
+        self.peer = portal_text(self.address, port)
         self._transport = transport
         self._manager = manager
         self._sock = sock
@@ -339,7 +342,7 @@ class _Connection:
             exp_cmd_sn=login.cmd_sn,
             stat_sn=login.stat_sn,
             units=units,
-            targets=tuple((str(name), f"{address}:{port},1") for name in names),
+            targets=tuple((str(name), f"{portal_text(address, port)},1") for name in names),
         )
 
     def _serve(self, session: IscsiSession) -> str:

@@ -1,0 +1,60 @@
+"""``panloom target``: serve files as disks over iSCSI, without a control node."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from panloom.command.output import emit
+
+DEFAULT_IQN = "iqn.2026-11.dev.panloom:target"
+
+
+@click.command("target", short_help="Serve files as disks over iSCSI, without a control node.")
+@click.option(
+    "--portal",
+    "portals",
+    multiple=True,
+    default=("127.0.0.1:3260",),
+    show_default=True,
+    metavar="ADDRESS[:PORT]",
+    help="Where to listen; several for several paths. Port 0 takes any that is free.",
+)
+@click.option(
+    "--lun",
+    "luns",
+    multiple=True,
+    required=True,
+    metavar="N=PATH[,ro][,removable][,thick]",
+    help="A disk: its number, and the file behind it, or volume:NAME of --store.",
+)
+@click.option("--iqn", default=DEFAULT_IQN, show_default=True, metavar="IQN", help="The target's name.")
+@click.option("--chap", metavar="USER:FILE", help="Let in only who proves the secret in FILE, 12 octets or more.")
+@click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="Where volumes are.")
+@click.option("-v", "--verbose", is_flag=True, help="Say who comes and goes.")
+def command(
+    portals: tuple[str, ...], luns: tuple[str, ...], iqn: str, chap: str | None, store: Path | None, verbose: bool
+) -> int:
+    r"""Serve files as disks over iSCSI until Ctrl-C, to whoever reaches the portal, or with --chap proves a secret.
+
+    \b
+      truncate -s 1G disk.img
+      panloom target --lun 1=disk.img
+      iscsi-ls -s iscsi://127.0.0.1:3260
+    """
+    from panloom.storage.stand_alone import serve
+    from panloom.storage.stand_alone_options import read_options
+
+    options = read_options(iqn=iqn, portals=portals, luns=luns, chap=chap, store=store)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+
+    def listening(portal: str) -> None:
+        emit(f"listening {portal} {options.target}")
+        sys.stdout.flush()
+
+    asyncio.run(serve(options, listening, lambda _: None))
+    return 0

@@ -1,0 +1,117 @@
+"""A target that stands alone: the parts of the storage process without its channel, its file and its control node.
+
+    options ── Export ──▶ Connection Manager ──▶ Local Transport ──▶ files, volumes
+                                ▲
+    initiators ── portals ──▶ Remote Transport
+
+There is one target, and whoever proves what ``--chap`` asks for may log in, several at a time.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from panloom.errors import ConfigError, UnavailableError
+from panloom.storage.calls import Event
+from panloom.storage.connection_manager import ConnectionManager
+from panloom.storage.exports import Access, Export, NoFile
+from panloom.storage.local_transport import Store
+from panloom.storage.overlay import Volume
+from panloom.storage.portals import portal_text
+from panloom.storage.remote_transport import RemoteTransport
+from panloom.storage.stand_alone_options import Options
+from panloom.storage.volume_store import VolumeStore
+
+LOOK_SECONDS = 0.1  # how soon a silent session is noticed
+INTERRUPTED = 130  # as a shell shows SIGINT
+
+
+class NoStore:
+    """In the place of a store of volumes where there is none."""
+
+    def open(self, name: str) -> Volume:
+        """There is no volume."""
+        raise ConfigError(name, "which store is it in? Add --store DIR")
+
+    def close(self, name: str) -> None:
+        """Nothing is open."""
+
+    def grow(self, name: str, octets: int) -> int:  # noqa: ARG002
+        """There is no volume."""
+        return self.open(name).octets
+
+    def delete(self, name: str) -> None:
+        """There is no volume."""
+        self.open(name)
+
+    def shut_down(self) -> None:
+        """Nothing is open."""
+
+
+async def serve(options: Options, listening: Callable[[str], None], report: Callable[[Event], None]) -> None:
+    """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.
+
+    ``listening`` gets each portal as text once all can be reached.  ConfigError and UnavailableError say what keeps it
+    from being served.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    manager = _manager(options, report)
+    transport = RemoteTransport(options.portals, manager)
+    try:
+        _start(transport)
+        for number in numbers:
+            loop.add_signal_handler(number, stop.set)
+        for address, port in transport.addresses:
+            manager.listens(address, port)
+            listening(portal_text(address, port))
+        while not stop.is_set():
+            manager.look()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+        for number in numbers:
+            loop.add_signal_handler(number, os._exit, INTERRUPTED)
+        await asyncio.to_thread(transport.stop)
+    finally:
+        await asyncio.to_thread(manager.shut_down)
+
+
+def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionManager:
+    store = _store(options.store)
+    manager = ConnectionManager(store, NoFile(), report)
+    try:
+        access = Access(None, user=options.credentials.user, secret=options.credentials.secret)
+        manager.export(Export(str(options.target), _epoch(store, options), options.luns, access))
+    except BaseException:
+        manager.shut_down()
+        raise
+    return manager
+
+
+def _store(directory: Path | None) -> Store:
+    if directory is None:
+        return NoStore()
+    if not directory.is_dir():
+        raise ConfigError(f"--store {directory}", "there is no such directory; name one that a storage process made")
+    return VolumeStore(directory)
+
+
+def _epoch(store: Store, options: Options) -> int:
+    """Return the epoch that the volumes are at: it is not ours to raise, for a control node may have set it."""
+    epochs = {lun.volume: store.open(lun.volume).epoch for lun in options.luns if lun.volume and not lun.read_only}
+    if len(set(epochs.values())) > 1:
+        told = ", ".join(f"{name} at {epoch}" for name, epoch in sorted(epochs.items()))
+        raise ConfigError("--lun", f"the volumes are at several epochs ({told}); serve them one by one, or add ,ro")
+    return max((1, *epochs.values()))
+
+
+def _start(transport: RemoteTransport) -> None:
+    try:
+        transport.start()
+    except UnavailableError as error:
+        mend = "choose another port, or end what listens there; ss -ltnp shows it"
+        raise ConfigError("--portal", f"{error}; {mend}") from error

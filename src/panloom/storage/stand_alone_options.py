@@ -1,0 +1,131 @@
+"""The options of a target that stands alone, checked, every error with how to mend it.
+
+--lun 1=disk.img,ro,removable       number = what is behind it, then words of ``LUN_WORDS``
+--lun 2=volume:shop.web1            a volume of --store
+--chap web1:secret.txt              the file's first line is the secret, and nobody else may read the file
+"""
+
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from panloom.errors import ConfigError, ConfigErrors
+from panloom.storage.descriptor import Credentials
+from panloom.storage.exports import ExportedLun
+from panloom.storage.portals import parse_portal
+from panloom.values import Iqn, Lun
+
+LUN_WORDS = ("ro", "removable", "thick")
+VOLUME = "volume:"
+SHORTEST_SECRET_OCTETS = 12  # RFC 7143 section 9.2.1: 96 bits
+LONGEST_SECRET_OCTETS = 255
+DEFAULT_PORT = 3260  # RFC 7143 section 4.2.7.1
+
+Value = TypeVar("Value")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What was asked for."""
+
+    target: Iqn
+    portals: tuple[tuple[str, int], ...]
+    luns: tuple[ExportedLun, ...]
+    credentials: Credentials
+    store: Path | None
+
+
+def read_options(
+    *, iqn: str, portals: Iterable[str], luns: Iterable[str], chap: str | None, store: Path | None
+) -> Options:
+    """Return the options; ConfigErrors says all that is wrong with them."""
+    errors: list[ConfigError] = []
+    targets = _each("--iqn", (iqn,), Iqn.parse, errors)
+    addresses = _each("--portal", portals, _read_portal, errors)
+    units = _each("--lun", luns, _read_lun, errors)
+    credentials = _each("--chap", () if chap is None else (chap,), _read_chap, errors)
+    errors.extend(_clashes(addresses, units, store))
+    if errors:
+        raise ConfigErrors(errors)
+    return Options(targets[0], tuple(addresses), tuple(units), credentials[0] if credentials else Credentials(), store)
+
+
+def _each(option: str, texts: Iterable[str], read: Callable[[str], Value], errors: list[ConfigError]) -> list[Value]:
+    values = []
+    for text in texts:
+        try:
+            values.append(read(text))
+        except ValueError as error:
+            errors.append(ConfigError(f"{option} {text}", str(error)))
+    return values
+
+
+def _clashes(portals: list[tuple[str, int]], luns: list[ExportedLun], store: Path | None) -> Iterator[ConfigError]:
+    """Tell what is wrong with options together."""
+    for portal, times in Counter(portals).items():
+        if times > 1 and portal[1]:
+            yield ConfigError("--portal", f"{portal[0]}:{portal[1]} is there {times} times; name each portal once")
+    for number, times in Counter(lun.lun for lun in luns).items():
+        if times > 1:
+            yield ConfigError("--lun", f"LUN {number} is there {times} times; give each its own number")
+    for lun in luns:
+        if lun.volume is not None and store is None:
+            yield ConfigError(f"--lun {lun.lun}={VOLUME}{lun.volume}", "which store is it in? Add --store DIR")
+
+
+def _read_portal(text: str) -> tuple[str, int]:
+    has_port = "]:" in text if text.startswith("[") else text.count(":") == 1
+    try:
+        return parse_portal(text if has_port else f"{text}:{DEFAULT_PORT}")
+    except ValueError as error:
+        raise ValueError(f"{error}; write an address of this machine and a port, like 127.0.0.1:3260") from error
+
+
+def _read_lun(text: str) -> ExportedLun:
+    number, equals, rest = text.partition("=")
+    if not equals or not rest:
+        raise ValueError("is no LUN and what is behind it; write one like 1=disk.img or 1=disk.img,ro")
+    lun = Lun.parse(number)
+    name, *words = rest.split(",")
+    while words and any(word not in LUN_WORDS for word in words):
+        name = f"{name},{words.pop(0)}"  # a comma of the name itself
+    if "," in name and not Path(name).exists():
+        word = name.rpartition(",")[2]
+        raise ValueError(f"{word!r} is none of {', '.join(LUN_WORDS)}, and there is no file {name}")
+    given = dict.fromkeys(words)
+    read_only, removable, thick = (word in given for word in LUN_WORDS)
+    if name.startswith(VOLUME):
+        if thick:
+            raise ValueError("a volume knows whether it is thick; leave out ,thick")
+        return ExportedLun(lun.number, volume=name.removeprefix(VOLUME), read_only=read_only, removable=removable)
+    return ExportedLun(lun.number, device=name, read_only=read_only, removable=removable, thick=thick)
+
+
+def _read_chap(text: str) -> Credentials:
+    user, colon, name = text.partition(":")
+    if not colon or not user or not name:
+        raise ValueError("write a user and the file that holds the secret, like web1:secret.txt")
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode) and mode & 0o077:
+            raise ValueError(f"others may read {name}; keep it to yourself: chmod 600 {name}")
+        octets = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror}") from error
+    lines = octets.splitlines()
+    if len(lines) > 1:
+        raise ValueError(f"{name} has {len(lines)} lines; write the secret as the only one")
+    secret = lines[0] if lines else b""
+    if not SHORTEST_SECRET_OCTETS <= len(secret) <= LONGEST_SECRET_OCTETS:
+        raise ValueError(
+            f"the secret in {name} has {len(secret)} octets; take {SHORTEST_SECRET_OCTETS} to {LONGEST_SECRET_OCTETS}: "
+            f"(umask 077; openssl rand -hex 16 > {name})"
+        )
+    try:
+        return Credentials(user, secret.decode("ascii"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the secret in {name} is not ASCII; write letters, digits and signs") from error

@@ -1,0 +1,92 @@
+"""``panloom target`` as a process: what it prints, whom it serves, and how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from support.command_line import PANLOOM
+from support.target_process import IQN, TargetProcess
+
+BLOCKS = 2048
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(BLOCKS * 512)
+    return path
+
+
+def refused(*arguments) -> str:
+    """Return what is said by a target that does not start."""
+    command = [*PANLOOM, "target", *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_where_it_listens_and_ends_cleanly(disk, number):
+    with TargetProcess(disk.parent, "--lun", f"1={disk}", portals=2) as target:
+        assert len(set(target.ports)) == 2
+        for port in target.ports:
+            socket.create_connection(("127.0.0.1", port)).close()
+        assert target.end(number) == 0
+    assert target.told == ""
+    with TargetProcess(disk.parent, "--lun", f"1={disk}") as again:
+        assert again.end(number) == 0
+
+
+def test_what_is_wrong_with_a_file_is_told(tmp_path, disk):
+    odd, empty, mine = tmp_path / "odd", tmp_path / "empty", tmp_path / "mine"
+    odd.write_bytes(bytes(700))
+    empty.touch()
+    mine.write_bytes(bytes(512))
+    portal = ("--portal", "127.0.0.1:0")
+    absent = tmp_path / "absent"
+    assert refused(*portal, "--lun", f"1={absent}") == (
+        f"{absent}: there is no such file; make one: truncate -s 1G {absent}\n"
+    )
+    assert "has 700 octets, not a whole number of blocks of 512" in refused(*portal, "--lun", f"1={odd}")
+    assert f"truncate -s 1024 {odd}" in refused(*portal, "--lun", f"1={odd}")
+    assert "is empty; give it a size" in refused(*portal, "--lun", f"1={empty}")
+    assert "cannot be opened: Is a directory; name a file" in refused(*portal, "--lun", f"1={tmp_path}")
+    assert "is no file; name one" in refused(*portal, "--lun", "1=/dev/null")
+    assert "there is no such directory" in refused(*portal, "--lun", "1=volume:web1", "--store", absent)
+
+
+def test_a_port_in_use_is_told(disk):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = refused("--portal", f"127.0.0.1:{port}", "--lun", f"1={disk}")
+    assert told.startswith(f"--portal: cannot listen at 127.0.0.1:{port}: Address already in use; choose another port")
+
+
+def test_without_a_lun_it_says_what_is_missing():
+    assert refused().startswith("Missing option '--lun'")
+
+
+def test_all_that_is_wrong_is_told_at_once(disk):
+    told = refused("--lun", f"1={disk}", "--lun", f"1={disk}", "--iqn", "disk", "--portal", "nowhere")
+    assert [line.split(":")[0] for line in told.splitlines()[:-1]] == ["--iqn disk", "--portal nowhere", "--lun"]
+    assert told.endswith("3 errors, nothing was changed.\n")
+
+
+def test_a_listening_target_can_be_killed_and_comes_back_with_the_same_disk(disk):
+    told = set()
+    for _ in range(2):
+        with TargetProcess(disk.parent, "--lun", f"7={disk}") as target:
+            ended = subprocess.run(
+                ["iscsi-inq", "-e", "1", "-c", "131", target.url(7)],
+                capture_output=True, timeout=60, check=True,
+            )  # fmt: skip
+            told.add(ended.stdout)
+            os.kill(target.process.pid, signal.SIGKILL)
+            target.process.wait()
+    assert len(told) == 1
+    assert IQN in target.url(7)
