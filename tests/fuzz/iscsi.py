@@ -12,6 +12,7 @@ from fuzz.tape import Script, Tape
 from fuzz.target import target
 from panloom.errors import MalformedError
 from panloom.protocol.chap import ChapTarget, Credentials, response
+from panloom.protocol.iscsi_command_order import MAX_HELD_OCTETS
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import (
     MAX_REQUESTS,
@@ -22,7 +23,7 @@ from panloom.protocol.iscsi_login import (
     IscsiLogin,
     State,
 )
-from panloom.protocol.iscsi_session import MAX_HELD_OCTETS, MAX_TASKS, IscsiSession
+from panloom.protocol.iscsi_session import MAX_TASKS, IscsiSession
 from panloom.protocol.scsi_disk import Data, LogicalUnits, Wants
 from panloom.protocol.scsi_pages import MAX_UNMAP_BLOCKS, Disk
 from panloom.wire import iscsi, scsi_cdb
@@ -231,7 +232,7 @@ def session(octets):
     whole = b"".join(chunk for chunk in chunks if chunk is not None)
     assert fast.disks[1].octets == MemoryDisk().octets
     assert len(fast.session._tasks) <= MAX_TASKS
-    assert fast.session._held_octets <= MAX_HELD_OCTETS + 0xFFFFFF
+    assert fast.session._order._octets <= MAX_HELD_OCTETS + 0xFFFFFF
     if None not in chunks:
         size = cut + (1 if len(whole) < 400 else 48)  # octet by octet is slow
         pieces = [whole[at : at + size] for at in range(0, len(whole), size)]

@@ -156,8 +156,9 @@ def test_data_of_no_task_is_ignored():
 
 
 def test_a_full_window_narrows_and_opens_again():
-    said = [write(1, tag=tag, cmd_sn=tag) for tag in range(1, 129)]
-    talked = talk(*said, *(data_out(b"x" * 512, tag=tag, ttt=tag) for tag in range(1, 129)), parameters=FIRMWARE)
+    said = [write(1, tag=tag, cmd_sn=tag, lba=tag) for tag in range(1, 129)]
+    data = [data_out(b"x" * 512, tag=tag, ttt=tag) for tag in range(1, 129)]
+    talked = talk(*said, *data, parameters=FIRMWARE, disks={0: MemoryDisk(129)})
     assert [each.max_cmd_sn for each in talked.answers[:128]] == [128] * 128
     assert [each.max_cmd_sn for each in talked.answers[128:]] == list(range(129, 257))
 
@@ -267,7 +268,8 @@ def test_immediate_commands_are_outside_the_order():
 
 
 def test_a_flood_of_immediate_commands_is_rejected():
-    talked = talk(*(write(1, tag=tag, immediate=True) for tag in range(300)), parameters=FIRMWARE)
+    said = [write(1, tag=tag, immediate=True, lba=tag) for tag in range(300)]
+    talked = talk(*said, parameters=FIRMWARE, disks={0: MemoryDisk(300)})
     assert kinds(talked) == [ReadyToTransfer] * 256 + [Reject] * 44
 
 

@@ -170,7 +170,7 @@ NUMBERS = {
     "a tag in use": (write() + write(sn=3, tag=TAG + 2), ["r2t 0+512", "reject 7"]),
     "the reserved tag": (read(tag=NO_TAG), ["reject 9"]),
     "300 immediate commands that wait": (
-        b"".join(write(sn=2, tag=0x10000 + number, immediate=True) for number in range(300)),
+        b"".join(write(lba=number, sn=2, tag=0x10000 + number, immediate=True) for number in range(300)),
         ["r2t 0+512"] * 256 + ["reject 6"] * 44,
     ),
 }

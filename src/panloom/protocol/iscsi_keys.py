@@ -8,7 +8,7 @@ MaxRecvDataSegmentLength  each its own      262144        left out, Linux sends 
 MaxBurstLength            smaller           16776192      what Linux offers
 FirstBurstLength          smaller           262144
 MaxConnections            smaller           1             a session is one connection
-MaxOutstandingR2T         smaller           1
+MaxOutstandingR2T         smaller           8             a write need not wait for a round trip each burst
 ErrorRecoveryLevel        smaller           0             a broken session is made anew
 DefaultTime2Wait          larger            0             come back at once …
 DefaultTime2Retain        smaller           0             … nothing is kept
@@ -34,13 +34,14 @@ class SessionParameters(msgspec.Struct, frozen=True, gc=False):
     max_recv_data_segment_length: int = 8192  # the initiator's
     max_burst_length: int = 262144
     first_burst_length: int = 65536
+    max_outstanding_r2t: int = 1
 
 
 _NUMBERS: dict[str, tuple[Callable[[int, int], int], int, int, int]] = {  # which wins, ours, least, most
     "MaxBurstLength": (min, 16776192, 512, 0xFFFFFF),
     "FirstBurstLength": (min, 262144, 512, 0xFFFFFF),
     "MaxConnections": (min, 1, 1, 65535),
-    "MaxOutstandingR2T": (min, 1, 1, 65535),
+    "MaxOutstandingR2T": (min, 8, 1, 65535),
     "ErrorRecoveryLevel": (min, 0, 0, 2),
     "DefaultTime2Wait": (max, 0, 0, 3600),
     "DefaultTime2Retain": (min, 0, 0, 3600),
@@ -74,6 +75,7 @@ def negotiate(keys: dict[str, str], parameters: SessionParameters) -> tuple[Sess
             max_recv_data_segment_length=receive,
             max_burst_length=burst,
             first_burst_length=min(first, burst),
+            max_outstanding_r2t=int(agreed.get("MaxOutstandingR2T", parameters.max_outstanding_r2t)),
         ),
         answers,
     )

@@ -1,32 +1,37 @@
 """A session in full feature phase, the target's side: one connection, error recovery level 0 (RFC 7143 sections 4, 11).
 
-    receive(pdu)  ─┬─▶ None                nothing to do; the answers, if any, are in ``output``
-                   └─▶ an Action           the caller does it on the medium, then
-    performed(sense or None)  ─┬─▶ None    … and so on, until nothing is left to do
-                               └─▶ an Action
+    receive(pdu)  ──▶ ``output``    the answers, octets
+                  ──▶ ``actions``   what is to be done on the medium: take each, do it, then
+    performed(action, sense or None)  ──▶ more of both; several may be under way, and end in any order
 
     WRITE whose data does not all come at once:
 
-      command ──▶ immediate data ──▶ unsolicited Data-Out … F ──▶ R2T ──▶ Data-Out … F ──▶ R2T ──▶ … ──▶ status
-                  (ImmediateData)    (InitialR2T=No)              at most MaxBurstLength each, one under way
+      command ──▶ immediate data ──▶ unsolicited Data-Out … F ──▶ R2T, R2T, … ──▶ Data-Out … F, … ──▶ status
+                  (ImmediateData)    (InitialR2T=No)              at most MaxBurstLength each, MaxOutstandingR2T at once
 
-One action is under way at a time and commands are carried out in the order of their CmdSN, so a task that waits only
-ever waits for its initiator's data: aborting it is forgetting it, and no octet of it is written afterwards.
+The oldest action is the first in ``actions``, and whoever does them one after the other does them in the order of the
+commands.  Commands that must not overtake each other wait in ``protocol.iscsi_task_set``.
+
+An aborted task is forgotten with the actions that nobody has taken yet; if one is under way, the answer to the task
+management function waits until it has been performed.  So no octet of the task is written after that answer.
 
 The caller may answer READ and WRITE commands by itself, for speed, as long as it keeps ``exp_cmd_sn`` and ``stat_sn``
-and leaves to the session whatever ``must_see`` claims.
+and leaves to the session whatever ``must_see`` claims; one that it has begun and cannot end at once it gives to
+``adopt``.
 """
 
 from collections import deque
-from typing import TypeAlias, TypedDict
+from typing import TypedDict
 
 import msgspec
 
 from panloom.errors import MalformedError
 from panloom.protocol import scsi_disk
+from panloom.protocol.iscsi_command_order import CommandOrder, Numbered
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
-from panloom.protocol.iscsi_task import Action, Deed, Phase, Task
+from panloom.protocol.iscsi_task import Action, Deed, Task, extent_of
+from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.scsi_disk import Data, LogicalUnits, Read, Store, Verdict, Wants
 from panloom.protocol.send_targets import answers
 from panloom.wire import iscsi, scsi_sense
@@ -47,9 +52,9 @@ from panloom.wire.iscsi_text import decode_text, encode_text
 from panloom.wire.scsi_sense import Sense
 
 MAX_TASKS = 2 * COMMAND_WINDOW  # immediate commands are outside the window, but not without end
-MAX_HELD_OCTETS = 1 << 20  # of commands that came before their turn
+MAX_WAITING_OCTETS = 8 << 20  # of tasks that wait for others
 BLOCK_OCTETS = 512
-CHECK_CONDITION = 0x02  # status, SAM-5 5.3.1
+GOOD, CHECK_CONDITION, TASK_SET_FULL = 0x00, 0x02, 0x28  # status, SAM-5 5.3.1
 
 # Reasons of Reject (section 11.17.1)
 SNACK_REJECT, PROTOCOL_ERROR, NOT_SUPPORTED, TOO_MANY_IMMEDIATE = 0x03, 0x04, 0x05, 0x06
@@ -62,8 +67,6 @@ FUNCTION_COMPLETE, NO_SUCH_TASK, NO_SUCH_LUN, NO_REASSIGNMENT, FUNCTION_NOT_SUPP
 # Logout: reasons (section 11.14.1) and responses (section 11.15.1)
 CLOSE_SESSION, CLOSE_CONNECTION = 0, 1
 CLOSED, NO_SUCH_CONNECTION, NO_RECOVERY = 0, 1, 2
-
-_Numbered: TypeAlias = NopOut | ScsiCommand | TaskManagementRequest | TextRequest | LogoutRequest
 
 
 class _Numbers(TypedDict):
@@ -94,17 +97,17 @@ class IscsiSession:
         self.exp_cmd_sn = exp_cmd_sn
         self.stat_sn = stat_sn  # of our next answer
         self.output: list[bytes] = []
+        self.actions: deque[Action] = deque()
         self.closing: str | None = None  # why the connection ends once ``output`` is sent
         self.pings_answered = 0
         self._discovers = units is None
         self._units = units or LogicalUnits({})
         self._cid = cid
         self._targets = targets
-        self._tasks: dict[int, Task] = {}  # by initiator task tag
-        self._inbox: deque[_Numbered] = deque()  # in order, to be carried out
-        self._held: dict[int, _Numbered] = {}  # by CmdSN, before their turn
-        self._held_octets = 0
-        self._performing: Task | None = None
+        self._tasks = TaskSet()
+        self._order = CommandOrder()
+        self._waiting_octets = 0
+        self._aborting: list[tuple[TaskManagementRequest, set[Task]]] = []  # whose tasks still have actions under way
         self._ping: int | None = None  # the tag of one that is not yet answered
         self._last_tag = 0
         self._text = b""  # the rest of an answer
@@ -117,36 +120,57 @@ class IscsiSession:
         """Return MaxCmdSN: tasks that wait for data narrow the window."""
         return (self.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._tasks)) & 0xFFFFFFFF
 
-    def must_see(self, initiator_task_tag: int) -> bool:
-        """Whether even a plain READ or WRITE with this tag, the next in order, has to go through ``receive``."""
-        unusual = bool(self._units.attentions) or bool(self._held) or initiator_task_tag in self._tasks
-        return unusual or initiator_task_tag == NO_TAG
+    def must_see(self, initiator_task_tag: int, field: int) -> bool:
+        """Whether even a plain READ or WRITE, the next in order, has to go through ``receive``.
 
-    def receive(self, pdu: Pdu) -> Action | None:
-        """Take a PDU; its data may be a view that is valid only until the last action that it leads to is performed."""
+        ``field`` is the unit's LUN field in its shortest form.
+        """
+        unusual = bool(self._units.attentions) or bool(self._order) or self._tasks.busy(field)
+        return unusual or initiator_task_tag == NO_TAG or initiator_task_tag in self._tasks
+
+    def receive(self, pdu: Pdu) -> None:
+        """Take a PDU.
+
+        What the session keeps it copies, but ``actions`` may refer to the PDU's data: do them, or copy that, before
+        the octets change.
+        """
         if self.closing is not None:
-            return None
+            return
         match pdu:
             case DataOut():
-                return self._data_out(pdu)
+                self._data_out(pdu)
             case NopOut() | ScsiCommand() | TaskManagementRequest() | TextRequest() | LogoutRequest():
-                self._order(pdu)
-                return self._next()
+                self._in_order(pdu)
             case Snack():
                 self.reject(SNACK_REJECT, pdu)
             case _:
                 self.end(f"{type(pdu).__name__} in full feature phase", pdu)
-        return None
+        self._wake()
 
-    def performed(self, sense: Sense | None) -> Action | None:
+    def performed(self, action: Action, sense: Sense | None) -> None:
         """Go on after an action: ``sense`` says why it failed, None that it is done."""
-        task, self._performing = self._performing, None
-        if task is None:
-            raise ValueError("no action is under way")
-        if sense is not None:
-            self._finish(task, sense)
-            return self._next()
-        return self._go_on(task) or self._next()
+        task = action.task
+        task.under_way -= 1
+        if task.aborted:
+            self._settle(task)
+        else:
+            task.sense = task.sense or sense
+            self._go_on(task)
+        self._wake()
+
+    def adopt(self, lun: int, initiator_task_tag: int, deed: Deed) -> Action:
+        """Take over a plain READ or WRITE that the caller has begun by itself and that goes on; end with ``performed``.
+
+        Its deed is not in ``actions``: it is being done.  After a READ the caller has sent data and GOOD, as always.
+        """
+        command = ScsiCommand(
+            lun=iscsi.lun_field(lun), initiator_task_tag=initiator_task_tag, cmd_sn=self.exp_cmd_sn, cdb=bytes(16)
+        )
+        task = Task(command, lun)
+        task.extent = extent_of(deed)
+        task.under_way = 1
+        self._tasks.add(task)
+        return Action(lun, deed, task)
 
     def ping(self) -> None:
         """Ask whether the initiator is there (NOP-In), unless the last such question is still open."""
@@ -170,57 +194,69 @@ class IscsiSession:
 
     # -- order ---------------------------------------------------------------------------------------------------
 
-    def _order(self, pdu: _Numbered) -> None:
-        """Put a PDU, and those that waited for it, into the inbox (section 4.2.2.1)."""
+    def _in_order(self, pdu: Numbered) -> None:
+        """Carry out a PDU, and those that waited for it, when it is their turn."""
         if pdu.immediate:
-            self._inbox.append(pdu)
+            self._carry_out(pdu)
             return
-        ahead = (pdu.cmd_sn - self.exp_cmd_sn) & 0xFFFFFFFF
-        if ahead > (self.max_cmd_sn - self.exp_cmd_sn) & 0xFFFFFFFF or pdu.cmd_sn in self._held:
-            return  # outside the window, or there already: to be ignored without a word
-        if ahead:
-            self._hold(pdu)
+        try:
+            next_in_order = self._order.take(pdu, exp_cmd_sn=self.exp_cmd_sn, max_cmd_sn=self.max_cmd_sn)
+        except MalformedError as error:
+            self.end(str(error), pdu)
             return
-        self._held[pdu.cmd_sn] = pdu
-        while self.exp_cmd_sn in self._held:
-            self._inbox.append(self._held.pop(self.exp_cmd_sn))
-            self.exp_cmd_sn = (self.exp_cmd_sn + 1) & 0xFFFFFFFF
-        if not self._held:
-            self._held_octets = 0
+        if not next_in_order:
+            return
+        behind = self._order.following((self.exp_cmd_sn + 1) & 0xFFFFFFFF) if self._order else ()
+        turn = (pdu, *behind)
+        self.exp_cmd_sn = (self.exp_cmd_sn + len(turn)) & 0xFFFFFFFF
+        for each in turn:
+            if each is not None and self.closing is None:
+                self._carry_out(each)
 
-    def _hold(self, pdu: _Numbered) -> None:
-        """Keep a PDU until its turn; one connection over TCP brings this about only for odd initiators."""
-        kept = pdu
-        if isinstance(pdu, ScsiCommand | NopOut | TextRequest):
-            self._held_octets += len(pdu.data)
-            kept = msgspec.structs.replace(pdu, data=bytes(pdu.data))  # the caller's buffer will be used again
-        if self._held_octets > MAX_HELD_OCTETS or (isinstance(pdu, ScsiCommand) and not pdu.flags & iscsi.FINAL):
-            self.end("a command before its turn with too much data", pdu)
-            return
-        self._held[pdu.cmd_sn] = kept
+    def _carry_out(self, pdu: Numbered) -> None:
+        match pdu:
+            case ScsiCommand():
+                self._command(pdu)
+            case NopOut():
+                self._nop_out(pdu)
+            case TaskManagementRequest():
+                self._manage(pdu)
+            case TextRequest():
+                self._text_request(pdu)
+            case LogoutRequest():
+                self._logout(pdu)
 
-    def _next(self) -> Action | None:
-        """Carry out what is in the inbox, up to the next action."""
-        while self._inbox and self.closing is None:
-            pdu = self._inbox.popleft()
-            match pdu:
-                case ScsiCommand():
-                    action = self._command(pdu)
-                    if action:
-                        return action
-                case NopOut():
-                    self._nop_out(pdu)
-                case TaskManagementRequest():
-                    self._manage(pdu)
-                case TextRequest():
-                    self._text_request(pdu)
-                case LogoutRequest():
-                    self._logout(pdu)
-        return None
+    def _wake(self) -> None:
+        """Go on with the tasks that have waited for one that is over."""
+        while task := self._tasks.awake():
+            waiting, task.waiting = task.waiting, []
+            self._waiting_octets -= sum(map(_octets, waiting))
+            if task.sink is not None and task.verdict is not None:
+                task.sink = None
+                self._follow(task, task.verdict)
+            for each in waiting:
+                if isinstance(each, DataOut):
+                    self._data_out(each)
+                else:
+                    self._begin(task, each)
+
+    def _wait(self, task: Task, pdu: ScsiCommand | DataOut) -> None:
+        """Let a task wait, with a PDU of its."""
+        self._tasks.sleep(task)
+        self._waiting_octets += _octets(pdu)
+        task.waiting.append(msgspec.structs.replace(pdu, data=bytes(pdu.data)))  # the buffer will be used again
+        if self._waiting_octets > MAX_WAITING_OCTETS:
+            self._respond(task, TASK_SET_FULL)
+
+    def _forget(self, task: Task) -> None:
+        """Let a task go that has ended or been aborted."""
+        self._tasks.remove(task)
+        self._waiting_octets -= sum(map(_octets, task.waiting))
+        task.waiting = []
 
     # -- SCSI commands -------------------------------------------------------------------------------------------
 
-    def _command(self, command: ScsiCommand) -> Action | None:
+    def _command(self, command: ScsiCommand) -> None:
         tag = command.initiator_task_tag
         if self._discovers:
             self.end("a SCSI command in a discovery session", command)
@@ -229,12 +265,22 @@ class IscsiSession:
         elif len(self._tasks) >= MAX_TASKS:
             self.reject(TOO_MANY_IMMEDIATE, command)
         else:
-            lun = lun_number(command.lun)
-            task = Task(command, lun)
-            self._tasks[tag] = task
-            wrong = self._wrong_data(command)
-            return self._follow(task, wrong or self._units.interpret(lun, command.cdb), command)
-        return None
+            task = Task(command, lun_number(command.lun))
+            self._tasks.add(task)
+            self._begin(task, command)
+
+    def _begin(self, task: Task, command: ScsiCommand) -> None:
+        """Begin a task, or go on with it after it has waited."""
+        if task.verdict is None:
+            if not self._tasks.may_begin(task):
+                self._wait(task, command)
+                return
+            task.verdict = self._wrong_data(command) or self._units.interpret(lun_number(command.lun), command.cdb)
+            task.extent = extent_of(task.verdict)
+        if isinstance(task.verdict, Wants) or self._tasks.may_touch(task):
+            self._follow(task, task.verdict, command)
+        else:
+            self._wait(task, command)
 
     def _wrong_data(self, command: ScsiCommand) -> Sense | None:
         """Return what is wrong with the extent or the data of a command."""
@@ -248,65 +294,89 @@ class IscsiSession:
             return scsi_sense.INCORRECT_AMOUNT_OF_DATA
         return None
 
-    def _follow(self, task: Task, verdict: Verdict, command: ScsiCommand | None = None) -> Action | None:
+    def _follow(self, task: Task, verdict: Verdict, command: ScsiCommand | None = None) -> None:
         """Do what a verdict says; ``command`` as long as data may come with it."""
         match verdict:
             case Sense():
-                self._finish(task, verdict)
-                return None
+                self._fail(task, verdict)
             case Data(octets):
                 self._data_in(task, octets)
-                return None
             case Read(offset, octets, flush):
-                return self._perform(task, Read(offset, task.transfers(octets, task.expected_in), flush))
+                self._act(task, Read(offset, task.transfers(octets, task.expected_in), flush))
             case Store() | Wants() if command is not None:
                 task.begin(verdict, command, first_burst=self.parameters.first_burst_length)
                 if (short := task.too_short(BLOCK_OCTETS)) is not None:
-                    self._finish(task, short)
-                    return None
-                write = task.take(command.data, BLOCK_OCTETS)
-                return self._perform(task, write) if write else self._go_on(task)
+                    self._fail(task, short)
+                else:
+                    self._take(task, command.data)
             case Store() | Wants():
                 raise ValueError("a command asks for data twice")
             case _:
                 if command is not None:
                     # With both flags and no AHS one length stands for both directions.
                     task.transfers(0, max(task.expected_in, task.expected_out))
-                return self._perform(task, verdict)
+                self._act(task, verdict)
 
-    def _perform(self, task: Task, deed: Deed) -> Action:
-        self._performing = task
-        return Action(task.lun, deed, task)
+    def _act(self, task: Task, deed: Deed) -> None:
+        task.under_way += 1
+        self.actions.append(Action(task.lun, deed, task))
 
-    def _data_out(self, pdu: DataOut) -> Action | None:
+    def _take(self, task: Task, data: Octets) -> None:
+        """Take data of a task, and what follows from it."""
+        write = task.take(data, BLOCK_OCTETS)
+        if write:
+            self._act(task, write)
+        self._solicit(task)
+        if not task.under_way:
+            self._go_on(task)
+
+    def _data_out(self, pdu: DataOut) -> None:
         task = self._tasks.get(pdu.initiator_task_tag)
-        if task is None:
-            return None  # of a task that was aborted or has failed: its data may still be under way
+        if task is None or task.sense is not None or task.aborted:
+            return  # of a task that was aborted or has failed: its data may still be under way
+        if task.dormant:
+            self._wait(task, pdu)
+            return
         wrong = task.check(pdu)
         if wrong is not None:
-            self._finish(task, wrong)
-            return None
-        write = task.take(pdu.data, BLOCK_OCTETS)
-        return self._perform(task, write) if write else self._go_on(task)
+            self._fail(task, wrong)
+        else:
+            self._take(task, pdu.data)
 
-    def _go_on(self, task: Task) -> Action | None:
-        """Decide what a task needs now that its last action is done."""
+    def _go_on(self, task: Task) -> None:
+        """Decide what a task needs now that an action of its has been performed, or data has come."""
         sink = task.sink
-        if sink is None or (task.complete and task.flushed):
+        if task.under_way:
+            return
+        if task.sense is not None:
+            self._finish(task, task.sense)
+        elif sink is None or (task.complete and task.flushed):
             self._good(task)
-            return None
-        if not task.complete:
-            if task.phase is Phase.COLLECTED:
-                self._ready_to_transfer(task)
-            return None
-        if isinstance(sink, Wants):
+        elif not task.complete:
+            return
+        elif isinstance(sink, Wants):
+            self._parameters_came(task, sink)
+        else:
+            task.flushed = True
+            if sink.flush:
+                self._act(task, scsi_disk.Flush())
+            else:
+                self._good(task)
+
+    def _parameters_came(self, task: Task, wants: Wants) -> None:
+        """Do what a command means now that its parameters are there, or wait for what it must not overtake."""
+        task.verdict = wants.then(task.parameters)
+        task.extent = extent_of(task.verdict)
+        if self._tasks.may_touch(task):
             task.sink = None
-            return self._follow(task, sink.then(task.parameters))
-        task.flushed = True
-        if sink.flush:
-            return self._perform(task, scsi_disk.Flush())
-        self._good(task)
-        return None
+            self._follow(task, task.verdict)
+        else:
+            self._tasks.sleep(task)
+
+    def _solicit(self, task: Task) -> None:
+        """Ask for as many bursts as may be outstanding."""
+        while task.may_solicit(max_outstanding=self.parameters.max_outstanding_r2t):
+            self._ready_to_transfer(task)
 
     def _ready_to_transfer(self, task: Task) -> None:
         tag = self._new_tag()
@@ -332,7 +402,7 @@ class IscsiSession:
         if not octets:
             self._good(task)
             return
-        self._tasks.pop(task.initiator_task_tag, None)
+        self._forget(task)
         limit = min(self.parameters.max_recv_data_segment_length, self.parameters.max_burst_length)
         for offset in range(0, len(octets), limit):
             piece = octets[offset : offset + limit]
@@ -351,12 +421,18 @@ class IscsiSession:
 
     def _good(self, task: Task) -> None:
         """Send GOOD, unless it went out with the data: then the task is simply over."""
-        self._tasks.pop(task.initiator_task_tag, None)
         if task.data_in_pdus:
-            return
+            self._forget(task)
+        else:
+            self._respond(task, GOOD)
+
+    def _respond(self, task: Task, status: int) -> None:
+        """End a task with a status that needs no sense data."""
+        self._forget(task)
         self._send(
             iscsi.ScsiResponse(
                 flags=iscsi.FINAL | task.residual_flags,
+                status=status,
                 initiator_task_tag=task.initiator_task_tag,
                 exp_data_sn=task.r2t_sn,
                 residual_count=task.residual_count,
@@ -364,8 +440,14 @@ class IscsiSession:
             )
         )
 
+    def _fail(self, task: Task, sense: Sense) -> None:
+        """End a task that has failed once none of its actions is under way."""
+        task.sense = sense
+        if not task.under_way:
+            self._finish(task, sense)
+
     def _finish(self, task: Task, sense: Sense) -> None:
-        self._tasks.pop(task.initiator_task_tag, None)
+        self._forget(task)
         pdus, residual = task.data_in_pdus or task.r2t_sn, (task.residual_flags, task.residual_count)
         self.fail(task.initiator_task_tag, sense, exp_data_sn=pdus, residual=residual)
 
@@ -402,33 +484,59 @@ class IscsiSession:
             self.pings_answered += 1
 
     def _manage(self, request: TaskManagementRequest) -> None:
-        self._send(
-            iscsi.TaskManagementResponse(
-                response=self._managed(request),
-                initiator_task_tag=request.initiator_task_tag,
-                **self._numbers(),
-            )
-        )
+        """Carry out a task management function; its answer waits for what is under way of the tasks it aborts."""
+        response, aborted = self._managed(request)
+        for task in aborted:
+            task.aborted = True
+        if aborted:
+            kept = [action for action in self.actions if not action.task.aborted]
+            for action in self.actions:
+                action.task.under_way -= action.task.aborted
+            self.actions.clear()
+            self.actions.extend(kept)
+        under_way = {task for task in aborted if task.under_way}
+        for task in aborted:
+            if task not in under_way:  # the others keep their place: what overlaps them must not overtake them
+                self._forget(task)
+        if under_way:
+            self._aborting.append((request, under_way))
+        else:
+            self._managed_response(request, response)
 
-    def _managed(self, request: TaskManagementRequest) -> int:
+    def _settle(self, task: Task) -> None:
+        """Take note that an action of an aborted task is over, and answer the functions that waited for it."""
+        if task.under_way:
+            return
+        self._forget(task)
+        for request, under_way in self._aborting:
+            under_way.discard(task)
+            if not under_way:
+                self._managed_response(request, FUNCTION_COMPLETE)
+        self._aborting = [(request, under_way) for request, under_way in self._aborting if under_way]
+
+    def _managed_response(self, request: TaskManagementRequest, response: int) -> None:
+        tag = request.initiator_task_tag
+        self._send(iscsi.TaskManagementResponse(response=response, initiator_task_tag=tag, **self._numbers()))
+
+    def _managed(self, request: TaskManagementRequest) -> tuple[int, tuple[Task, ...]]:
+        """Return the answer to a function, and the tasks that it aborts."""
         function, lun = request.flags & 0x7F, lun_number(request.lun)
         if function == TASK_REASSIGN:
-            return NO_REASSIGNMENT
+            return NO_REASSIGNMENT, ()
         if function == ABORT_TASK:
-            return NO_SUCH_TASK if self._tasks.pop(request.referenced_task_tag, None) is None else FUNCTION_COMPLETE
+            task = self._tasks.get(request.referenced_task_tag)
+            return (NO_SUCH_TASK, ()) if task is None else (FUNCTION_COMPLETE, (task,))
         if function == TARGET_WARM_RESET:
-            self._tasks.clear()
             for each in self._units.disks:
                 self._units.raise_attention(each, scsi_sense.UNIT_RESET)
-            return FUNCTION_COMPLETE
+            return FUNCTION_COMPLETE, self._tasks.of(None)
         if function not in (ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET):
-            return FUNCTION_NOT_SUPPORTED
+            return FUNCTION_NOT_SUPPORTED, ()
         if lun is None or lun not in self._units.disks:
-            return NO_SUCH_LUN
-        self._tasks = {tag: task for tag, task in self._tasks.items() if task.lun != lun}
+            return NO_SUCH_LUN, ()
         if function == LOGICAL_UNIT_RESET:
             self._units.raise_attention(lun, scsi_sense.UNIT_RESET)
-        return FUNCTION_COMPLETE
+        return FUNCTION_COMPLETE, self._tasks.of(lun)
 
     def _text_request(self, request: TextRequest) -> None:
         if request.target_transfer_tag != NO_TAG:
@@ -489,3 +597,8 @@ class IscsiSession:
 
     def _send(self, pdu: Pdu) -> None:
         self.output.append(iscsi.encode(pdu))
+
+
+def _octets(pdu: ScsiCommand | DataOut) -> int:
+    """Return what keeping a PDU costs."""
+    return iscsi.HEADER_OCTETS + len(pdu.data)

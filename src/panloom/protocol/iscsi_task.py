@@ -5,15 +5,17 @@
     └─────────────┘                       └───────────┘ ◀───── └───────────┘
      only with InitialR2T=No               all is there: status     F
 
-Data goes to the medium in whole blocks as it arrives; the rest of a block waits in the task for the next PDU.
+Data goes to the medium in whole blocks as it arrives; the rest of a block waits in the task for the next PDU.  Several
+R2T may be outstanding (MaxOutstandingR2T); their bursts come in the order in which they were asked for.
 """
 
+from collections import deque
 from enum import Enum, auto
 from typing import TypeAlias
 
 import msgspec
 
-from panloom.protocol.scsi_disk import Deallocate, Fill, Flush, Read, Store, Wants
+from panloom.protocol.scsi_disk import Data, Deallocate, Fill, Flush, Read, Store, Verdict, Wants
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import NO_TAG, DataOut, Octets, ScsiCommand
 from panloom.wire.scsi_sense import Sense
@@ -47,6 +49,44 @@ class Action(msgspec.Struct, frozen=True, gc=False):
     task: "Task"
 
 
+class Extent(msgspec.Struct, frozen=True, gc=False):
+    """The part of a medium that a task touches, from an octet to before another."""
+
+    start: int
+    end: int
+    writes: bool
+
+    def disturbs(self, other: "Extent") -> bool:
+        """Whether the order of the two matters."""
+        return (self.writes or other.writes) and self.start < other.end and other.start < self.end
+
+
+NOWHERE = Extent(0, 0, False)
+_END = 1 << 80  # of every medium
+
+
+def extent_of(what: "Verdict | Deed") -> Extent:
+    """Return what a verdict or a deed touches; everything, for writing, where that cannot be said."""
+    match what:
+        case Read(offset, octets):
+            return Extent(offset, offset + octets, writes=False)
+        case Store(offset, octets) | Fill(offset, octets):
+            return Extent(offset, offset + octets, writes=not (isinstance(what, Store) and what.compare))
+        case Write(offset, data):
+            return Extent(offset, offset + len(data), writes=True)
+        case Compare(offset, data):
+            return Extent(offset, offset + len(data), writes=False)
+        case Deallocate(ranges):
+            ends = [offset + octets for offset, octets in ranges]
+            return Extent(min((offset for offset, _ in ranges), default=0), max(ends, default=0), writes=True)
+        case Flush():
+            return Extent(0, _END, writes=False)
+        case Sense() | Data():
+            return NOWHERE
+        case _:
+            return Extent(0, _END, writes=True)
+
+
 class Phase(Enum):
     """What the initiator may send for the task; the picture is above."""
 
@@ -61,6 +101,7 @@ class Task:
     def __init__(self, command: ScsiCommand, lun: int | None) -> None:
         self.initiator_task_tag = command.initiator_task_tag
         self.lun_field = command.lun
+        self.attribute = command.flags & 0x07
         self.lun = lun if lun is not None else -1  # -1 names no unit, and no verdict on it touches a medium
         length = command.expected_data_transfer_length
         self.expected_in = length if command.flags & iscsi.READ else 0
@@ -73,9 +114,17 @@ class Task:
         self.wanted = 0  # octets from the initiator, residual taken off
         self.arrived = 0
         self.flushed = False
-        self.target_transfer_tag = NO_TAG
         self.r2t_sn = 0
-        self._burst_end = 0
+        self.extent = NOWHERE
+        self.under_way = 0  # actions that are not performed yet
+        self.sense: Sense | None = None  # why it has failed, while actions are still under way
+        self.aborted = False
+        self.dormant = False  # it waits for older tasks
+        self.verdict: Verdict | None = None  # what it means; None: not known yet
+        self.waiting: list[ScsiCommand | DataOut] = []  # what has come for it while it is dormant
+        self.asked = 0  # octets that came, or were asked for
+        self._first_burst_end = 0
+        self._bursts: deque[tuple[int, int]] = deque()  # asked for: target transfer tag and end
         self._data_sn = 0
         self._kept = b""  # a begun block, or all parameters so far
 
@@ -94,7 +143,7 @@ class Task:
         """Begin to collect data; ``first_burst``: how much may come without being asked for."""
         self.sink = sink
         self.wanted = self.transfers(sink.octets, self.expected_out)
-        self._burst_end = min(first_burst, self.expected_out)
+        self._first_burst_end = min(first_burst, self.expected_out)
         if command.flags & iscsi.FINAL:
             self.phase = Phase.COLLECTED
 
@@ -108,28 +157,40 @@ class Task:
             return scsi_sense.PARAMETER_LIST_LENGTH if self.wanted < self.sink.octets else None
         return scsi_sense.INVALID_FIELD_IN_COMMAND_IU if self.wanted % block_octets else None
 
+    def may_solicit(self, *, max_outstanding: int) -> bool:
+        """Whether another R2T may go out."""
+        if self.phase is Phase.UNSOLICITED or len(self._bursts) >= max_outstanding:
+            return False
+        return max(self.asked, self.arrived) < self.wanted
+
     def solicit(self, target_transfer_tag: int, *, max_burst: int) -> tuple[int, int]:
-        """Begin a burst that an R2T asks for; return its offset and length."""
-        self.phase = Phase.SOLICITED
-        self.target_transfer_tag = target_transfer_tag
-        self._data_sn = 0
-        self._burst_end = min(self.arrived + max_burst, self.wanted)
-        return self.arrived, self._burst_end - self.arrived
+        """Ask for the next burst; return its offset and length."""
+        if self.phase is not Phase.SOLICITED:
+            self.phase = Phase.SOLICITED
+            self._data_sn = 0
+        offset = max(self.asked, self.arrived)
+        self.asked = min(offset + max_burst, self.wanted)
+        self._bursts.append((target_transfer_tag, self.asked))
+        return offset, self.asked - offset
 
     def check(self, pdu: DataOut) -> Sense | None:
         """Return what is wrong with a Data-Out of this task, and end its burst where it is the last."""
-        if self.phase is Phase.COLLECTED or pdu.target_transfer_tag != self.target_transfer_tag:
+        tag, burst_end = self._bursts[0] if self._bursts else (NO_TAG, self._first_burst_end)
+        if self.phase is Phase.COLLECTED or pdu.target_transfer_tag != tag:
             return scsi_sense.UNEXPECTED_UNSOLICITED_DATA
         if pdu.data_sn != self._data_sn or pdu.buffer_offset != self.arrived:
             return scsi_sense.DATA_OUT_OF_ORDER
         end = self.arrived + len(pdu.data)
-        early = self.phase is Phase.SOLICITED and pdu.flags & iscsi.FINAL and end < self._burst_end
-        if end > self._burst_end or early:
+        early = self.phase is Phase.SOLICITED and pdu.flags & iscsi.FINAL and end < burst_end
+        if end > burst_end or early:
             return scsi_sense.INCORRECT_AMOUNT_OF_DATA
         self._data_sn += 1
-        if pdu.flags & iscsi.FINAL or end == self._burst_end:
-            self.phase = Phase.COLLECTED
-            self.target_transfer_tag = NO_TAG
+        if pdu.flags & iscsi.FINAL or end == burst_end:
+            self._data_sn = 0  # RFC 7143 section 11.7.5: it starts anew with every burst
+            if self._bursts:
+                self._bursts.popleft()
+            if not self._bursts:
+                self.phase = Phase.COLLECTED
         return None
 
     def take(self, data: Octets, block_octets: int) -> Write | Compare | None:

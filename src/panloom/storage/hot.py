@@ -182,7 +182,7 @@ class HotLoop:
         offset = lba * BLOCK_OCTETS
         if unit is None or not blocks or expected != blocks * BLOCK_OCTETS or lba + blocks > unit.blocks:
             return False
-        if cmd_sn != session.exp_cmd_sn or session.must_see(tag):
+        if cmd_sn != session.exp_cmd_sn or session.must_see(tag, lun):
             return False
         if operation in _READS:
             if flags & ~_ATTRIBUTES != _PLAIN_READ or lengths or bits & ~DPO:
@@ -269,13 +269,13 @@ class HotLoop:
         else:
             ahs = bytes(self._input[data - header[4] * 4 : data])
             try:
-                action = session.receive(iscsi.decode(header, ahs, self._input[data : data + octets]))
+                session.receive(iscsi.decode(header, ahs, self._input[data : data + octets]))
             except MalformedError as error:
                 session.end(str(error), header)
-                action = None
-            while action is not None:
+            while session.actions:
                 self._take_answers()
-                action = session.performed(self._do(action))
+                action = session.actions.popleft()
+                session.performed(action, self._do(action))
             self._facts.answers_nop = session.pings_answered > 0
         self._take_answers()
 

@@ -1,0 +1,74 @@
+"""The order of CmdSN: commands are handed on as their numbers follow each other (RFC 7143 section 4.2.2.1).
+
+    ExpCmdSN                                          MaxCmdSN
+       │  3 held   4 held   5 missing   6 held            │
+       ▼                                                  ▼
+    next in order: it and those behind it go on      beyond: ignored
+
+One connection over TCP brings commands out of order only from odd initiators; what is held for them has a bound.
+"""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from panloom.errors import MalformedError
+from panloom.wire import iscsi
+from panloom.wire.iscsi import LogoutRequest, NopOut, ScsiCommand, TaskManagementRequest, TextRequest
+
+Numbered: TypeAlias = NopOut | ScsiCommand | TaskManagementRequest | TextRequest | LogoutRequest
+
+MAX_HELD_OCTETS = 1 << 20
+
+
+def follows(number: int, other: int) -> int:
+    """Return how far a sequence number is ahead of another, modulo 2^32."""
+    return (number - other) & 0xFFFFFFFF
+
+
+class CommandOrder:
+    """The commands that came before their turn."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Numbered | None] = {}  # by CmdSN; None: aborted before it came
+        self._octets = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def take(self, pdu: Numbered, *, exp_cmd_sn: int, max_cmd_sn: int) -> bool:
+        """Return whether a command is the next in order; hold it, or ignore it, if it is not.
+
+        MalformedError: it cannot be held.
+        """
+        ahead = follows(pdu.cmd_sn, exp_cmd_sn)
+        if ahead > follows(max_cmd_sn, exp_cmd_sn) or pdu.cmd_sn in self._held:
+            return False  # outside the window, or there already: to be ignored without a word
+        if ahead:
+            self._hold(pdu)
+        return not ahead
+
+    def following(self, exp_cmd_sn: int) -> Iterator[Numbered | None]:
+        """Let go of the commands from ExpCmdSN on, up to the next gap; None is one that was aborted."""
+        while exp_cmd_sn in self._held:
+            yield self._held.pop(exp_cmd_sn)
+            exp_cmd_sn = exp_cmd_sn + 1 & 0xFFFFFFFF
+        if not self._held:
+            self._octets = 0
+
+    def abort(self, cmd_sn: int, *, exp_cmd_sn: int, max_cmd_sn: int) -> bool:
+        """Count a command as received, and never hand it on; False if its number is outside the window."""
+        if follows(cmd_sn, exp_cmd_sn) > follows(max_cmd_sn, exp_cmd_sn):
+            return False
+        self._held[cmd_sn] = None
+        return True
+
+    def _hold(self, pdu: Numbered) -> None:
+        kept = pdu
+        if isinstance(pdu, ScsiCommand | NopOut | TextRequest):
+            self._octets += len(pdu.data)
+            kept = msgspec.structs.replace(pdu, data=bytes(pdu.data))  # the caller's buffer will be used again
+        if self._octets > MAX_HELD_OCTETS or (isinstance(pdu, ScsiCommand) and not pdu.flags & iscsi.FINAL):
+            raise MalformedError("a command before its turn with too much data")
+        self._held[pdu.cmd_sn] = kept

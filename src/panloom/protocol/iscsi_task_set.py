@@ -1,0 +1,108 @@
+"""The tasks of one session that have no status yet, and which of them may go on (SAM-5 chapter 8, RFC 7143 4.2.2.1).
+
+    add ──▶ DORMANT ── may_begin: task attributes ──▶ verdict ── may_touch: ranges ──▶ on the medium ──▶ remove
+               ▲                                          │
+               └───────── waits, its PDUs kept ◀──────────┘
+
+An ORDERED task begins when every older one of its unit has ended, and no younger one but HEAD OF QUEUE begins before it
+has.  Whatever its attribute, a task waits for older ones of its unit whose range overlaps its own, if either changes
+the medium.  Units do not wait for each other.
+"""
+
+import enum
+from collections import Counter
+
+from panloom.protocol.iscsi_task import Task
+from panloom.wire.iscsi import lun_field
+
+
+class Attribute(enum.IntEnum):
+    """Task attributes (RFC 7143 section 11.3.1); all that is not one of these counts as SIMPLE."""
+
+    SIMPLE = 1
+    ORDERED = 2
+    HEAD_OF_QUEUE = 3
+
+
+_BARRIERS = (Attribute.ORDERED, Attribute.HEAD_OF_QUEUE)
+
+
+class TaskSet:
+    """Tasks in the order of their arrival, by initiator task tag."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, Task] = {}
+        self._open = Counter[int]()  # how many, by LUN field
+        self._dormant = 0
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, initiator_task_tag: int) -> bool:
+        return initiator_task_tag in self._tasks
+
+    def get(self, initiator_task_tag: int) -> Task | None:
+        """Return the task with this tag; None if there is none."""
+        return self._tasks.get(initiator_task_tag)
+
+    def busy(self, field: int) -> bool:
+        """Whether a unit, by the field that its shortest form makes, has tasks."""
+        return field in self._open
+
+    def add(self, task: Task) -> None:
+        """Take a task in, as the youngest."""
+        self._tasks[task.initiator_task_tag] = task
+        self._open[_field(task)] += 1
+
+    def remove(self, task: Task) -> None:
+        """Let a task go, which has ended or been aborted."""
+        if self._tasks.pop(task.initiator_task_tag, None) is not None:
+            self._dormant -= task.dormant
+            field = _field(task)
+            self._open[field] -= 1
+            if not self._open[field]:
+                del self._open[field]
+
+    def of(self, lun: int | None) -> tuple[Task, ...]:
+        """Return the tasks of a unit, oldest first; None: of all units."""
+        return tuple(task for task in self._tasks.values() if lun is None or task.lun == lun)
+
+    def may_begin(self, task: Task) -> bool:
+        """Whether the attributes of older tasks, and its own, let a task begin."""
+        if task.attribute == Attribute.HEAD_OF_QUEUE:
+            return True
+        for older in self._tasks.values():
+            if older is task:
+                break
+            if older.lun == task.lun and (task.attribute == Attribute.ORDERED or older.attribute in _BARRIERS):
+                return False
+        return True
+
+    def may_touch(self, task: Task) -> bool:
+        """Whether no older task has a range that overlaps the task's, where either writes."""
+        ahead = task.attribute == Attribute.HEAD_OF_QUEUE
+        for older in self._tasks.values():
+            if older is task:
+                break
+            if older.lun == task.lun and task.extent.disturbs(older.extent) and not (ahead and older.dormant):
+                return False
+        return True
+
+    def sleep(self, task: Task) -> None:
+        """Let a task wait until it may go on."""
+        self._dormant += not task.dormant
+        task.dormant = True
+
+    def awake(self) -> Task | None:
+        """Wake the oldest dormant task that may go on, and return it; None if all must wait."""
+        if self._dormant:
+            for task in self._tasks.values():
+                if task.dormant and self.may_begin(task) and (task.verdict is None or self.may_touch(task)):
+                    task.dormant = False
+                    self._dormant -= 1
+                    return task
+        return None
+
+
+def _field(task: Task) -> int:
+    return lun_field(task.lun) if task.lun >= 0 else -1
