@@ -1,7 +1,8 @@
 """Campaigns: what must hold after any crash, whatever fails, and would be noticed if it did not.
 
 states.py     recovery runs on a hundred thousand states that a kill or a power cut may leave
-mutants.py    every place that makes something durable is taken out, one at a time: does a story go wrong?
+mutants.py    every place that makes something durable is taken out, one at a time: does a scene or a story go wrong?
+survivors.py  why nothing can go wrong, where nothing does
 faults.py     every call on a file fails, one at a time: nothing false is answered, and all others are served
 tally.py      how far a campaign has come: kept in .cache/campaign, so that it goes on where it was stopped
 __main__.py   make campaign

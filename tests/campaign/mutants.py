@@ -1,14 +1,21 @@
-"""Every place that makes something durable is taken out, one at a time, and stories are told until one fails."""
+"""Every place that makes something durable is taken out, one at a time: first scenes, then stories, until one fails.
+
+caught        something that was promised is not so
+equivalent    nothing can be: for a reason (``survivors``), and where that is another sync, without both it is seen
+survived      neither
+"""
 
 import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from campaign.states import KINDS
 from campaign.survivors import REASONS
 from campaign.tally import Tally
+from support.crash import scenes
 from support.crash.chapter import Examination, in_memory
 from support.crash.mutants import noting, without_syncs_under
 from support.crash.places import in_source, named_calls
@@ -18,13 +25,21 @@ SHARE = 0.95
 LIMIT = 4
 MOMENTS = 0.1  # share of those at which nothing is promised: another story shows more than the rest of this one
 FIRST_SEED = 500
+EQUIVALENT_SECONDS = 20.0  # of stories in which nothing can be seen
 STORIES = 60  # of each kind, to see which places they come by
 
 
 def survey(stories=STORIES):
-    """Return which stories come by which call, as kind and seed."""
+    """Return which scenes and stories come by which call, as kind and name or seed."""
     where = {}
     with in_memory() as directory:
+        for name in scenes.SCENES:
+            seen, place = set(), directory / name
+            place.mkdir()
+            with noting(seen):
+                scenes.tell(name, place)
+            for call in seen:
+                where.setdefault(call, []).append(("scene", name))
         for name, (kind, _) in KINDS.items():
             for seed in range(FIRST_SEED, FIRST_SEED + stories):
                 seen, place = set(), directory / f"{name}-{seed}"
@@ -36,33 +51,31 @@ def survey(stories=STORIES):
     return where
 
 
-def hunt(place, stories, seconds):
-    """Take a call's syncs out and tell some stories; return what was seen first, or None."""
-    begun = time.monotonic()
-    with in_memory() as directory:
-        examination = Examination(directory)
-        for name, seed in stories:
-            if time.monotonic() - begun > seconds:
-                return None
-            with without_syncs_under(place):
-                examination.tell(KINDS[name][0], seed, limit=LIMIT, share=MOMENTS)
-            if examination.violations:
-                return f"{name}: {examination.violations[0]}"
-    return None
+def hunt(places, stories, seconds):
+    """Take the syncs of some calls out and tell some stories; return what was seen first, or None."""
+    with without_syncs_under(*places):
+        return _hunt(stories, seconds)
 
 
 def hunt_by_kind(names, seconds):
-    """Tell stories of some kinds, of code that is changed already; return what was seen first, or None."""
+    """Tell scenes, and stories of some kinds, of code that is changed already; return what was seen first, or None."""
+    stories = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + STORIES) for name in names]
+    return _hunt([*(("scene", name) for name in scenes.SCENES), *stories], seconds)
+
+
+def _hunt(stories, seconds):
     begun = time.monotonic()
     with in_memory() as directory:
         examination = Examination(directory)
-        for seed in range(FIRST_SEED, FIRST_SEED + STORIES):
-            for name in names:
-                if time.monotonic() - begun > seconds:
-                    return None
-                examination.tell(KINDS[name][0], seed, limit=LIMIT, share=MOMENTS)
-                if examination.violations:
-                    return f"{name}: {examination.violations[0]}"
+        for kind, name in stories:
+            if time.monotonic() - begun > seconds:
+                return None
+            if kind == "scene":
+                scenes.examine(examination, name)
+            else:
+                examination.tell(KINDS[kind][0], name, limit=LIMIT, share=MOMENTS)
+            if examination.violations:
+                return f"{name if kind == 'scene' else kind}: {examination.violations[0]}"
     return None
 
 
@@ -89,41 +102,69 @@ class Mutants:
             if time.monotonic() > until:
                 return False
             begun = time.monotonic()
-            seen = self._hunt(place)
+            reason = reason_of(place)
+            seen = self._hunt(place, min(self._seconds_each, EQUIVALENT_SECONDS) if reason else self._seconds_each)
             self._tally.done[name] = {
-                "place": str(place), "kind": place.kind, "text": place.text, "caught": seen is not None,
-                "seen": seen, "seconds": round(time.monotonic() - begun, 1),
+                "place": str(place), "kind": place.kind, "function": place.function, "text": place.text,
+                "caught": seen is not None, "seen": seen, **self._excuse(place, reason if seen is None else None),
+                "seconds": round(time.monotonic() - begun, 1),
             }  # fmt: skip
             self._tally.save()
-            print(f"{'caught  ' if seen else 'SURVIVED'} {name}  {place.text[:60]}", flush=True)
+            print(f"{self._verdict(self._tally.done[name])} {name}  {place.text[:60]}", flush=True)
         return True
 
-    def _hunt(self, place):
+    def _hunt(self, place, seconds):
         if place.kind == "call":
-            return hunt(place, self._where.get(place, ()), self._seconds_each)
-        command = (sys.executable, str(Path(__file__).parent / "one_mutant.py"), str(place), str(self._seconds_each))
+            return hunt([place], self._where.get(place, ()), seconds)
+        command = (sys.executable, str(Path(__file__).parent / "one_mutant.py"), str(place), str(seconds))
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
-    def _survivors(self):
-        survivors = [each for each in self._tally.done.values() if not each["caught"]]
-        for each in survivors:
-            each["reason"] = REASONS.get((each["place"].partition(":")[0], each["text"]), "not known")
-        return survivors
+    def _excuse(self, place, reason):
+        """Return why it is no fault that nothing is seen, and what is seen without those that stand in for it, too."""
+        if reason is None:
+            return {}
+        if not reason.beside:
+            return {"reason": reason.why}
+        both = [place, *(other for other in self._places if key_of(other) in reason.beside)]
+        stories = dict.fromkeys(story for each in both for story in self._where.get(each, ()))
+        return {"reason": reason.why, "without_both": hunt(both, stories, self._seconds_each)}
+
+    @staticmethod
+    def _verdict(done):
+        if done["caught"]:
+            return "caught    "
+        return "equivalent" if done.get("reason") and done.get("without_both", "") is not None else "SURVIVED  "
+
+    def _counts(self):
+        return Counter(self._verdict(each).strip().lower() for each in self._tally.done.values())
 
     def __str__(self):
-        caught = len(self._tally.done) - len(self._survivors())
-        return f"{caught} of {len(self._tally.done)} mutants caught, {self._tally.seconds:.0f} s"
+        counts = self._counts()
+        return (
+            f"{counts['caught']} of {counts['caught'] + counts['survived']} mutants caught, "
+            f"{counts['equivalent']} are equivalent, {self._tally.seconds:.0f} s"
+        )
 
     def report(self, path):
         """Write the result down."""
-        survivors = self._survivors()
-        total = len(self._tally.done)
+        counts = self._counts()
+        done = [{**each, "verdict": self._verdict(each).strip().lower()} for each in self._tally.done.values()]
         result = {
-            "mutants": total,
-            "caught": total - len(survivors),
-            "share": round(1 - len(survivors) / total, 4),
-            "survivors": survivors,
-            "places": list(self._tally.done.values()),
+            "mutants": len(done),
+            **{name: counts[name] for name in ("caught", "equivalent", "survived")},
+            "share": round(counts["caught"] / (counts["caught"] + counts["survived"]), 4),
+            "survivors": [each for each in done if not each["caught"]],
+            "places": done,
         }
-        self._tally.report(path, QUESTION, {"share": f">= {SHARE}"}, result)
+        self._tally.report(path, QUESTION, {"share of those that are not equivalent": f">= {SHARE}"}, result)
+
+
+def key_of(place):
+    """Return how a place is named where lines may change."""
+    return place.module.removeprefix("panloom."), place.function, place.text
+
+
+def reason_of(place):
+    """Return why a place may be taken out, None if no reason is known."""
+    return REASONS.get(key_of(place))

@@ -1,34 +1,119 @@
-"""Why nothing is seen when these places are taken out: by module and what stands there."""
+"""Why nothing can be seen when a place is taken out: by module, function and what stands there.
+
+``beside`` are the places that do the same: without them, too, something must be seen, or the reason is not believed.
+"""
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """Why, and what stands in for it."""
+
+    why: str
+    beside: tuple = ()
+
+
+_STORE, _MANAGER, _SQLITE = "storage.volume_store", "storage.connection_manager", "state.sqlite_file"
+_REMOVED_AGAIN = Reason("of something that nobody is told of: the next start removes it again")
+_OWN_FILE = Reason(
+    "the file is synced before it has its name",
+    ((_SQLITE, "_keep_copy", "file.appear(copy.name)"),),
+)
+_FOUND_LOG = Reason("SQLite uses a log that it finds, whatever the header of the file says of its journal")
+_REMEMBERED = Reason(
+    "a revocation is in the file of exports, and an export is forgotten only after its volumes are flushed",
+    (
+        (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
+        (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known.volumes)"),
+    ),
+)
+_HOLDS = (_STORE, "VolumeStore.create", "self._directory.holds(file_name)")
+_CREATE_SYNC = (_STORE, "VolumeStore.create", "self._directory.sync()")
 
 REASONS = {
-    (
-        "panloom.disk_io",
-        "make_directory(path)",
-    ): "whatever else is in the directory above syncs it too",
-    (
-        "panloom.disk_io",
-        "self.sync()",
-    ): "only after a sync that could not be made, as in the faults",
-    (
-        "panloom.state.sqlite_file",
-        "Directory(path.parent)",
-    ): "it is synced again when the file has been made",
-    ("panloom.state.sqlite_file", "directory.sync()"): "SQLite syncs the directory with the first sync of its log",
-    (
-        "panloom.storage.connection_manager",
-        "self._file.save(self._exports.values())",
-    ): "of a target that is not exported: only after an earlier call failed, as in the faults",
-    (
-        "panloom.storage.connection_manager",
-        "self._store.open(name)",
-    ): "in a story whoever asks what there is has opened the volume before",
-    ("panloom.storage.volume_file", "sync_data(header_fd)"): "of a file of version 1, which no story has",
-    (
-        "panloom.storage.volume_store",
-        "self._directory.remove(entry.file_name)",
-    ): "of an unfinished snapshot or an unused layer: the next start removes it again",
-    (
-        "panloom.storage.volume_store",
-        "self._directory.sync()",
-    ): "of a snapshot that is not there: a story deletes those only that are",
+    (_SQLITE, "make_durable", "Directory(path.parent)"): Reason(
+        "the directory is synced once more at the end, and the control process has made it durable before",
+        ((_SQLITE, "make_durable", "directory.sync()"),),
+    ),
+    (_SQLITE, "make_durable", "directory.sync()"): Reason(
+        "names that an earlier process made were synced before, and for a log that it makes SQLite syncs the directory",
+        ((_SQLITE, "make_durable", "Directory(path.parent)"),),
+    ),
+    (_SQLITE, "connect", 'connection.execute("PRAGMA synchronous = FULL")'): Reason(
+        "what it may sync is a journal played back, of one sector that says which journal there is"
+    ),
+    (_SQLITE, "connect", '"PRAGMA synchronous = FULL"'): Reason("it is what SQLite does if nobody says anything"),
+    ("state.sqlite", "SqliteStore.open", "sqlite_file.connect(path)"): Reason("as the statement that it makes"),
+    (_SQLITE, "prepare", '_set_journal_mode(connection, "wal", path)'): _FOUND_LOG,
+    (_SQLITE, "_set_journal_mode", 'connection.execute(f"PRAGMA journal_mode = {mode}")'): _FOUND_LOG,
+    (_SQLITE, "_keep_copy", "Directory(copy.parent)"): Reason("it was synced when the store was opened"),
+    (_SQLITE, "_keep_copy", "connection.backup(target)"): _OWN_FILE,
+    (_SQLITE, "_keep_copy", '_set_journal_mode(target, "delete", file.path)'): _OWN_FILE,
+    (_SQLITE, "_keep_copy", "file.appear(copy.name)"): Reason(
+        "SQLite has synced the copy, and syncs the directory with the log of what comes after it",
+        (
+            (_SQLITE, "_keep_copy", "connection.backup(target)"),
+            (_SQLITE, "_keep_copy", '_set_journal_mode(target, "delete", file.path)'),
+        ),
+    ),
+    (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"): _REMEMBERED,
+    (_MANAGER, "ConnectionManager._fence", "self._raise_epoch(name, epoch)"): _REMEMBERED,
+    (_MANAGER, "ConnectionManager._raise_epochs_at_start", "volume.raise_epoch(export.epoch)"): Reason(
+        "it comes from the file of exports, from where the next start takes it again"
+    ),
+    (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"): Reason(
+        "a volume that nobody uses any more is flushed when it is closed",
+        (
+            (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known.volumes)"),
+            (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
+        ),
+    ),
+    (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known.volumes)"): Reason(
+        "its volumes were flushed just before",
+        (
+            (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
+            (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
+        ),
+    ),
+    ("storage.exports", "ExportsFile.save", "self._directory.remove(self._reserve_path.name)"): Reason(
+        "it is removed for its space, and made again"
+    ),
+    ("storage.overlay", "Volume.end_absorbing", "self._flush()"): Reason(
+        "all that was taken over was flushed before; this is for what comes between",
+        (("storage.overlay", "Volume.end_absorbing", "self.flush()"),),
+    ),
+    ("storage.overlay", "Volume.end_flattening", "self._flush()"): Reason(
+        "all that was taken over was flushed before; this is for what comes between",
+        (("storage.overlay", "Volume.end_flattening", "self.flush()"),),
+    ),
+    ("storage.overlay", "Volume.snapshot", "self._flush()"): Reason(
+        "there are two, and the second is for what is written during the first",
+        (("storage.overlay", "Volume.snapshot", "self._flush()"),),
+    ),
+    (_STORE, "VolumeStore.__init__", "make_directory(directory)"): Reason(
+        "the directories within it are made durable with all those above them",
+        (
+            (_STORE, "VolumeStore.__init__", 'ImageStore(directory / "images")'),
+            (_STORE, "VolumeStore.__init__", 'Directory(directory / "volumes")'),
+        ),
+    ),
+    (_STORE, "VolumeStore.__init__", "self._directory.remove(entry.file_name)"): _REMOVED_AGAIN,
+    (_STORE, "VolumeStore._remove_unused", "self._directory.remove(entry.file_name)"): _REMOVED_AGAIN,
+    (_STORE, "VolumeStore._unfreeze", "self._directory.remove(frozen_name)"): _REMOVED_AGAIN,
+    (_STORE, "VolumeStore.__init__", "self._remove_unused()"): _REMOVED_AGAIN,
+    (_STORE, "VolumeStore.delete", "self._remove_unused()"): _REMOVED_AGAIN,
+    (_STORE, "VolumeStore.delete_snapshot", "self._remove_unused()"): _REMOVED_AGAIN,
+    (_STORE, "VolumeStore.end_absorbing", "self._remove_unused()"): _REMOVED_AGAIN,
+    (_STORE, "VolumeStore.end_flattening", "self._remove_unused()"): _REMOVED_AGAIN,
+    _HOLDS: Reason("whoever is told that it is there has synced the directory by then", (_CREATE_SYNC,)),
+    _CREATE_SYNC: Reason("a name that was changed was synced when it was looked up", (_HOLDS,)),
+    (_STORE, "VolumeStore.snapshot", "self._directory.sync()"): Reason(
+        "a name that was changed was synced when it was looked up",
+    ),
+    (_STORE, "VolumeStore.delete_snapshot", "self._directory.sync()"): Reason(
+        "a name that was changed was synced when the catalog was read",
+    ),
+    (_STORE, "VolumeStore._freeze.renew", "VolumeFile.load(file.path, this_boot())"): Reason(
+        "the file is synced before it has its name", ((_STORE, "VolumeStore._freeze.renew", "file.appear(file_name)"),)
+    ),
 }

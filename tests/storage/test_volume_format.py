@@ -16,6 +16,7 @@ from panloom.storage.overlay import Volume
 from panloom.storage.volume_store import VolumeStore
 from support.crash.disk import Disk
 from support.crash.recorder import Recorder
+from support.crash.scenes import header_of_version_1
 from support.volume_reader import read_volume
 
 DOCUMENT = Path(panloom.__file__).parents[2] / "docs" / "volume-format.md"
@@ -116,15 +117,6 @@ def test_version_1_is_read_written_grown_and_then_of_version_2(tmp_path):
         assert piece == fill * 4096
 
 
-def of_version_1(sequence, epoch, boot):
-    """Return a header page of a disk of 1 MiB."""
-    fields = struct.pack(
-        ">8sIIQQQQ8s16s32s256s", b"PANLOOMV", 1, 4096, sequence, epoch, MIB, 0, b"\x31234567", boot, b"", b""
-    )
-    page = fields.ljust(4092, b"\0")
-    return page + zlib.crc32(page).to_bytes(4, "big")
-
-
 @pytest.mark.parametrize("boot", [b"the one till now", b"the one that is."])
 def test_a_power_cut_in_the_first_opening_of_version_1_leaves_its_newest_header(tmp_path, boot):
     """Of this boot it may be in the kernel's cache only; of an earlier one it is on the disk, and must stay there."""
@@ -132,11 +124,11 @@ def test_a_power_cut_in_the_first_opening_of_version_1_leaves_its_newest_header(
     root.mkdir()
     with Recorder(root) as recorder:
         with PartialFile(Directory(root), "v", 0o600) as file:
-            write_fully(file.fd, [of_version_1(8, 9, boot), of_version_1(7, 3, boot)], 0)
+            write_fully(file.fd, [header_of_version_1(8, 9, boot), header_of_version_1(7, 3, boot)], 0)
             set_size(file.fd, 8192 + 2 * 4096 + MIB)
             path = file.appear("v")
         killed = open_file(path, os.O_RDWR)
-        write_fully(killed, [of_version_1(9, 10, boot)], 4096)
+        write_fully(killed, [header_of_version_1(9, 10, boot)], 4096)
         if boot == b"the one till now":
             sync_data(killed)
         close_file(killed)

@@ -5,6 +5,7 @@ import importlib.abc
 import importlib.machinery
 import linecache
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -15,7 +16,7 @@ MODULES = (
 SYNCS = {
     "fsync", "fdatasync", "sync_file_range", "sync", "sync_file", "sync_data", "write_through", "_sync",
     "_sync_directory", "make_directory", "Directory", "appear", "flush", "make_durable", "save", "raise_epoch",
-    "_write_header",
+    "_write_header", "appears", "end_absorbing", "end_flattening",
 }  # fmt: skip
 """Names of functions that sync, for calls that no story makes."""
 
@@ -35,12 +36,34 @@ class Place:
         return f"{self.module}:{self.line}:{self.column}-{self.end_line}:{self.end_column}"
 
     @property
+    def function(self):
+        """The function or method that it stands in, as in a traceback."""
+        return _functions(self.module).get(self.line, "")
+
+    @property
     def text(self):
         """What stands there, on one line."""
         lines = [linecache.getline(str(path_of(self.module)), number) for number in range(self.line, self.end_line + 1)]
         lines[-1] = lines[-1].encode()[: self.end_column].decode()
         lines[0] = lines[0].encode()[self.column :].decode()
         return " ".join(" ".join(lines).split())
+
+
+@cache
+def _functions(module):
+    """Return the qualified name of the innermost function of every line."""
+    found = {}
+
+    def visit(node, names):
+        for child in ast.iter_child_nodes(node):
+            inner = names
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                inner = (*names, child.name)
+                found.update(dict.fromkeys(range(child.lineno, child.end_lineno + 1), ".".join(inner)))
+            visit(child, inner)
+
+    visit(ast.parse(path_of(module).read_text()), ())
+    return found
 
 
 def path_of(module):

@@ -148,7 +148,7 @@ class StateStory(Story):
         if self.chance.randrange(4):
             return NOTHING, promise
         promise.may_be = [{"/want/node/n1": b"uno"}]
-        return _older_format(), promise
+        return older_format(), promise
 
     def live(self, root, *, durable):
         """Start, work, and end in one of three ways: cleanly, between two calls, within one."""
@@ -239,7 +239,8 @@ def _machine(number):
     return MacAddress.parse(f"02:00:00:00:00:{number:02x}") if number else None
 
 
-def _older_format():
+def older_format():
+    """Return a disk with a store of the format before this one."""
     octets = OLDER_FORMAT.read_bytes()
     sectors = dict(enumerate(octets[at : at + SECTOR] for at in range(0, len(octets), SECTOR)))
     return Contents({4: (len(octets), sectors)}, {ROOT: {"var": 1}, 1: {"state": 2}, 2: {"state.sqlite": 4}})
