@@ -367,12 +367,65 @@ def test_a_long_list_goes_on():
 
 @pytest.mark.parametrize(
     "request_",
-    [text(b"\xff"), text(b"no equals"), text(b"", target_transfer_tag=5), text(b"SendTa", flags=iscsi.CONTINUE)],
+    [
+        text(b"\xff"),
+        text(b"no equals"),
+        text(b"", target_transfer_tag=5),
+        text(b"MaxRecvDataSegmentLength=511\0"),
+        text(b"X" * 16385),
+    ],
 )
 def test_bad_text_is_rejected(request_):
     talked = talk(request_, text(b"X-a=1\0", cmd_sn=2))
     assert kinds(talked) == [Reject, TextResponse]
     assert talked.answers[1].data == b"X-a=NotUnderstood\0"
+
+
+def test_text_may_come_in_pieces():
+    said = (text(b"Send", flags=iscsi.CONTINUE),
+            text(b"Targets=", flags=iscsi.CONTINUE, cmd_sn=2, target_transfer_tag=1),
+            text(b"\0", cmd_sn=3, target_transfer_tag=2))  # fmt: skip
+    first, second, last = talk(*said).answers
+    assert (first.flags, first.data, first.target_transfer_tag) == (0, b"", 1)
+    assert (second.flags, second.data, second.target_transfer_tag) == (0, b"", 2)
+    assert (last.flags, last.target_transfer_tag) == (FINAL, NO_TAG)
+    assert last.data.startswith(b"TargetName=iqn.2026-11.dev.panloom:shop.web1\0")
+
+
+def test_text_in_pieces_has_an_end():
+    said = [text(b"X-a=" + b"y" * 8000, flags=iscsi.CONTINUE, cmd_sn=n + 1, target_transfer_tag=n or NO_TAG)
+            for n in range(3)]  # fmt: skip
+    assert kinds(talk(*said)) == [TextResponse, TextResponse, Reject]
+
+
+def test_text_without_the_end_of_a_negotiation_keeps_it_open():
+    said = text(b"X-a=1\0", flags=0), text(b"X-b=2\0", cmd_sn=2, target_transfer_tag=1)
+    first, last = talk(*said).answers
+    assert (first.flags, first.target_transfer_tag, first.data) == (0, 1, b"X-a=NotUnderstood\0")
+    assert (last.flags, last.target_transfer_tag, last.data) == (FINAL, NO_TAG, b"X-b=NotUnderstood\0")
+
+
+def test_a_new_exchange_ends_the_open_one():
+    said = (text(b"SendTa", flags=iscsi.CONTINUE), text(b"X-a=1\0", cmd_sn=2),
+            text(b"rgets=\0", cmd_sn=3, target_transfer_tag=1))  # fmt: skip
+    assert kinds(talk(*said)) == [TextResponse, TextResponse, Reject]
+
+
+def test_another_tag_cannot_go_on_with_an_exchange():
+    other = TextRequest(initiator_task_tag=2, cmd_sn=2, target_transfer_tag=1, data=b"rgets=\0")
+    assert kinds(talk(text(b"SendTa", flags=iscsi.CONTINUE), other)) == [TextResponse, Reject]
+
+
+def test_the_initiator_may_take_shorter_segments_from_now_on():
+    said = read(4), text(b"MaxRecvDataSegmentLength=512\0", cmd_sn=2), read(4, tag=3, cmd_sn=3)
+    answers = talk(*said).answers
+    assert [len(each.data) for each in answers] == [2048, 0, 512, 512, 512, 512]
+
+
+@pytest.mark.parametrize("key", ["MaxBurstLength=512", "HeaderDigest=CRC32C", "InitiatorName=iqn.2026-11.x:y"])
+def test_what_was_agreed_at_login_does_not_change(key):
+    (answer,) = talk(text(key.encode() + b"\0")).answers
+    assert answer.data == key.partition("=")[0].encode() + b"=Reject\0"
 
 
 def test_logout_ends_it():
@@ -419,12 +472,13 @@ def test_snack_is_rejected():
 # -- task management -----------------------------------------------------------------------------------------------
 
 
-def manage(function, *, lun=0, referenced=NO_TAG):
+def manage(function, *, lun=0, referenced=NO_TAG, ref_cmd_sn=0):
     return TaskManagementRequest(
         flags=FINAL | function,
         lun=iscsi.lun_field(lun),
         initiator_task_tag=50,
         referenced_task_tag=referenced,
+        ref_cmd_sn=ref_cmd_sn,
         cmd_sn=2,
     )
 
@@ -447,7 +501,6 @@ def test_nothing_of_an_aborted_write_lands(function):
         (manage(5, lun=9), 2),
         (manage(8, referenced=1), 4),
         (manage(3), 5),
-        (manage(7), 5),
         (manage(0), 5),
         (manage(0x7F), 5),
     ],
@@ -460,3 +513,23 @@ def test_a_reset_is_told_once():
     talked = talk(manage(5), read(1), read(1, tag=2, cmd_sn=2))
     assert sense_of(talked.answers[1]) == scsi_sense.UNIT_RESET
     assert isinstance(talked.answers[2], DataIn)
+
+
+def test_a_command_that_has_not_come_yet_is_aborted():
+    """RFC 7143 section 11.6.1, b: it counts as received, so those behind it go on, and it is never carried out."""
+    said = (read(1, tag=2, cmd_sn=2), manage(1, referenced=1, ref_cmd_sn=1), read(1, tag=1, cmd_sn=1),
+            read(1, tag=3, cmd_sn=3))  # fmt: skip
+    talked = talk(*said)
+    assert [each.initiator_task_tag for each in talked.answers] == [50, 2, 3]
+    assert talked.answers[0].response == 0
+
+
+@pytest.mark.parametrize("ref_cmd_sn", [0, 2, 3, 129, 1 << 31])
+def test_a_command_that_cannot_come_any_more_is_no_task(ref_cmd_sn):
+    assert talk(manage(1, referenced=9, ref_cmd_sn=ref_cmd_sn)).answers[0].response == 1
+
+
+def test_a_cold_reset_ends_the_connection():
+    talked = talk(write(1), manage(7), read(1, tag=2, cmd_sn=2), parameters=FIRMWARE)
+    assert kinds(talked) == [ReadyToTransfer, TaskManagementResponse]
+    assert (talked.answers[1].response, talked.why) == (0, "cold reset")

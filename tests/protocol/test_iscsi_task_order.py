@@ -12,7 +12,7 @@ from panloom.protocol.iscsi_task_set import Attribute
 from panloom.protocol.scsi_disk import LogicalUnits, Read
 from panloom.protocol.scsi_pages import Disk
 from panloom.wire import iscsi, scsi_cdb, scsi_sense
-from panloom.wire.iscsi import DataOut, ReadyToTransfer, ScsiCommand, ScsiResponse, TaskManagementRequest
+from panloom.wire.iscsi import DataOut, LogoutRequest, ReadyToTransfer, ScsiCommand, ScsiResponse, TaskManagementRequest
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from support.iscsi_peer import FIRMWARE, LINUX, split
 
@@ -238,6 +238,16 @@ def test_an_action_that_nobody_has_taken_is_taken_back():
     medium.manage(1, of=1)
     assert medium.taken == []
     assert medium.ended() == [0x900]
+
+
+def test_a_logout_is_answered_when_nothing_is_under_way():
+    medium = Medium()
+    medium.write(0)
+    medium.say(LogoutRequest(initiator_task_tag=5, cmd_sn=2))
+    assert medium.write(8) == []  # nothing is taken any more
+    assert (medium.ended(), medium.session.closing) == ([], None)
+    medium.perform()
+    assert (medium.ended(), medium.session.closing) == ([5], "logout")
 
 
 def test_a_command_that_the_caller_began_is_ordered_like_any_other():

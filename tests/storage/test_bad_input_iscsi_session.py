@@ -227,8 +227,13 @@ MANAGEMENT = {
     "NOP-Out with a tag and a transfer tag": (nop(target_transfer_tag=77, data=b"ping"), ["nop ping"]),
     "SNACK": (iscsi.encode(iscsi.Snack(initiator_task_tag=0x800)), ["reject 3"]),
     "text that is to go on without end": (
+        text(b"X-a=", flags=CONTINUE)
+        + b"".join(text(b"y" * 4096, flags=CONTINUE, sn=3 + number, ttt=1 + number) for number in range(4)),
+        ["text"] * 4 + ["reject 4"],
+    ),
+    "text that begins anew without end": (
         b"".join(text(b"SendTargets=", flags=CONTINUE, sn=2 + number) for number in range(20)),
-        ["reject 5"] * 20,
+        ["text"] * 20,
     ),
     "text that asks for the rest of nothing": (text(ttt=5), ["reject 9"]),
     "text without =": (text(b"SendTargets\0"), ["reject 4"]),

@@ -8,7 +8,6 @@
 One connection over TCP brings commands out of order only from odd initiators; what is held for them has a bound.
 """
 
-from collections.abc import Iterator
 from typing import TypeAlias
 
 import msgspec
@@ -49,13 +48,16 @@ class CommandOrder:
             self._hold(pdu)
         return not ahead
 
-    def following(self, exp_cmd_sn: int) -> Iterator[Numbered | None]:
-        """Let go of the commands from ExpCmdSN on, up to the next gap; None is one that was aborted."""
-        while exp_cmd_sn in self._held:
-            yield self._held.pop(exp_cmd_sn)
-            exp_cmd_sn = exp_cmd_sn + 1 & 0xFFFFFFFF
+    def has(self, cmd_sn: int) -> bool:
+        """Whether the command with this number has come, or been aborted."""
+        return cmd_sn in self._held
+
+    def pop(self, cmd_sn: int) -> Numbered | None:
+        """Let go of a command whose turn it is; None: it was aborted."""
+        pdu = self._held.pop(cmd_sn)
         if not self._held:
             self._octets = 0
+        return pdu
 
     def abort(self, cmd_sn: int, *, exp_cmd_sn: int, max_cmd_sn: int) -> bool:
         """Count a command as received, and never hand it on; False if its number is outside the window."""

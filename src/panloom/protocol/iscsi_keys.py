@@ -24,6 +24,7 @@ from panloom.errors import MalformedError
 from panloom.wire.iscsi_text import decode_number
 
 RECEIVE_OCTETS = 262144  # our MaxRecvDataSegmentLength
+RECEIVE_RANGE = range(512, 1 << 24)  # section 13.12
 
 
 class SessionParameters(msgspec.Struct, frozen=True, gc=False):
@@ -53,6 +54,7 @@ _LISTS = {"HeaderDigest": "None", "DataDigest": "None", "TaskReporting": "RFC372
 _DECLARED = frozenset(
     {"InitiatorName", "InitiatorAlias", "TargetName", "SessionType", "AuthMethod", "MaxRecvDataSegmentLength"}
 )
+NEGOTIATED = _DECLARED | {*_NUMBERS, *_YES_IF_EITHER, *_YES_IF_BOTH, *_LISTS}  # at the login
 
 
 def negotiate(keys: dict[str, str], parameters: SessionParameters) -> tuple[SessionParameters, list[tuple[str, str]]]:
@@ -64,7 +66,7 @@ def negotiate(keys: dict[str, str], parameters: SessionParameters) -> tuple[Sess
     answers = [(key, _answer(key, value)) for key, value in keys.items() if key not in _DECLARED]
     agreed = {key: value for key, value in answers if value != "Reject"}
     receive = decode_number(keys.get("MaxRecvDataSegmentLength", str(parameters.max_recv_data_segment_length)))
-    if not 512 <= receive <= 0xFFFFFF:
+    if receive not in RECEIVE_RANGE:
         raise MalformedError(f"MaxRecvDataSegmentLength={receive}")
     burst = int(agreed.get("MaxBurstLength", parameters.max_burst_length))
     first = int(agreed.get("FirstBurstLength", parameters.first_burst_length))

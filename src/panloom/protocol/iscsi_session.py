@@ -21,20 +21,22 @@ and leaves to the session whatever ``must_see`` claims; one that it has begun an
 """
 
 from collections import deque
-from typing import TypedDict
 
 import msgspec
 
 from panloom.errors import MalformedError
+from panloom.protocol import iscsi_task_answers as task_answers
 from panloom.protocol import scsi_disk
 from panloom.protocol.iscsi_command_order import CommandOrder, Numbered
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_task import Action, Deed, Task, extent_of
+from panloom.protocol.iscsi_task_answers import Numbers
+from panloom.protocol.iscsi_task_management import Answer, Function, TaskManagement
 from panloom.protocol.iscsi_task_set import TaskSet
+from panloom.protocol.iscsi_text_exchange import TextExchange
 from panloom.protocol.scsi_disk import Data, LogicalUnits, Read, Store, Verdict, Wants
-from panloom.protocol.send_targets import answers
-from panloom.wire import iscsi, scsi_sense
+from panloom.wire import iscsi
 from panloom.wire.iscsi import (
     NO_TAG,
     DataOut,
@@ -48,33 +50,19 @@ from panloom.wire.iscsi import (
     TextRequest,
     lun_number,
 )
-from panloom.wire.iscsi_text import decode_text, encode_text
 from panloom.wire.scsi_sense import Sense
 
 MAX_TASKS = 2 * COMMAND_WINDOW  # immediate commands are outside the window, but not without end
 MAX_WAITING_OCTETS = 8 << 20  # of tasks that wait for others
 BLOCK_OCTETS = 512
-GOOD, CHECK_CONDITION, TASK_SET_FULL = 0x00, 0x02, 0x28  # status, SAM-5 5.3.1
 
 # Reasons of Reject (section 11.17.1)
 SNACK_REJECT, PROTOCOL_ERROR, NOT_SUPPORTED, TOO_MANY_IMMEDIATE = 0x03, 0x04, 0x05, 0x06
 TASK_IN_PROGRESS, INVALID_FIELD = 0x07, 0x09
 
-# Task management: functions (section 11.5.1) and responses (section 11.6.1)
-ABORT_TASK, ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET, TARGET_WARM_RESET, TASK_REASSIGN = 1, 2, 4, 5, 6, 8
-FUNCTION_COMPLETE, NO_SUCH_TASK, NO_SUCH_LUN, NO_REASSIGNMENT, FUNCTION_NOT_SUPPORTED = 0, 1, 2, 4, 5
-
 # Logout: reasons (section 11.14.1) and responses (section 11.15.1)
 CLOSE_SESSION, CLOSE_CONNECTION = 0, 1
 CLOSED, NO_SUCH_CONNECTION, NO_RECOVERY = 0, 1, 2
-
-
-class _Numbers(TypedDict):
-    """The sequence numbers that every answer carries."""
-
-    stat_sn: int
-    exp_cmd_sn: int
-    max_cmd_sn: int
 
 
 class IscsiSession:
@@ -103,15 +91,13 @@ class IscsiSession:
         self._discovers = units is None
         self._units = units or LogicalUnits({})
         self._cid = cid
-        self._targets = targets
+        self._leaving = False  # logged out, and waiting for what is under way
         self._tasks = TaskSet()
         self._order = CommandOrder()
-        self._waiting_octets = 0
-        self._aborting: list[tuple[TaskManagementRequest, set[Task]]] = []  # whose tasks still have actions under way
+        self._management = TaskManagement(self._tasks, self.actions, self._order, self._units)
+        self._text = TextExchange(targets, discovery=self._discovers, new_tag=self._new_tag)
         self._ping: int | None = None  # the tag of one that is not yet answered
         self._last_tag = 0
-        self._text = b""  # the rest of an answer
-        self._text_tag = NO_TAG
 
     # -- what the caller sees ------------------------------------------------------------------------------------
 
@@ -134,7 +120,7 @@ class IscsiSession:
         What the session keeps it copies, but ``actions`` may refer to the PDU's data: do them, or copy that, before
         the octets change.
         """
-        if self.closing is not None:
+        if self._leaving or self.closing is not None:
             return
         match pdu:
             case DataOut():
@@ -152,7 +138,10 @@ class IscsiSession:
         task = action.task
         task.under_way -= 1
         if task.aborted:
-            self._settle(task)
+            if not task.under_way:
+                self._tasks.remove(task)
+                for answer in self._management.settled(task):
+                    self._managed(answer)
         else:
             task.sense = task.sense or sense
             self._go_on(task)
@@ -204,14 +193,18 @@ class IscsiSession:
         except MalformedError as error:
             self.end(str(error), pdu)
             return
-        if not next_in_order:
-            return
-        behind = self._order.following((self.exp_cmd_sn + 1) & 0xFFFFFFFF) if self._order else ()
-        turn = (pdu, *behind)
-        self.exp_cmd_sn = (self.exp_cmd_sn + len(turn)) & 0xFFFFFFFF
-        for each in turn:
-            if each is not None and self.closing is None:
-                self._carry_out(each)
+        if next_in_order:
+            self.exp_cmd_sn = (self.exp_cmd_sn + 1) & 0xFFFFFFFF
+            self._carry_out(pdu)
+            self._in_turn()
+
+    def _in_turn(self) -> None:
+        """Carry out the commands that waited for the one before them."""
+        while self._order and self._order.has(self.exp_cmd_sn) and self.closing is None:
+            pdu = self._order.pop(self.exp_cmd_sn)
+            self.exp_cmd_sn = (self.exp_cmd_sn + 1) & 0xFFFFFFFF
+            if pdu is not None:
+                self._carry_out(pdu)
 
     def _carry_out(self, pdu: Numbered) -> None:
         match pdu:
@@ -228,9 +221,8 @@ class IscsiSession:
 
     def _wake(self) -> None:
         """Go on with the tasks that have waited for one that is over."""
-        while task := self._tasks.awake():
-            waiting, task.waiting = task.waiting, []
-            self._waiting_octets -= sum(map(_octets, waiting))
+        while woken := self._tasks.awake():
+            task, waiting = woken
             if task.sink is not None and task.verdict is not None:
                 task.sink = None
                 self._follow(task, task.verdict)
@@ -242,17 +234,9 @@ class IscsiSession:
 
     def _wait(self, task: Task, pdu: ScsiCommand | DataOut) -> None:
         """Let a task wait, with a PDU of its."""
-        self._tasks.sleep(task)
-        self._waiting_octets += _octets(pdu)
-        task.waiting.append(msgspec.structs.replace(pdu, data=bytes(pdu.data)))  # the buffer will be used again
-        if self._waiting_octets > MAX_WAITING_OCTETS:
-            self._respond(task, TASK_SET_FULL)
-
-    def _forget(self, task: Task) -> None:
-        """Let a task go that has ended or been aborted."""
-        self._tasks.remove(task)
-        self._waiting_octets -= sum(map(_octets, task.waiting))
-        task.waiting = []
+        self._tasks.sleep(task, msgspec.structs.replace(pdu, data=bytes(pdu.data)))  # the buffer will be used again
+        if self._tasks.kept_octets > MAX_WAITING_OCTETS:
+            self._respond(task, task_answers.TASK_SET_FULL)
 
     # -- SCSI commands -------------------------------------------------------------------------------------------
 
@@ -275,24 +259,13 @@ class IscsiSession:
             if not self._tasks.may_begin(task):
                 self._wait(task, command)
                 return
-            task.verdict = self._wrong_data(command) or self._units.interpret(lun_number(command.lun), command.cdb)
+            wrong = task.wrong(command, self.parameters)
+            task.verdict = wrong or self._units.interpret(lun_number(command.lun), command.cdb)
             task.extent = extent_of(task.verdict)
         if isinstance(task.verdict, Wants) or self._tasks.may_touch(task):
             self._follow(task, task.verdict, command)
         else:
             self._wait(task, command)
-
-    def _wrong_data(self, command: ScsiCommand) -> Sense | None:
-        """Return what is wrong with the extent or the data of a command."""
-        if command.ahs:  # a longer CDB, or a bidirectional command: no such command is supported
-            return scsi_sense.INVALID_FIELD_IN_CDB
-        parameters, octets = self.parameters, len(command.data)
-        unsolicited = not command.flags & iscsi.FINAL and command.flags & iscsi.WRITE
-        if (octets and not parameters.immediate_data) or (unsolicited and parameters.initial_r2t):
-            return scsi_sense.UNEXPECTED_UNSOLICITED_DATA
-        if octets > min(parameters.first_burst_length, command.expected_data_transfer_length):
-            return scsi_sense.INCORRECT_AMOUNT_OF_DATA
-        return None
 
     def _follow(self, task: Task, verdict: Verdict, command: ScsiCommand | None = None) -> None:
         """Do what a verdict says; ``command`` as long as data may come with it."""
@@ -376,23 +349,8 @@ class IscsiSession:
     def _solicit(self, task: Task) -> None:
         """Ask for as many bursts as may be outstanding."""
         while task.may_solicit(max_outstanding=self.parameters.max_outstanding_r2t):
-            self._ready_to_transfer(task)
-
-    def _ready_to_transfer(self, task: Task) -> None:
-        tag = self._new_tag()
-        offset, octets = task.solicit(tag, max_burst=self.parameters.max_burst_length)
-        self._send(
-            iscsi.ReadyToTransfer(
-                lun=task.lun_field,
-                initiator_task_tag=task.initiator_task_tag,
-                target_transfer_tag=tag,
-                r2t_sn=task.r2t_sn,
-                buffer_offset=offset,
-                desired_data_transfer_length=octets,
-                **self._numbers(advance=False),
-            )
-        )
-        task.r2t_sn += 1
+            numbers, burst = self._numbers(advance=False), self.parameters.max_burst_length
+            self._send(task_answers.ready_to_transfer(task, self._new_tag(), max_burst=burst, numbers=numbers))
 
     # -- answers to SCSI commands --------------------------------------------------------------------------------
 
@@ -402,43 +360,20 @@ class IscsiSession:
         if not octets:
             self._good(task)
             return
-        self._forget(task)
-        limit = min(self.parameters.max_recv_data_segment_length, self.parameters.max_burst_length)
-        for offset in range(0, len(octets), limit):
-            piece = octets[offset : offset + limit]
-            last = offset + limit >= len(octets)
-            self._send(
-                iscsi.DataIn(
-                    flags=iscsi.FINAL | ((iscsi.DATA_IN_STATUS | task.residual_flags) if last else 0),
-                    initiator_task_tag=task.initiator_task_tag,
-                    data_sn=offset // limit,
-                    buffer_offset=offset,
-                    residual_count=task.residual_count if last else 0,
-                    data=piece,
-                    **self._numbers(advance=last),
-                )
-            )
+        self._tasks.remove(task)
+        for piece in task_answers.data_in(task, octets, self.parameters, lambda last: self._numbers(advance=last)):
+            self._send(piece)
 
     def _good(self, task: Task) -> None:
         """Send GOOD, unless it went out with the data: then the task is simply over."""
         if task.data_in_pdus:
-            self._forget(task)
+            self._tasks.remove(task)
         else:
-            self._respond(task, GOOD)
+            self._respond(task, task_answers.GOOD)
 
     def _respond(self, task: Task, status: int) -> None:
-        """End a task with a status that needs no sense data."""
-        self._forget(task)
-        self._send(
-            iscsi.ScsiResponse(
-                flags=iscsi.FINAL | task.residual_flags,
-                status=status,
-                initiator_task_tag=task.initiator_task_tag,
-                exp_data_sn=task.r2t_sn,
-                residual_count=task.residual_count,
-                **self._numbers(),
-            )
-        )
+        self._tasks.remove(task)
+        self._send(task_answers.status(task, status, self._numbers()))
 
     def _fail(self, task: Task, sense: Sense) -> None:
         """End a task that has failed once none of its actions is under way."""
@@ -447,7 +382,7 @@ class IscsiSession:
             self._finish(task, sense)
 
     def _finish(self, task: Task, sense: Sense) -> None:
-        self._forget(task)
+        self._tasks.remove(task)
         pdus, residual = task.data_in_pdus or task.r2t_sn, (task.residual_flags, task.residual_count)
         self.fail(task.initiator_task_tag, sense, exp_data_sn=pdus, residual=residual)
 
@@ -458,18 +393,7 @@ class IscsiSession:
 
         ``exp_data_sn`` is how many Data-In or R2T PDUs the task has had, ``residual`` its flag and count.
         """
-        data = scsi_sense.encode(sense)
-        self._send(
-            iscsi.ScsiResponse(
-                flags=iscsi.FINAL | residual[0],
-                status=CHECK_CONDITION,
-                initiator_task_tag=initiator_task_tag,
-                exp_data_sn=exp_data_sn,
-                residual_count=residual[1],
-                data=len(data).to_bytes(2, "big") + data,
-                **self._numbers(),
-            )
-        )
+        self._send(task_answers.check_condition(initiator_task_tag, sense, exp_data_sn, residual, self._numbers()))
 
     # -- everything else -----------------------------------------------------------------------------------------
 
@@ -484,107 +408,60 @@ class IscsiSession:
             self.pings_answered += 1
 
     def _manage(self, request: TaskManagementRequest) -> None:
-        """Carry out a task management function; its answer waits for what is under way of the tasks it aborts."""
-        response, aborted = self._managed(request)
-        for task in aborted:
-            task.aborted = True
-        if aborted:
-            kept = [action for action in self.actions if not action.task.aborted]
-            for action in self.actions:
-                action.task.under_way -= action.task.aborted
-            self.actions.clear()
-            self.actions.extend(kept)
-        under_way = {task for task in aborted if task.under_way}
-        for task in aborted:
-            if task not in under_way:  # the others keep their place: what overlaps them must not overtake them
-                self._forget(task)
-        if under_way:
-            self._aborting.append((request, under_way))
+        numbers = {"exp_cmd_sn": self.exp_cmd_sn, "max_cmd_sn": self.max_cmd_sn}
+        answer = self._management.carry_out(request, **numbers)
+        if answer is not None:
+            self._managed(answer)
+        self._in_turn()  # a command that was aborted before it came may have been the one that was missing
+
+    def _managed(self, answer: Answer) -> None:
+        """Answer a task management function or a logout whose tasks are over."""
+        tag = answer.request.initiator_task_tag
+        response: Pdu
+        if isinstance(answer.request, LogoutRequest):
+            response = iscsi.LogoutResponse(response=answer.response, initiator_task_tag=tag, **self._numbers())
+            self.closing = "logout"
         else:
-            self._managed_response(request, response)
-
-    def _settle(self, task: Task) -> None:
-        """Take note that an action of an aborted task is over, and answer the functions that waited for it."""
-        if task.under_way:
-            return
-        self._forget(task)
-        for request, under_way in self._aborting:
-            under_way.discard(task)
-            if not under_way:
-                self._managed_response(request, FUNCTION_COMPLETE)
-        self._aborting = [(request, under_way) for request, under_way in self._aborting if under_way]
-
-    def _managed_response(self, request: TaskManagementRequest, response: int) -> None:
-        tag = request.initiator_task_tag
-        self._send(iscsi.TaskManagementResponse(response=response, initiator_task_tag=tag, **self._numbers()))
-
-    def _managed(self, request: TaskManagementRequest) -> tuple[int, tuple[Task, ...]]:
-        """Return the answer to a function, and the tasks that it aborts."""
-        function, lun = request.flags & 0x7F, lun_number(request.lun)
-        if function == TASK_REASSIGN:
-            return NO_REASSIGNMENT, ()
-        if function == ABORT_TASK:
-            task = self._tasks.get(request.referenced_task_tag)
-            return (NO_SUCH_TASK, ()) if task is None else (FUNCTION_COMPLETE, (task,))
-        if function == TARGET_WARM_RESET:
-            for each in self._units.disks:
-                self._units.raise_attention(each, scsi_sense.UNIT_RESET)
-            return FUNCTION_COMPLETE, self._tasks.of(None)
-        if function not in (ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET):
-            return FUNCTION_NOT_SUPPORTED, ()
-        if lun is None or lun not in self._units.disks:
-            return NO_SUCH_LUN, ()
-        if function == LOGICAL_UNIT_RESET:
-            self._units.raise_attention(lun, scsi_sense.UNIT_RESET)
-        return FUNCTION_COMPLETE, self._tasks.of(lun)
+            response = iscsi.TaskManagementResponse(response=answer.response, initiator_task_tag=tag, **self._numbers())
+            if answer.request.flags & 0x7F == Function.TARGET_COLD_RESET:
+                self.closing = "cold reset"
+        self._send(response)
 
     def _text_request(self, request: TextRequest) -> None:
-        if request.target_transfer_tag != NO_TAG:
-            if request.target_transfer_tag != self._text_tag:
-                self.reject(INVALID_FIELD, request)
-                return
-        elif request.flags & iscsi.CONTINUE:
-            self.reject(NOT_SUPPORTED, request)  # no key that is understood here is that long
+        try:
+            answer, self.parameters = self._text.answer(request, self.parameters)
+        except MalformedError:
+            self.reject(PROTOCOL_ERROR, request)
             return
-        else:
-            try:
-                self._text = encode_text(answers(decode_text(request.data), self._targets, discovery=self._discovers))
-            except MalformedError:
-                self.reject(PROTOCOL_ERROR, request)
-                return
-        limit = self.parameters.max_recv_data_segment_length
-        piece, self._text = self._text[:limit], self._text[limit:]
-        self._text_tag = self._new_tag() if self._text else NO_TAG
+        except LookupError:
+            self.reject(INVALID_FIELD, request)
+            return
         self._send(
             iscsi.TextResponse(
-                flags=iscsi.CONTINUE if self._text else iscsi.FINAL,
+                flags=answer.flags,
                 initiator_task_tag=request.initiator_task_tag,
-                target_transfer_tag=self._text_tag,
-                data=piece,
+                target_transfer_tag=answer.target_transfer_tag,
+                data=answer.data,
                 **self._numbers(),
             )
         )
 
     def _logout(self, request: LogoutRequest) -> None:
+        """Close session or connection, which are one; no octet of a task is written after the answer."""
         reason = request.flags & 0x7F
         if reason == CLOSE_SESSION or (reason == CLOSE_CONNECTION and request.cid == self._cid):
-            response = CLOSED
-            closing = "logout"
-        else:
-            response = NO_SUCH_CONNECTION if reason == CLOSE_CONNECTION else NO_RECOVERY
-            closing = None
-        self._send(
-            iscsi.LogoutResponse(
-                response=response,
-                initiator_task_tag=request.initiator_task_tag,
-                **self._numbers(),
-            )
-        )
-        self.closing = closing
+            self._leaving = True
+            answer = self._management.abort(self._tasks.of(None), Answer(request, CLOSED))
+            if answer is not None:
+                self._managed(answer)
+            return
+        response = NO_SUCH_CONNECTION if reason == CLOSE_CONNECTION else NO_RECOVERY
+        tag = request.initiator_task_tag
+        self._send(iscsi.LogoutResponse(response=response, initiator_task_tag=tag, **self._numbers()))
 
     # -- numbers -------------------------------------------------------------------------------------------------
 
-    def _numbers(self, *, advance: bool = True) -> _Numbers:
+    def _numbers(self, *, advance: bool = True) -> Numbers:
         """Return the next answer's numbers; without ``advance`` it carries StatSN but does not use it up."""
         stat_sn = self.stat_sn
         if advance:
@@ -597,8 +474,3 @@ class IscsiSession:
 
     def _send(self, pdu: Pdu) -> None:
         self.output.append(iscsi.encode(pdu))
-
-
-def _octets(pdu: ScsiCommand | DataOut) -> int:
-    """Return what keeping a PDU costs."""
-    return iscsi.HEADER_OCTETS + len(pdu.data)

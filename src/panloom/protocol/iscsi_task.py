@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.scsi_disk import Data, Deallocate, Fill, Flush, Read, Store, Verdict, Wants
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import NO_TAG, DataOut, Octets, ScsiCommand
@@ -146,6 +147,19 @@ class Task:
         self._first_burst_end = min(first_burst, self.expected_out)
         if command.flags & iscsi.FINAL:
             self.phase = Phase.COLLECTED
+
+    @staticmethod
+    def wrong(command: ScsiCommand, parameters: SessionParameters) -> Sense | None:
+        """Return what is wrong with the extent of a command or the data that came with it."""
+        if command.ahs:  # a longer CDB, or a bidirectional command: no such command is supported
+            return scsi_sense.INVALID_FIELD_IN_CDB
+        octets = len(command.data)
+        unsolicited = not command.flags & iscsi.FINAL and command.flags & iscsi.WRITE
+        if (octets and not parameters.immediate_data) or (unsolicited and parameters.initial_r2t):
+            return scsi_sense.UNEXPECTED_UNSOLICITED_DATA
+        if octets > min(parameters.first_burst_length, command.expected_data_transfer_length):
+            return scsi_sense.INCORRECT_AMOUNT_OF_DATA
+        return None
 
     def too_short(self, block_octets: int) -> Sense | None:
         """Return why the data that the initiator expects to send cannot serve the command, if so.

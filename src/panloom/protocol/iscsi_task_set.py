@@ -13,7 +13,7 @@ import enum
 from collections import Counter
 
 from panloom.protocol.iscsi_task import Task
-from panloom.wire.iscsi import lun_field
+from panloom.wire.iscsi import HEADER_OCTETS, DataOut, ScsiCommand, lun_field
 
 
 class Attribute(enum.IntEnum):
@@ -34,6 +34,7 @@ class TaskSet:
         self._tasks: dict[int, Task] = {}
         self._open = Counter[int]()  # how many, by LUN field
         self._dormant = 0
+        self.kept_octets = 0  # of the dormant ones
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -57,7 +58,7 @@ class TaskSet:
     def remove(self, task: Task) -> None:
         """Let a task go, which has ended or been aborted."""
         if self._tasks.pop(task.initiator_task_tag, None) is not None:
-            self._dormant -= task.dormant
+            self._stir(task)
             field = _field(task)
             self._open[field] -= 1
             if not self._open[field]:
@@ -88,20 +89,29 @@ class TaskSet:
                 return False
         return True
 
-    def sleep(self, task: Task) -> None:
-        """Let a task wait until it may go on."""
+    def sleep(self, task: Task, pdu: ScsiCommand | DataOut | None = None) -> None:
+        """Let a task wait until it may go on, and keep what has come for it."""
         self._dormant += not task.dormant
         task.dormant = True
+        if pdu is not None:
+            task.waiting.append(pdu)
+            self.kept_octets += HEADER_OCTETS + len(pdu.data)
 
-    def awake(self) -> Task | None:
-        """Wake the oldest dormant task that may go on, and return it; None if all must wait."""
+    def awake(self) -> tuple[Task, list[ScsiCommand | DataOut]] | None:
+        """Wake the oldest dormant task that may go on; return it and what was kept for it.  None if all must wait."""
         if self._dormant:
             for task in self._tasks.values():
                 if task.dormant and self.may_begin(task) and (task.verdict is None or self.may_touch(task)):
-                    task.dormant = False
-                    self._dormant -= 1
-                    return task
+                    return task, self._stir(task)
         return None
+
+    def _stir(self, task: Task) -> list[ScsiCommand | DataOut]:
+        """End a task's sleep; return what was kept for it."""
+        self._dormant -= task.dormant
+        task.dormant = False
+        kept, task.waiting = task.waiting, []
+        self.kept_octets -= sum(HEADER_OCTETS + len(pdu.data) for pdu in kept)
+        return kept
 
 
 def _field(task: Task) -> int:

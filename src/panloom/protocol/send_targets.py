@@ -7,12 +7,16 @@ SendTargets=NAME     in both: that one, nothing if there is none
 
 from collections.abc import Mapping, Sequence
 
+from panloom.protocol.iscsi_keys import NEGOTIATED
+
 
 def answers(keys: Mapping[str, str], targets: Sequence[tuple[str, str]], *, discovery: bool) -> list[tuple[str, str]]:
     """Return the keys to answer with; ``targets`` are (name, portal) pairs, those of one name side by side."""
     told: list[tuple[str, str]] = []
     for key, value in keys.items():
-        if key != "SendTargets":
+        if key in NEGOTIATED:
+            told.append((key, "Reject"))  # section 13: at the login only
+        elif key != "SendTargets":
             told.append((key, "NotUnderstood"))
         elif (value == "All") != discovery and value in ("All", ""):
             told.append((key, "Reject"))

@@ -101,7 +101,11 @@ class HotLoop:
         self._input = memoryview(bytearray(INPUT_OCTETS))
         self._output = memoryview(bytearray(OUTPUT_OCTETS))
         self._filled = 0  # octets of the output
-        parameters = session.parameters
+        self._take_parameters()
+
+    def _take_parameters(self) -> None:
+        """Take note of what initiator and session have agreed on."""
+        self._parameters = parameters = self._session.parameters
         # Whole blocks in every Data-In but the last, since a unit is read in whole blocks.
         self._segment_octets = min(parameters.max_recv_data_segment_length, RECEIVE_OCTETS) & -BLOCK_OCTETS
         self._burst_octets = parameters.max_burst_length & -BLOCK_OCTETS
@@ -277,6 +281,8 @@ class HotLoop:
                 action = session.actions.popleft()
                 session.performed(action, self._do(action))
             self._facts.answers_nop = session.pings_answered > 0
+            if session.parameters is not self._parameters:
+                self._take_parameters()
         self._take_answers()
 
     def _do(self, action: Action) -> Sense | None:
