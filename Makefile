@@ -5,6 +5,7 @@
 # make fuzz    fuzz codecs and state machines, for ten minutes or: make fuzz SECONDS=3600 TARGETS="dhcp.server"
 # make campaign  look at 100,000 crash states, take out every sync, let every call fail   (JSON in bench/results; goes on
 #                where Ctrl-C stopped it), or: make campaign PARTS=states STATES=1000000 SEED=7
+# make conformance  hold the target to libiscsi's 230 tests; PEER=tgtd runs tgtd beside it   (JSON in bench/results)
 # make lint    style, types, layers, spelling
 # make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)
 # make clean   remove what the others made
@@ -16,7 +17,7 @@ questions := clone_seconds emulated_seconds boot_seconds failover_seconds resume
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: demo test fuzz campaign lint bench setup-demo setup-test lock clean
+.PHONY: demo test fuzz campaign conformance lint bench setup-demo setup-test lock clean
 
 demo: setup-demo
 	@$(as_root) scripts/run panloom demo
@@ -35,6 +36,9 @@ campaign: STATES := 100000
 campaign: SEED := 1
 campaign: setup-test
 	@nice scripts/run python tests/campaign $(PARTS) --states $(STATES) --seed $(SEED)
+
+conformance: setup-test
+	@scripts/run python tests/conformance --peer "$(PEER)" --json bench/results/conformance.json
 
 lint: setup-test
 	@scripts/run ruff check
