@@ -3,8 +3,8 @@
 # make bench   measure boot, fail-over, kills, clone, TFTP, HTTP and DHCP beside peers, and emulated machines   (JSON in
 #              bench/results; a quiet machine)
 # make fuzz    fuzz codecs and state machines, for ten minutes or: make fuzz SECONDS=3600 TARGETS="dhcp.server"
-# make campaign  look at 100,000 crash states, take out every sync, let every call fail   (JSON in bench/results; goes on
-#                where Ctrl-C stopped it), or: make campaign PARTS=states STATES=1000000 SEED=7
+# make campaign  look at 100,000 crash states, take out every sync, let every call fail, kill 1,000 times under load
+#                (JSON in bench/results; goes on where Ctrl-C stopped it), or: make campaign PARTS=states STATES=1000000 SEED=7
 # make conformance  hold the target to libiscsi's 230 tests; PEER=tgtd runs tgtd beside it   (JSON in bench/results)
 # make lint    style, types, layers, spelling
 # make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)

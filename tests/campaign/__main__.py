@@ -4,7 +4,7 @@
     python tests/campaign --again volumes:17
 
 A part that is stopped, by Ctrl-C or after ``--seconds``, goes on from there the next time, as long as the code is the
-same.  Each that has come to its end writes bench/results/crash_PART.json.  Status 1 if a promise was broken.
+same.  Each that has come to its end writes its result below bench/results.  Status 1 if a promise was broken.
 """
 
 import argparse
@@ -18,11 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from campaign import faults
 from campaign.faults import Faults
+from campaign.kills import Kills
 from campaign.mutants import Mutants
 from campaign.states import States, examine
 from campaign.tally import ROOT
 
-PARTS = ("states", "faults", "mutants")
+PARTS = ("states", "faults", "mutants", "kills")
 MUTANT_SECONDS = 60.0  # of stories in which nothing is seen: the mutant survives
 RESULTS = ROOT / "bench" / "results"
 
@@ -32,6 +33,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python tests/campaign", description="Let everything go wrong that can.")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"{' '.join(PARTS)} (all)")
     parser.add_argument("--states", type=int, default=100_000, help="how many to look at (100,000)")
+    parser.add_argument("--kills", type=int, default=1000, help="how many (1,000)")
     parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
@@ -64,6 +66,8 @@ def _parts(chosen):
         yield Faults(fresh=chosen.fresh), RESULTS / "crash_faults.json"
     if "mutants" in wanted:
         yield Mutants(MUTANT_SECONDS, fresh=chosen.fresh), RESULTS / "crash_mutants.json"
+    if "kills" in wanted:
+        yield Kills(chosen.kills, chosen.seed, fresh=chosen.fresh), RESULTS / "kills.json"
 
 
 def _again(story):

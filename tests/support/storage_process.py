@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -51,6 +52,13 @@ class StorageProcess:
         """Start it again after its end."""
         self.process = self._spawn()
 
+    def start_and_kill(self, seconds: float) -> None:
+        """Start it, and SIGKILL it so soon after, in whatever it is doing then."""
+        self.process = self._begun()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=seconds)
+        self.kill()
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.process.kill()
@@ -86,10 +94,8 @@ class StorageProcess:
             self.kill()
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        arguments = ["--directory", self.directory, "--socket", self.socket, "--portal", f"127.0.0.1:{self.port}"]
-        with self.log.open("ab") as log:
-            before = log.tell()
-            process = subprocess.Popen([*self._prefix, sys.executable, "-m", "panloom.storage", *arguments], stderr=log)
+        before = self.log.stat().st_size if self.log.exists() else 0
+        process = self._begun()
 
         def listening() -> bool:
             text = self.log.read_bytes()[before:]
@@ -99,3 +105,8 @@ class StorageProcess:
 
         until(listening, "the storage process listens")
         return process
+
+    def _begun(self) -> "subprocess.Popen[bytes]":
+        arguments = ["--directory", self.directory, "--socket", self.socket, "--portal", f"127.0.0.1:{self.port}"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen([*self._prefix, sys.executable, "-m", "panloom.storage", *arguments], stderr=log)
