@@ -53,6 +53,10 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def _preadv_now(fd: int, views: Sequence[memoryview], offset: int) -> int:
+    return os.preadv(fd, views, offset, os.RWF_NOWAIT)
+
+
 def _reflink(target: int, source: int) -> None:
     fcntl.ioctl(target, _FICLONE, source)
 
@@ -67,11 +71,13 @@ class SystemCalls:
     lseek: Callable[[int, int, int], int] = os.lseek
     flock: Callable[[int, int], None] = fcntl.flock
     preadv: Callable[[int, Sequence[memoryview], int], int] = os.preadv
+    preadv_now: Callable[[int, Sequence[memoryview], int], int] = _preadv_now
     pwritev: Callable[[int, Sequence[bytes | memoryview], int, int], int] = os.pwritev
     fdatasync: Callable[[int], None] = os.fdatasync
     fsync: Callable[[int], None] = os.fsync
     ftruncate: Callable[[int, int], None] = os.ftruncate
     posix_fallocate: Callable[[int, int, int], None] = os.posix_fallocate
+    posix_fadvise: Callable[[int, int, int, int], None] = os.posix_fadvise
     punch_hole: Callable[[int, int, int], None] = _punch_hole
     zero_blocks: Callable[[int, int, int], None] = _zero_blocks
     copy_file_range: Callable[[int, int, int, int, int], int] = os.copy_file_range
@@ -140,6 +146,16 @@ def take_lock(path: Path) -> int:
     return fd
 
 
+def lock_file(fd: int, *, exclusive: bool) -> None:
+    """Take a lock that lasts as long as the descriptor; BlockingIOError if another process has it."""
+    _system.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+
+
+def unlock_file(fd: int) -> None:
+    """Give the lock back."""
+    _system.flock(fd, fcntl.LOCK_UN)
+
+
 def status(fd: int) -> os.stat_result:
     """Return what the kernel knows of an open file."""
     return _system.fstat(fd)
@@ -152,6 +168,19 @@ def read_fully(fd: int, into: memoryview, offset: int) -> None:
             raise OSError(errno.EIO, "the file is shorter than it must be")
         into = into[count:]
         offset += count
+
+
+def read_cached(fd: int, into: memoryview, offset: int) -> bool:
+    """Fill ``into`` if that needs no waiting for the disk, and return whether it did; EIO as for ``read_fully``."""
+    try:
+        return _system.preadv_now(fd, [into], offset) == len(into)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    read_fully(fd, into, offset)  # tmpfs and the like, which wait for nothing
+    return True
 
 
 def read_octets(fd: int, length: int, offset: int) -> bytes:
@@ -226,6 +255,16 @@ def sync_data(fd: int) -> None:
     """Return when all that was written to the file, and its size, is on the disk; SyncError if that failed."""
     with _believed_once():
         _system.fdatasync(fd)
+
+
+def end_of(fd: int) -> int:
+    """Return where a file ends, or a block device."""
+    return _system.lseek(fd, 0, os.SEEK_END)
+
+
+def drop_cached(fd: int) -> None:
+    """Have the kernel forget the pages that it holds clean: what is read next is what the disk has."""
+    _system.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def set_size(fd: int, octets: int) -> None:

@@ -56,7 +56,7 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, disk):
     assert f"truncate -s 1024 {odd}" in refused(*portal, "--lun", f"1={odd}")
     assert "is empty; give it a size" in refused(*portal, "--lun", f"1={empty}")
     assert "cannot be opened: Is a directory; name a file" in refused(*portal, "--lun", f"1={tmp_path}")
-    assert "is no file; name one" in refused(*portal, "--lun", "1=/dev/null")
+    assert "is neither a file nor a block device; name one" in refused(*portal, "--lun", "1=/dev/null")
     assert "there is no such directory" in refused(*portal, "--lun", "1=volume:web1", "--store", absent)
 
 

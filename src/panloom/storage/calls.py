@@ -18,9 +18,11 @@ from typing import Literal
 import msgspec
 
 from panloom.storage.exports import Access, Epoch, ExportedLun
+from panloom.storage.limits import Limits
+from panloom.storage.statistics import Totals
 
 ErrorKind = Literal["config", "conflict", "unavailable"]
-EventKind = Literal["login", "refused", "first_read", "logout", "dropped", "silent", "heard"]
+EventKind = Literal["login", "refused", "first_read", "logout", "dropped", "silent", "heard", "offline"]
 
 MAX_LINE_OCTETS = 1 << 22
 
@@ -124,6 +126,16 @@ class Unexport(Call, frozen=True, tag="unexport"):
     epoch: Epoch
 
 
+class GetStatistics(Call, frozen=True, tag="statistics"):
+    """→ Statistics."""
+
+
+class ReopenVolume(Call, frozen=True, tag="reopen_volume"):
+    """Open a volume anew that is offline since a sync failed; its sessions end → null.  Check its disk before."""
+
+    name: str
+
+
 class GetStatus(Call, frozen=True, tag="status"):
     """→ Status."""
 
@@ -146,6 +158,8 @@ AnyCall = (
     | Drop
     | Drain
     | Unexport
+    | GetStatistics
+    | ReopenVolume
     | GetStatus
     | Watch
 )
@@ -172,6 +186,20 @@ class VolumeFacts(msgspec.Struct, frozen=True):
     flattening: bool = False
     unique_octets: int = 0
     shared_octets: int = 0
+
+
+class DeviceStatistics(msgspec.Struct, frozen=True):
+    """What a device has done since the storage process began to serve it: a volume as volume:NAME."""
+
+    name: str
+    limits: Limits
+    totals: Totals
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """The answer to GetStatistics, sorted by name."""
+
+    devices: tuple[DeviceStatistics, ...]
 
 
 class SnapshotFacts(msgspec.Struct, frozen=True):

@@ -163,6 +163,10 @@ class Channel:
                 return manager.drain(call.target)
             case calls.GetStatus():
                 return manager.status()
+            case calls.GetStatistics():
+                return manager.statistics()
+            case calls.ReopenVolume():
+                manager.reopen_volume(call.name)
             case calls.DeleteVolume():
                 manager.delete_volume(call.name)
             case calls.GrowVolume():

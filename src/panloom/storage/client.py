@@ -90,6 +90,14 @@ class StorageClient:
         """Forget an export; its volumes remember the epoch."""
         await self._call(calls.Unexport(id=next(self._ids), target=target, epoch=epoch), type(None))
 
+    async def statistics(self) -> calls.Statistics:
+        """Return what each device has done."""
+        return await self._call(calls.GetStatistics(id=next(self._ids)), calls.Statistics)
+
+    async def reopen_volume(self, name: str) -> None:
+        """Open a volume anew that is offline; UnavailableError if its disk still fails."""
+        await self._call(calls.ReopenVolume(id=next(self._ids), name=name), type(None))
+
     async def status(self) -> calls.Status:
         """Return what is exported and who is there."""
         return await self._call(calls.GetStatus(id=next(self._ids)), calls.Status)

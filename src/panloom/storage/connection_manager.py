@@ -16,7 +16,6 @@ moment it was asked for, and an access that somebody was told of survives a cras
 """
 
 import enum
-import hashlib
 import itertools
 import logging
 import secrets
@@ -29,10 +28,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from panloom.errors import ConfigError, ConflictError, PanloomError, RefusedError, UnavailableError
-from panloom.storage.calls import AccessFacts, Event, EventKind, ExportFacts, LunFacts, Session, Status
+from panloom.storage.calls import Event, EventKind, Session, Statistics, Status
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, NoFile
-from panloom.storage.local_transport import LocalTransport, Store
+from panloom.storage.limits import NO_LIMITS
+from panloom.storage.local_transport import LocalTransport, Volumes
+from panloom.storage.told import export_facts, session_facts
+from panloom.storage.volume_store import offline
 from panloom.values import Iqn
 
 SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
@@ -69,7 +71,7 @@ class ConnectionManager:
 
     def __init__(
         self,
-        store: Store,
+        store: Volumes,
         file: ExportsFile | NoFile,
         report: Callable[[Event], None],
         *,
@@ -80,7 +82,7 @@ class ConnectionManager:
         self._file = file
         self._report = report
         self._clock = clock
-        self._local_transport = LocalTransport(store)
+        self._local_transport = LocalTransport(store, self._tell_lost)
         self._serials = itertools.count(1)
         self._run = secrets.token_hex(3)  # ids of sessions differ from those before a restart
         self._changing = threading.Lock()  # one change of the exports at a time; taken before _lock, held over the disk
@@ -91,6 +93,7 @@ class ConnectionManager:
         self._exports = file.load()
         for export in self._exports.values():
             self._raise_epochs_at_start(export)
+            self._apply_limits(export)
 
     # What the Remote Transport asks
 
@@ -184,11 +187,11 @@ class ConnectionManager:
             self._check_writers(export)
             for lun in export.luns:
                 if lun.device is not None:
-                    self._local_transport.open_device(lun.device, read_only=lun.read_only)
+                    self._local_transport.open_device(lun.device, read_only=lun.read_only, thick=lun.thick)
             for name in export.volumes:
                 volume = self._store.open(name)
                 if volume.lost:
-                    raise UnavailableError(f"volume {name} is offline: a sync failed; check its disk, then restart")
+                    raise UnavailableError(offline(name))
                 if name in export.written_volumes:
                     volume.raise_epoch(export.epoch)
             if export != known:
@@ -198,8 +201,9 @@ class ConnectionManager:
                     self._exports[export.target] = export
                 sessions = self._of(export.target)
                 ended = self._mark_dropped(session for session in sessions if not _still_allowed(session, export))
+            self._apply_limits(export)
             self._end(ended, f"exported anew under epoch {export.epoch}")
-            self._close_unused(known.volumes if known else ())
+            self._close_unused(known)
         log.info("target=%s exported=yes epoch=%d access=%s", export.target, export.epoch, export.access)
 
     def revoke(self, target: str, epoch: int) -> None:
@@ -270,7 +274,7 @@ class ConnectionManager:
             with self._lock:
                 del self._exports[target]
             self._file.save(self._exports.values())
-            self._close_unused(known.volumes)
+            self._close_unused(known)
         log.info("target=%s exported=no epoch=%d", target, epoch)
 
     def grow_volume(self, name: str, octets: int) -> None:
@@ -297,14 +301,30 @@ class ConnectionManager:
             self._store.delete(name)
         log.info("volume=%s deleted=yes", name)
 
+    def reopen_volume(self, name: str) -> None:
+        """Open a volume anew that is offline; its sessions end.  OSError if its disk still fails."""
+        with self._changing:
+            exports = [export for export in self._exports.values() if name in export.volumes]
+            with self._lock:
+                ended = self._mark_dropped(session for export in exports for session in self._of(export.target))
+        self._end(ended, f"volume {name} is opened anew")
+        with self._changing:
+            self._store.reopen(name)
+            for export in exports:
+                self._raise_epochs_at_start(export)
+
+    def statistics(self) -> Statistics:
+        """Return what each device has done."""
+        return Statistics(self._local_transport.statistics())
+
     def status(self) -> Status:
         """Return what is exported and who is there; a session that is being dropped is left out."""
         with self._lock:
             exports = tuple(self._exports.values())
             sessions = [session for session in self._sessions.values() if session.state is _State.LIVE]
         return Status(
-            tuple(_export_facts(export) for export in exports),
-            tuple(_session(session) for session in sessions),
+            tuple(export_facts(export) for export in exports),
+            tuple(_told(session) for session in sessions),
             self._portals,
         )
 
@@ -402,13 +422,21 @@ class ConnectionManager:
             if other.target == export.target:
                 continue
             shared = (export.written_volumes & set(other.volumes)) | (set(export.volumes) & other.written_volumes)
+            shared |= (export.written_devices & set(other.devices)) | (set(export.devices) & other.written_devices)
             if shared:
-                raise ConflictError(f"volume {min(shared)} is exported by {other.target}, and one of the two writes")
+                raise ConflictError(f"{min(shared)} is exported by {other.target}, and one of the two writes")
 
-    def _close_unused(self, names: Iterable[str]) -> None:
-        used = {name for export in self._exports.values() for name in export.volumes}
-        for name in set(names) - used:
+    def _close_unused(self, before: Export | None) -> None:
+        """Close what an export used that none does any more."""
+        exports = tuple(self._exports.values())
+        for name in set(before.volumes if before else ()) - {name for export in exports for name in export.volumes}:
             self._store.close(name)
+        for name in set(before.devices if before else ()) - {name for export in exports for name in export.devices}:
+            self._local_transport.close_device(name)
+
+    def _apply_limits(self, export: Export) -> None:
+        for lun in export.luns:
+            self._local_transport.limit(lun, lun.limits)
 
     def _raise_epochs_at_start(self, export: Export) -> None:
         """Finish what a crash interrupted; a volume that cannot be opened costs only its own target."""
@@ -419,6 +447,9 @@ class ConnectionManager:
                     volume.raise_epoch(export.epoch)
             except (PanloomError, OSError) as error:
                 log.warning("target=%s volume=%s served=no why=%s", export.target, name, error)
+
+    def _tell_lost(self, why: str) -> None:
+        self._report(Event("offline", self._clock(), None, None, None, None, why))
 
     def _tell(self, event: EventKind, session: _Session, why: str, *, at: float | None = None) -> None:
         moment = self._clock() if at is None else at
@@ -455,35 +486,8 @@ def _still_allowed(session: _Session, export: Export) -> bool:
 
 def _disks(luns: tuple[ExportedLun, ...]) -> set[ExportedLun]:
     """Return the LUNs that are volumes or devices; a session reads the content that it found at its login."""
-    return {lun for lun in luns if lun.content is None}
+    return {msgspec.structs.replace(lun, limits=NO_LIMITS) for lun in luns if lun.content is None}
 
 
-def _export_facts(export: Export) -> ExportFacts:
-    luns = (
-        LunFacts(
-            lun.lun, lun.volume, None if lun.content is None else hashlib.sha256(lun.content).hexdigest(), lun.read_only
-        )
-        for lun in export.luns
-    )
-    access = AccessFacts(export.access.initiator, export.access.user) if export.access else None
-    return ExportFacts(export.target, export.epoch, tuple(luns), access)
-
-
-def _session(session: _Session) -> Session:
-    facts = session.connection.facts
-    return Session(
-        id=session.id,
-        target=session.target,
-        initiator=session.initiator,
-        peer=facts.peer,
-        epoch=session.epoch,
-        kind=facts.kind,
-        login_at=facts.login_at,
-        first_read_at=facts.first_read_at,
-        last_heard_at=facts.last_heard_at,
-        answers_nop=facts.answers_nop,
-        reads=facts.reads,
-        writes=facts.writes,
-        read_octets=facts.read_octets,
-        written_octets=facts.written_octets,
-    )
+def _told(session: _Session) -> Session:
+    return session_facts(session.id, session.target, session.initiator, session.epoch, session.connection.facts)

@@ -56,6 +56,7 @@ class Descriptor:
     block_octets: int = 512
     thin: bool = True  # whether UNMAP gives space back
     removable: bool = False
+    device_type: int = 0x00  # SPC-4 r37 table 142: a disk, or 05h, an optical disc
 
 
 @dataclass(frozen=True, slots=True)

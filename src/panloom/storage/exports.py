@@ -22,6 +22,7 @@ import msgspec
 
 from panloom.disk_io import Directory, PartialFile, close_file, open_file, read_file, reserve, write_fully
 from panloom.errors import ConfigError, UnavailableError
+from panloom.storage.limits import NO_LIMITS, Limits
 from panloom.values import Iqn, Lun
 
 FORMAT = 1
@@ -42,6 +43,7 @@ class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     device: str | None = None  # see ``LocalTransport.open_device``
     thick: bool = False  # of a device: space is never given back
     removable: bool = False
+    limits: Limits = NO_LIMITS
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""
@@ -96,6 +98,16 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def written_volumes(self) -> frozenset[str]:
         """The names of those that may be written to."""
         return frozenset(lun.volume for lun in self.luns if lun.volume is not None and not lun.read_only)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The names of the devices behind it."""
+        return tuple(lun.device for lun in self.luns if lun.device is not None)
+
+    @property
+    def written_devices(self) -> frozenset[str]:
+        """The names of those that may be written to."""
+        return frozenset(lun.device for lun in self.luns if lun.device is not None and not lun.read_only)
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,58 +1,59 @@
 """The Local Transport: local devices as Descriptors that the Remote Transport calls directly.
 
-    Descriptor ── send handler, context ──▶ _VolumeContext ──▶ Volume, WriteGrant of this session
-               ├─ send handler, context ──▶ _FileContext ────▶ RawFile, Writer of this session
-               └─ send handler, context ──▶ _ContentContext ─▶ literal octets
+    start        scan every platform: its devices are found and looked at, a broken one is noted, the others go on
+    login        connect ──▶ Descriptor: geometry, names, send handler, and a context that is opaque to all others
+    a frame      send handler ──▶ the device, at once on the caller's thread ──▶ answer
+                      └─ or on one of the device's own: a slow medium, or a limit that holds the frame back
+    session over disconnect: on return no write through its Descriptor is under way, and none will ever be
 
-The context is opaque to everybody else.  ``disconnect`` takes it back: on return no write through it is under way, and
-none will ever be, whatever the connection's thread still tries.
+A device that had taken long lately counts as slow: its frames go elsewhere until it is quick again, so that one device
+delays neither others nor the pings of its own connection for long.  What the kernel does not have in memory is read
+elsewhere, too.
 """
 
 import errno
-import hashlib
 import logging
-import math
 import threading
-import time
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from time import monotonic_ns
 from typing import Protocol
 
-import msgspec
-
+from panloom.storage.access import Access, ContentAccess, StoreAccess, VolumeAccess
+from panloom.storage.calls import DeviceStatistics
 from panloom.storage.descriptor import Descriptor
+from panloom.storage.device import SLOW_FOR_NANOSECONDS, SLOW_NANOSECONDS, Device
+from panloom.storage.elsewhere import Delays
 from panloom.storage.exports import ExportedLun
-from panloom.storage.frame import Frame, Operation, StaleEpochError, answer
-from panloom.storage.overlay import Volume, WriteGrant
-from panloom.storage.raw_file import RawFile, Writer
+from panloom.storage.frame import Frame, MiscompareError, Operation, StaleEpochError, answer
+from panloom.storage.limits import NO_LIMITS, Limits
+from panloom.storage.overlay import Volume
+from panloom.storage.statistics import Kind
+from panloom.storage.stores.names import open_store
+from panloom.storage.stores.store import Store, identity_of
+from panloom.storage.turnstile import Turnstile
 from panloom.storage.volume_store import BLOCK_OCTETS
-
-TELL_AGAIN_SECONDS = 60.0  # a disk that goes on failing is a line a minute
 
 log = logging.getLogger(__name__)
 
-
-class _VolumeContext(msgspec.Struct, frozen=True):
-    volume: Volume
-
-
-class _WritableContext(_VolumeContext, frozen=True):
-    grant: WriteGrant
-
-
-class _ContentContext(msgspec.Struct, frozen=True):
-    octets: memoryview
+_KINDS = {
+    Operation.READ: Kind.READ,
+    Operation.WRITE: Kind.WRITE,
+    Operation.FLUSH: Kind.FLUSH,
+    Operation.UNMAP: Kind.UNMAP,
+    Operation.COMPARE_AND_WRITE: Kind.WRITE,
+    Operation.OR_WRITE: Kind.WRITE,
+}
 
 
-class _FileContext(msgspec.Struct, frozen=True):
-    file: RawFile
-    writer: Writer
-
-
-class Store(Protocol):
+class Volumes(Protocol):
     """Where volumes are: ``VolumeStore``, or nothing at all."""
 
     def open(self, name: str) -> Volume:
         """Return a volume; UnavailableError if there is none, ConfigError if it is damaged."""
+
+    def reopen(self, name: str) -> None:
+        """Open a volume anew that is offline."""
 
     def close(self, name: str) -> None:
         """Flush a volume and let it go."""
@@ -68,42 +69,95 @@ class Store(Protocol):
 
 
 class LocalTransport:
-    """Makes Descriptors for what the store holds, and for devices."""
+    """Makes Descriptors for what the store holds, and for devices.
 
-    def __init__(self, store: Store) -> None:
+    ``report_lost`` gets a line when a device is taken offline, in the thread where that happens.
+    """
+
+    def __init__(self, store: Volumes, report_lost: Callable[[str], None] = lambda _: None) -> None:
         self._store = store
-        self._opening = threading.Lock()
-        self._files: dict[tuple[str, bool], RawFile] = {}
+        self._report_lost = report_lost
+        self._lock = threading.Lock()  # of the maps; held while a store is opened
+        self._devices: dict[str, Device] = {}  # by name; volumes as volume:NAME
+        self._opened: dict[str, tuple[Store, Turnstile]] = {}
+        self._delays = Delays()
 
-    def open_device(self, name: str, *, read_only: bool) -> RawFile:
-        """Return a device, the same one to all; ConfigError says what is wrong with its name or with itself."""
-        with self._opening:
-            file = self._files.get((name, read_only))
-            if file is None:
-                file = self._files[name, read_only] = RawFile(Path(name), read_only=read_only)
-            return file
+    # -- devices -------------------------------------------------------------------------------------------------
+
+    def open_device(self, name: str, *, read_only: bool, thick: bool = False) -> Store:
+        """Return a device's store, the same one to all.
+
+        ConfigError says what is wrong with its name or with itself, UnavailableError what is not there.
+        """
+        with self._lock:
+            return self._open(name, read_only=read_only, thick=thick)[0]
+
+    def close_device(self, name: str) -> None:
+        """Flush a device and let it go, if it is open; the caller knows that nobody uses it."""
+        with self._lock:
+            opened = self._opened.pop(name, None)
+        if opened:
+            _close(opened[0])
 
     def shut_down(self) -> None:
         """Flush the devices and close them; what cannot be flushed is logged."""
-        with self._opening:
-            for file in self._files.values():
-                try:
-                    file.close()
-                except OSError as error:
-                    log.warning("device=%s flushed=no why=%r", file.path, error.strerror)
-            self._files.clear()
+        with self._lock:
+            stores = [store for store, _ in self._opened.values()]
+            self._opened.clear()
+        for store in stores:
+            _close(store)
+
+    def limit(self, lun: ExportedLun, limits: Limits) -> None:
+        """Hold what is behind a LUN to these limits from now on, whoever uses it."""
+        if lun.content is None and (limits != NO_LIMITS or _key(lun) in self._devices):
+            self._device(lun).limit(limits)
+
+    def statistics(self) -> tuple[DeviceStatistics, ...]:
+        """Return what each volume and device has done since the process began to serve it, sorted by name."""
+        with self._lock:
+            devices = sorted(self._devices.items())
+        return tuple(DeviceStatistics(name, device.limits, device.statistics.totals()) for name, device in devices)
+
+    def _open(self, name: str, *, read_only: bool, thick: bool) -> tuple[Store, Turnstile]:
+        opened = self._opened.get(name)
+        if opened and opened[0].read_only and not read_only and not opened[0].lost:
+            again = open_store(name, read_only=False, thick=thick)  # refused where the other opening is in the way
+            if again.read_only:
+                _close(again)
+                return opened
+            self._opened[name] = again, Turnstile()
+        elif opened is None:
+            self._opened[name] = open_store(name, read_only=read_only, thick=thick), Turnstile()
+        return self._opened[name]
+
+    def _device(self, lun: ExportedLun) -> Device:
+        key = _key(lun)
+        with self._lock:
+            device = self._devices.get(key)
+            if device is None:
+                if lun.volume is None:
+                    device = Device("device", key, self._report_lost)
+                else:
+                    device = Device("volume", lun.volume, self._report_lost)
+                self._devices[key] = device
+            return device
+
+    # -- sessions ------------------------------------------------------------------------------------------------
 
     def connect(self, target: str, lun: ExportedLun, epoch: int) -> Descriptor:
         """Return the Descriptor of one LUN for one session.
 
-        StaleEpochError if the volume's epoch is higher; UnavailableError or ConfigError if the volume cannot be opened.
+        StaleEpochError if the volume's epoch is higher; UnavailableError or ConfigError if it cannot be opened.
         """
         if lun.content is not None:
-            return _content_descriptor(target, lun.lun, lun.content)
+            return self._connect_content(target, lun.lun, lun.content)
         if lun.device is not None:
-            return _file_descriptor(self.open_device(lun.device, read_only=lun.read_only), lun)
+            return self._connect_store(lun, lun.device)
         volume = self._store.open(lun.volume or "")
-        context = _VolumeContext(volume) if lun.read_only else _WritableContext(volume, volume.grant(epoch))
+        grant = None if lun.read_only else volume.grant(epoch)
+        device = self._device(lun)
+        if not volume.lost:
+            device.opened()
         return Descriptor(
             blocks=volume.octets // BLOCK_OCTETS,
             read_only=lun.read_only,
@@ -111,110 +165,149 @@ class LocalTransport:
             serial=volume.identity.hex(),
             product="VOLUME",
             removable=lun.removable,
-            context=context,
-            send_handler=_send_to_volume,
+            context=VolumeAccess(device, self._delays, volume, grant),
+            send_handler=send,
             thin=volume.thin,
         )
 
     def disconnect(self, descriptor: Descriptor) -> None:
         """End what the Descriptor allows; waits for a write that is under way."""
-        match descriptor.context:
-            case _WritableContext(volume=volume, grant=grant):
-                volume.end(grant)
-            case _FileContext(writer=writer):
-                writer.end()
+        descriptor.context.end()
+
+    def _connect_store(self, lun: ExportedLun, name: str) -> Descriptor:
+        with self._lock:
+            store, turnstile = self._open(name, read_only=lun.read_only, thick=lun.thick)
+        device = self._device(lun)
+        if not store.lost:
+            device.opened()
+        access = StoreAccess(device, self._delays, store, turnstile, read_only=lun.read_only)
+        return Descriptor(
+            blocks=store.octets // store.block_octets,
+            read_only=access.read_only,
+            identity=store.identity,
+            serial=store.identity.hex(),
+            product=store.product,
+            removable=lun.removable,
+            context=access,
+            send_handler=send,
+            block_octets=store.block_octets,
+            thin=store.thin,
+            device_type=int(store.device_type),
+        )
+
+    def _connect_content(self, target: str, lun: int, content: bytes) -> Descriptor:
+        padded = content.ljust(-(-len(content) // BLOCK_OCTETS) * BLOCK_OCTETS, b"\0")
+        identity = identity_of(f"{target} {lun}")
+        device = Device("device", f"content of {target}", self._report_lost)
+        return Descriptor(
+            blocks=len(padded) // BLOCK_OCTETS,
+            read_only=True,
+            identity=identity,
+            serial=identity.hex(),
+            product="CONTENT",
+            context=ContentAccess(device, self._delays, padded),
+            send_handler=send,
+        )
 
 
-def _content_descriptor(target: str, lun: int, content: bytes) -> Descriptor:
-    padded = content.ljust(-(-len(content) // BLOCK_OCTETS) * BLOCK_OCTETS, b"\0")
-    digest = hashlib.sha256(f"{target} {lun}".encode()).digest()
-    identity = bytes([0x30 | digest[0] & 0x0F]) + digest[1:8]  # NAA 3, locally assigned
-    return Descriptor(
-        blocks=len(padded) // BLOCK_OCTETS,
-        read_only=True,
-        identity=identity,
-        serial=identity.hex(),
-        product="CONTENT",
-        context=_ContentContext(memoryview(padded)),
-        send_handler=_send_to_content,
-    )
-
-
-def _file_descriptor(file: RawFile, lun: ExportedLun) -> Descriptor:
-    return Descriptor(
-        blocks=file.octets // BLOCK_OCTETS,
-        read_only=lun.read_only,
-        identity=file.identity,
-        serial=file.identity.hex(),
-        product="FILE",
-        context=_FileContext(file, Writer(read_only=lun.read_only)),
-        send_handler=_send_to_file,
-        thin=not lun.thick,
-        removable=lun.removable,
-    )
-
-
-def _send_to_file(context: _FileContext, frame: Frame) -> None:
-    file, writer = context.file, context.writer
+def send(access: Access, frame: Frame) -> None:
+    """Do what a frame asks for, or have it done, and call it back; the send handler of every Descriptor."""
+    device, begun = access.device, monotonic_ns()
+    if device.limiter is not None and (wait := device.wait_seconds(frame.octets)):
+        access.delays.add(wait, access, device.workers, partial(_do_elsewhere, access, frame, begun))
+        return
+    if access.may_block or begun < device.slow_until_ns:
+        device.workers.put(partial(_do_elsewhere, access, frame, begun))
+        return
+    error: OSError | StaleEpochError | None = None
     try:
         if frame.operation is Operation.READ:
-            file.read(frame.offset, frame.data)
+            if frame.takes_extent:
+                frame.extent = access.extent(frame.offset, frame.octets)
+            if frame.extent is None and not access.read_now(frame.offset, frame.data):
+                device.workers.put(partial(_do_elsewhere, access, frame, begun))
+                return
         elif frame.operation is Operation.WRITE:
-            file.write(writer, frame.offset, frame.data)
-        elif frame.operation is Operation.FLUSH:
-            file.flush()
-        elif frame.operation is Operation.UNMAP:
-            file.unmap(writer, frame.offset, frame.octets)
+            access.write(frame.offset, frame.data)
         else:
-            raise OSError(errno.EOPNOTSUPP, f"{frame.operation.name} is not to be had here")
+            _do(access, frame)
+    except (OSError, StaleEpochError) as failed:
+        frame.error = error = failed
+    took = monotonic_ns() - begun
+    if took > SLOW_NANOSECONDS:
+        device.slow_until_ns = begun + took + SLOW_FOR_NANOSECONDS
+    if error is None:
+        access.counters.count(_KINDS[frame.operation], frame.octets, took)
+    else:
+        _failed(access, frame, error)
+        access.counters.count_failed(took)
+    answer(frame)
+
+
+def _do_elsewhere(access: Access, frame: Frame, begun: int) -> None:
+    """Do what a frame asks for on a thread where it may take its time."""
+    started = monotonic_ns()
+    try:
+        if access.ended:
+            raise StaleEpochError("the session is over")
+        if frame.operation is Operation.READ:
+            access.read(frame.offset, frame.data)
+        else:
+            _do(access, frame)
     except (OSError, StaleEpochError) as error:
         frame.error = error
+        _failed(access, frame, error)
+    except BaseException:
+        frame.error = OSError(errno.EIO, "a fault of the storage process; see its log")
+        answer(frame)  # whoever waits for it must not wait for ever
+        raise
+    now = monotonic_ns()
+    if now - started > SLOW_NANOSECONDS and not access.may_block:
+        access.device.slow_until_ns = now + SLOW_FOR_NANOSECONDS
+    access.device.count_elsewhere(_KINDS[frame.operation], frame.octets, now - begun, frame.error)
     answer(frame)
 
 
-def _send_to_volume(context: _VolumeContext, frame: Frame) -> None:
+def _do(access: Access, frame: Frame) -> None:
+    match frame.operation:
+        case Operation.WRITE:
+            access.write(frame.offset, frame.data)
+        case Operation.FLUSH:
+            access.flush()
+        case Operation.UNMAP:
+            access.unmap(frame.offset, frame.octets)
+        case Operation.COMPARE_AND_WRITE:
+            access.modify(frame.offset, frame.octets, lambda found: _compared(found, frame.data))
+        case Operation.OR_WRITE:
+            access.modify(frame.offset, frame.octets, lambda found: _united(found, frame.data))
+        case _:
+            raise OSError(errno.EOPNOTSUPP, f"{frame.operation.name} is not to be had here")
+
+
+def _compared(found: bytearray, data: memoryview) -> memoryview:
+    wanted = data[: len(found)]
+    if found != wanted:
+        differs = (one != other for one, other in zip(found, wanted, strict=True))
+        raise MiscompareError(next(at for at, here in enumerate(differs) if here))
+    return data[len(found) :]
+
+
+def _united(found: bytearray, data: memoryview) -> memoryview:
+    both = int.from_bytes(found, "big") | int.from_bytes(data, "big")
+    return memoryview(both.to_bytes(len(found), "big"))
+
+
+def _failed(access: Access, frame: Frame, error: OSError | StaleEpochError) -> None:
+    if isinstance(error, OSError) and not isinstance(error, MiscompareError):
+        access.device.tell(frame.operation.name.lower(), error, access.lost)
+
+
+def _key(lun: ExportedLun) -> str:
+    return lun.device if lun.device is not None else f"volume:{lun.volume}"
+
+
+def _close(store: Store) -> None:
     try:
-        if frame.operation is Operation.READ:
-            context.volume.read(frame.offset, frame.data)
-        elif frame.operation is Operation.FLUSH:
-            context.volume.flush()
-        else:
-            _change(context, frame)
+        store.close()
     except OSError as error:
-        frame.error = error
-        _tell(context.volume, frame.operation.name.lower(), error)
-    except StaleEpochError as error:
-        frame.error = error
-    answer(frame)
-
-
-def _change(context: _VolumeContext, frame: Frame) -> None:
-    if not isinstance(context, _WritableContext):
-        raise OSError(errno.EROFS, "this unit is read-only")
-    if frame.operation is Operation.WRITE:
-        context.volume.write(context.grant, frame.offset, frame.data)
-    elif frame.operation is Operation.UNMAP:
-        context.volume.unmap(context.grant, frame.offset, frame.octets)
-    else:
-        raise OSError(errno.EOPNOTSUPP, f"{frame.operation.name} is not to be had here")
-
-
-def _tell(volume: Volume, what: str, error: OSError) -> None:
-    """Log what the initiator is told as sense data; of a volume that is lost it has been said."""
-    now, trouble = time.monotonic(), (what, error.errno)
-    if volume.lost or now - volume.told.get(trouble, -math.inf) < TELL_AGAIN_SECONDS:
-        return
-    volume.told[trouble] = now
-    log.warning("volume=%s %s=failed why=%r", volume.name, what, error.strerror)
-
-
-def _send_to_content(context: _ContentContext, frame: Frame) -> None:
-    if frame.operation is Operation.READ:
-        end = frame.offset + len(frame.data)
-        if end <= len(context.octets):
-            frame.data[:] = context.octets[frame.offset : end]
-        else:
-            frame.error = OSError(errno.EINVAL, "beyond the end of the content")
-    elif frame.operation is not Operation.FLUSH:  # nothing is ever written
-        frame.error = OSError(errno.EROFS, "this unit is read-only")
-    answer(frame)
+        log.warning("device=%s flushed=no why=%r", store.name, error.strerror)

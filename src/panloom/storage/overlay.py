@@ -26,6 +26,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import Enum, auto
 from pathlib import Path
 from typing import Self
@@ -65,7 +66,7 @@ def this_boot() -> bytes:
 
 def tell_lost(name: str, error: OSError) -> None:
     """Log that a volume is offline, and what to do."""
-    mend = "check its disk and its file system, then restart the storage process"
+    mend = "check its disk and its file system, then panloom reopen it, or restart the storage process"
     log.error("volume=%s online=no why=%r mend=%r", name, error.strerror, mend)
 
 
@@ -118,7 +119,6 @@ class Volume:
 
     def __init__(self, name: str, top: VolumeFile, below: Below) -> None:
         self.name = name
-        self.told: dict[tuple[str, int | None], float] = {}  # trouble → when it was last logged
         self.octets = top.header.octets
         self.identity = top.header.identity
         self._stack = top, below  # replaced as a whole: readers take no lock
@@ -135,9 +135,14 @@ class Volume:
         *,
         layers: tuple[VolumeFile, ...] = (),
         boot_id: bytes | None = None,
+        after_loss: bool = False,
     ) -> Self:
-        """Open a volume over what its header names; ConfigError if torn, newer or over something else."""
-        top, below = VolumeFile.load(path, boot_id or this_boot()), Below(layers, image)
+        """Open a volume over what its header names; ConfigError if torn, newer or over something else.
+
+        ``after_loss``: see ``VolumeFile.load``.
+        """
+        top = VolumeFile.load(path, boot_id or this_boot(), after_loss=after_loss)
+        below = Below(layers, image)
         check_below(path, top.header, below)
         return cls(path.stem, top, below)
 
@@ -165,6 +170,11 @@ class Volume:
     def thin(self) -> bool:
         """Whether space is taken as it is written, and given back."""
         return not self.header.thick
+
+    @property
+    def alone(self) -> AbstractContextManager[object]:
+        """Hold this to read and write with nobody else writing between."""
+        return self._changing
 
     def grant(self, epoch: int) -> WriteGrant:
         """Give the right to write under an epoch; StaleEpochError if the volume's is higher."""

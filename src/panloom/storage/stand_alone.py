@@ -18,7 +18,7 @@ from panloom.errors import ConfigError, UnavailableError
 from panloom.storage.calls import Event
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import Access, Export, NoFile
-from panloom.storage.local_transport import Store
+from panloom.storage.local_transport import Volumes
 from panloom.storage.overlay import Volume
 from panloom.storage.portals import portal_text
 from panloom.storage.remote_transport import RemoteTransport
@@ -35,6 +35,10 @@ class NoStore:
     def open(self, name: str) -> Volume:
         """There is no volume."""
         raise ConfigError(name, "which store is it in? Add --store DIR")
+
+    def reopen(self, name: str) -> None:
+        """There is no volume."""
+        self.open(name)
 
     def close(self, name: str) -> None:
         """Nothing is open."""
@@ -92,7 +96,7 @@ def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionMan
     return manager
 
 
-def _store(directory: Path | None) -> Store:
+def _store(directory: Path | None) -> Volumes:
     if directory is None:
         return NoStore()
     if not directory.is_dir():
@@ -100,7 +104,7 @@ def _store(directory: Path | None) -> Store:
     return VolumeStore(directory)
 
 
-def _epoch(store: Store, options: Options) -> int:
+def _epoch(store: Volumes, options: Options) -> int:
     """Return the epoch that the volumes are at: it is not ours to raise, for a control node may have set it."""
     epochs = {lun.volume: store.open(lun.volume).epoch for lun in options.luns if lun.volume and not lun.read_only}
     if len(set(epochs.values())) > 1:

@@ -34,6 +34,7 @@ import msgspec
 from panloom.disk_io import (
     close_file,
     data_extents,
+    drop_cached,
     open_file,
     read_fully,
     read_octets,
@@ -93,14 +94,20 @@ class VolumeFile:
             weakref.finalize(self, close_file, each)
 
     @classmethod
-    def load(cls, path: Path, boot_id: bytes) -> Self:
-        """Open a file to be written to; ConfigError if it is torn, cut short or newer."""
+    def load(cls, path: Path, boot_id: bytes, *, after_loss: bool = False) -> Self:
+        """Open a file to be written to; ConfigError if it is torn, cut short or newer.
+
+        ``after_loss`` of pages that the kernel could not write: what it still has in memory is dropped, and only the
+        durable map counts, as after a power cut.
+        """
         with ExitStack() as opened:
             fd, header_fd = (_opened(path, opened) for _ in range(2))
+            if after_loss:
+                drop_cached(fd)
             header, own = _checked_header(path, fd)
             layout = VolumeLayout(header.map_octets)
             reserve(fd, 0, MAP_START)  # a file of an older program may have one copy only; a full disk is no lost page
-            same_boot, version_1 = header.boot_id == boot_id, header.id == NO_ID
+            same_boot, version_1 = header.boot_id == boot_id and not after_loss, header.id == NO_ID
             (_load_volatile if same_boot else _load_durable)(fd, layout, own)
             if version_1:
                 sync_data(header_fd)  # the next header goes in place of the last that is whole on the disk: see below

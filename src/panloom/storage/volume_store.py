@@ -134,6 +134,25 @@ class VolumeStore:
         with self._opening:
             return self._opened(name, file_name)
 
+    def reopen(self, name: str) -> None:
+        """Open a volume anew that is offline; nothing happens to one that is not.
+
+        It holds what was flushed, as after a power cut.  OSError if its disk still fails: it stays offline.
+        """
+        file_name = volume_file_name(name)
+        with self._opening:
+            volume = self._open.get(name)
+            if name not in self._lost and (volume is None or not volume.lost):
+                return
+            self._open.pop(name, None)
+            self._lost.discard(name)
+            try:
+                self._opened(name, file_name, after_loss=True)
+            except BaseException:
+                self._lost.add(name)
+                raise
+        log.info("volume=%s online=yes", name)
+
     def close(self, name: str) -> None:
         """Flush a volume and let it go, if it is open; whoever still uses it gets EIO."""
         with self._opening:
@@ -251,13 +270,13 @@ class VolumeStore:
 
     # Parts of the above, under _opening
 
-    def _opened(self, name: str, file_name: str) -> Volume:
+    def _opened(self, name: str, file_name: str, *, after_loss: bool = False) -> Volume:
         volume = self._open.get(name)
         if volume is None:
             if not self._directory.holds(file_name):
                 raise UnavailableError(f"there is no volume {name}; create it first")
             if name in self._lost:
-                raise UnavailableError(f"volume {name} is offline: a sync failed; check its disk, then restart")
+                raise UnavailableError(offline(name))
             path = self._directory.path / file_name
             header = read_header(path)[0]
             catalog = Catalog.read(self._directory) if header.parent != NO_ID else None
@@ -265,7 +284,7 @@ class VolumeStore:
             lowest = layers[-1].header if layers else header
             image = self._images.get(lowest.image_name, lowest.image_sha256) if lowest.reads_image else None
             try:
-                volume = self._open[name] = Volume.open(path, image, layers=layers)
+                volume = self._open[name] = Volume.open(path, image, layers=layers, after_loss=after_loss)
             except SyncError as error:
                 self._lost.add(name)
                 tell_lost(name, error)
@@ -337,6 +356,11 @@ class VolumeStore:
                 log.warning("volume=%s flushed=no why=%r", name, error.strerror)
             if not volume.lost:
                 del self._open[name]
+
+
+def offline(name: str) -> str:
+    """Return why a volume cannot be used that a sync failed of, and what brings it back."""
+    return f"volume {name} is offline: a sync failed; check its disk, then panloom reopen it, or restart"
 
 
 def _is_clone(header: VolumeHeader, image: Image | None, snapshot: str | None) -> bool:

@@ -1,0 +1,206 @@
+"""What one session does with one device: the opaque context of the Local Transport.
+
+    VolumeAccess ──▶ Volume, WriteGrant of this session
+    StoreAccess  ──▶ Store of any kind, Rights of this session in its Turnstile
+    ContentAccess ─▶ literal octets
+
+They differ in how they are read and written, not in what is asked of them (``Access``).
+"""
+
+import errno
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from panloom.storage.device import Device
+from panloom.storage.elsewhere import Delays
+from panloom.storage.overlay import Volume, WriteGrant
+from panloom.storage.stores.store import Store
+from panloom.storage.turnstile import Rights, Turnstile
+
+Change = Callable[[bytearray], memoryview]
+"""Gets the octets that are there and returns those that shall be; MiscompareError: none."""
+
+
+class Access(Protocol):
+    """What the send handler needs; offsets and lengths are octets, errors are OSError or StaleEpochError."""
+
+    device: Device
+    delays: Delays
+    counters: Any  # of the connection's thread
+    may_block: bool
+
+    @property
+    def lost(self) -> str:
+        """Why the device answers nothing any more, "" while all is well."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over."""
+
+    def read(self, offset: int, into: memoryview) -> None:
+        """Fill the view."""
+
+    def read_now(self, offset: int, into: memoryview) -> bool:
+        """Fill the view if that needs no waiting; return whether it did."""
+
+    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:
+        """Return a file that holds this range in one piece, and from where on; None: there is none."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write the view."""
+
+    def unmap(self, offset: int, octets: int) -> None:
+        """Make the range read as zeros."""
+
+    def modify(self, offset: int, octets: int, change: Change) -> None:
+        """Read, have changed, and write; nobody else writes between."""
+
+    def flush(self) -> None:
+        """Make what was written durable."""
+
+    def end(self) -> None:
+        """End the session's rights; on return no write of it is under way, and none will ever be."""
+
+
+class _Access:
+    def __init__(self, device: Device, delays: Delays) -> None:
+        self.device = device
+        self.delays = delays
+        self.counters = device.statistics.begin()
+        self.may_block = False
+        self.ended = False
+
+    def end(self) -> None:
+        self.ended = True
+        self.delays.hasten(self)
+        self.device.statistics.end(self.counters)
+
+
+class VolumeAccess(_Access):
+    """``grant`` None: for reading only."""
+
+    def __init__(self, device: Device, delays: Delays, volume: Volume, grant: WriteGrant | None) -> None:
+        super().__init__(device, delays)
+        self.volume = volume
+        self.grant = grant
+        self.read = volume.read
+        self.flush = volume.flush
+
+    @property
+    def lost(self) -> str:
+        return "a sync failed; check its disk, then reopen it" if self.volume.lost else ""
+
+    def read_now(self, offset: int, into: memoryview) -> bool:
+        self.volume.read(offset, into)
+        return True
+
+    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:  # noqa: ARG002
+        return None
+
+    def write(self, offset: int, data: memoryview) -> None:
+        if self.grant is None:
+            raise _read_only()
+        self.volume.write(self.grant, offset, data)
+
+    def unmap(self, offset: int, octets: int) -> None:
+        if self.grant is None:
+            raise _read_only()
+        self.volume.unmap(self.grant, offset, octets)
+
+    def modify(self, offset: int, octets: int, change: Change) -> None:
+        found = bytearray(octets)
+        with self.volume.alone:
+            self.volume.read(offset, memoryview(found))
+            self.write(offset, change(found))
+
+    def end(self) -> None:
+        super().end()
+        if self.grant is not None:
+            self.volume.end(self.grant)
+
+
+class StoreAccess(_Access):
+    """A session's access to a store that others may have, too; ``read_only`` is the session's, not the store's."""
+
+    def __init__(self, device: Device, delays: Delays, store: Store, turnstile: Turnstile, *, read_only: bool) -> None:
+        super().__init__(device, delays)
+        self.store = store
+        self.turnstile = turnstile
+        self.rights = Rights()
+        self.read_only = read_only or store.read_only
+        self.may_block = store.may_block
+        self.read = store.read
+        self.read_now = store.read_now
+        self.flush = store.flush
+        self._file = getattr(store, "fd", None) is not None
+
+    @property
+    def lost(self) -> str:
+        return self.store.lost
+
+    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:
+        if not self._file or self.store.lost or offset + octets > self.store.octets:
+            return None
+        return self.store, offset
+
+    def write(self, offset: int, data: memoryview) -> None:
+        if self.read_only:
+            raise _read_only()
+        with self.turnstile.shared(self.rights):
+            self.store.write(offset, data)
+
+    def unmap(self, offset: int, octets: int) -> None:
+        if self.read_only:
+            raise _read_only()
+        with self.turnstile.shared(self.rights):
+            self.store.unmap(offset, octets)
+
+    def modify(self, offset: int, octets: int, change: Change) -> None:
+        if self.read_only:
+            raise _read_only()
+        found = bytearray(octets)
+        with self.turnstile.alone(self.rights):
+            self.store.read(offset, memoryview(found))
+            self.store.write(offset, change(found))
+
+    def end(self) -> None:
+        super().end()
+        self.turnstile.end(self.rights)
+
+
+class ContentAccess(_Access):
+    """Literal octets, for reading only."""
+
+    lost = ""
+
+    def __init__(self, device: Device, delays: Delays, content: bytes) -> None:
+        super().__init__(device, delays)
+        self._content = memoryview(content)
+
+    def read(self, offset: int, into: memoryview) -> None:
+        if offset + len(into) > len(self._content):
+            raise OSError(errno.EINVAL, "beyond the end of the content")
+        into[:] = self._content[offset : offset + len(into)]
+
+    def read_now(self, offset: int, into: memoryview) -> bool:
+        self.read(offset, into)
+        return True
+
+    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:  # noqa: ARG002
+        return None
+
+    def write(self, offset: int, data: memoryview) -> None:  # noqa: ARG002
+        raise _read_only()
+
+    def unmap(self, offset: int, octets: int) -> None:  # noqa: ARG002
+        raise _read_only()
+
+    def modify(self, offset: int, octets: int, change: Change) -> None:  # noqa: ARG002
+        raise _read_only()
+
+    def flush(self) -> None:
+        """Nothing is ever written."""
+
+
+def _read_only() -> OSError:
+    return OSError(errno.EROFS, "this unit is read-only")

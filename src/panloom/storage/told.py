@@ -1,0 +1,39 @@
+"""What is told over the channel of exports and sessions; never a secret, never content."""
+
+import hashlib
+
+from panloom.storage.calls import AccessFacts, ExportFacts, LunFacts, Session
+from panloom.storage.descriptor import SessionFacts
+from panloom.storage.exports import Export
+
+
+def export_facts(export: Export) -> ExportFacts:
+    """Return what is told of an export."""
+    luns = (
+        LunFacts(
+            lun.lun, lun.volume, None if lun.content is None else hashlib.sha256(lun.content).hexdigest(), lun.read_only
+        )
+        for lun in export.luns
+    )
+    access = AccessFacts(export.access.initiator, export.access.user) if export.access else None
+    return ExportFacts(export.target, export.epoch, tuple(luns), access)
+
+
+def session_facts(session_id: str, target: str, initiator: str, epoch: int, facts: SessionFacts) -> Session:
+    """Return what is told of a session."""
+    return Session(
+        id=session_id,
+        target=target,
+        initiator=initiator,
+        peer=facts.peer,
+        epoch=epoch,
+        kind=facts.kind,
+        login_at=facts.login_at,
+        first_read_at=facts.first_read_at,
+        last_heard_at=facts.last_heard_at,
+        answers_nop=facts.answers_nop,
+        reads=facts.reads,
+        writes=facts.writes,
+        read_octets=facts.read_octets,
+        written_octets=facts.written_octets,
+    )
