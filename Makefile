@@ -2,7 +2,8 @@
 # make test    set up and run every test, interop and the demo included
 # make bench   measure boot, fail-over, kills, clone, TFTP, HTTP and DHCP beside peers, and emulated machines   (JSON in
 #              bench/results; a quiet machine)
-# make fuzz    fuzz codecs and state machines, for ten minutes or: make fuzz SECONDS=3600 TARGETS="dhcp.server"
+# make fuzz    fuzz codecs and state machines for ten minutes, then say 1,000,000 wrong PDUs to a live target, or:
+#              make fuzz SECONDS=3600 TARGETS="dhcp.server"          make fuzz TARGETS=live PDUS=10000000
 # make campaign  look at 100,000 crash states, take out every sync, let every call fail, kill 1,000 times under load
 #                (JSON in bench/results; goes on where Ctrl-C stopped it), or: make campaign PARTS=states STATES=1000000 SEED=7
 # make conformance  hold the target to libiscsi's 230 tests; PEER=tgtd runs tgtd beside it   (JSON in bench/results)
@@ -29,8 +30,9 @@ test:
 	@$(as_root) env PANLOOM_HOST_STATE=.cache/host-state.before scripts/run pytest tests/test_harmless.py
 
 fuzz: SECONDS := 600
+fuzz: PDUS := 1000000
 fuzz: setup-test
-	@scripts/run python tests/fuzz $(TARGETS) --seconds $(SECONDS)
+	@scripts/run python tests/fuzz $(TARGETS) --seconds $(SECONDS) --pdus $(PDUS)
 
 campaign: STATES := 100000
 campaign: SEED := 1

@@ -3,13 +3,18 @@
 A finding is printed in hexadecimal with the command that runs it again; mended, it goes to ``findings.py``.
 """
 
+import time
+
 import pytest
 
+from campaign import tally
 from fuzz.findings import FINDINGS
+from fuzz.live import LiveFuzz
 from fuzz.slices import run_slice
 from fuzz.target import every_target, find
 
 TARGETS = every_target()
+LIVE_PDUS = 40_000
 SLICE_SECONDS = 3  # of every target: a minute in all
 
 
@@ -31,3 +36,11 @@ def test_the_invariant_holds_for_a_slice_of_fuzzing(target, tmp_path, record_pro
     print(f"{target.name}: {run.executions} executions")
     assert run.holds, run.report
     assert run.executions > len(list(target.seeds()))
+
+
+def test_a_live_target_serves_on_whatever_others_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(tally, "PROGRESS", tmp_path)
+    live = LiveFuzz(LIVE_PDUS)
+    assert live.run(time.monotonic() + 240)
+    assert live.findings == []
+    assert live.answers > LIVE_PDUS // 3
