@@ -33,12 +33,14 @@ class Held:
     @property
     def bad(self) -> tuple[str, ...]:
         """Return who failed, hung or crashed, where and why."""
+        found: dict[tuple[str, Result], list[str]] = {}
+        for name, verdicts in self.passes.items():
+            for profile, results in verdicts.items():
+                for test, result in results.items():
+                    if result.verdict not in (Verdict.PASS, Verdict.SKIP):
+                        found.setdefault((test, result), []).append(f"{profile} {name}")
         return tuple(
-            f"{test} ({profile}, {name}): {result.verdict}: {result.why}"
-            for name, verdicts in self.passes.items()
-            for profile, results in verdicts.items()
-            for test, result in results.items()
-            if result.verdict not in (Verdict.PASS, Verdict.SKIP)
+            f"{test}: {result.verdict}: {result.why} ({', '.join(where)})" for (test, result), where in found.items()
         )
 
     @property

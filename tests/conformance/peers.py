@@ -76,9 +76,9 @@ def tgtd(directory: Path) -> Iterator[Target]:
 @contextmanager
 def _one_tgtd(directory: Path, control: int, ports: tuple[int, int], parameters: str) -> Iterator[int]:
     environment = {**os.environ, "TGT_IPC_SOCKET": str(directory / "tgtd.ipc")}
-    portals = [part for port in ports for part in ("--iscsi", f"portal=127.0.0.1:{port}")]
+    portals = ",".join(f"portal=127.0.0.1:{port}" for port in ports)
     with (directory / "tgtd.log").open("wb") as log:
-        command = ["tgtd", "-f", "-C", str(control), *portals]
+        command = ["tgtd", "-f", "-C", str(control), "--iscsi", portals]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
     def tell(*arguments: str) -> bool:

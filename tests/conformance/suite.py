@@ -8,7 +8,8 @@
       Test: Miscompare ...FAILED
         1. test_compareandwrite_miscompare.c:69  - CU_ASSERT_NOT_EQUAL(num_uas,0)
 
-A test that was skipped in one half is skipped: it calls itself passed whatever it left out.
+A test that was skipped in one half is skipped: it calls itself passed whatever it left out, and tells what only if it
+is asked to tell everything.  ``UNTESTABLE`` is what no target can pass.
 """
 
 import re
@@ -20,13 +21,22 @@ from enum import StrEnum
 ALONE_SECONDS = 30.0
 ALL_SECONDS = 300.0
 PROGRAM = "iscsi-test-cu"
+UNTESTABLE = {
+    # test_async_lu_reset_simple.c:157 asserts, before anything is sent, what only the answer brings; libiscsi mended it
+    # after 1.19.  In one process with its neighbour it has no connection, and returns at once.
+    "iSCSITMF.LUNResetSimpleAsync": "the program asserts the answer before it asks"
+}
+PROOFS = {  # of tests that are left out without a word, unless this is said
+    "ModeSense6.Control-SWP": "SWP was set successfully",
+    "MultipathIO.CompareAndWrite": "Test multipath COMPARE_AND_WRITE",
+}
 
 _BANNER = "CUnit - A unit testing framework"
 _SUITE = re.compile(r"^Suite: (\S+)$", re.MULTILINE)
 _TEST = re.compile(r"^  Test: (\S+) \.\.\.", re.MULTILINE)
 _VERDICT = re.compile(r"(?:^|\A)(passed|FAILED)", re.MULTILINE)
 _SKIPPED = re.compile(r"\[SKIPPED\] *(.*)")
-_REASON = re.compile(r"^ +1\. (.*?)(?: *\[SKIPPED\].*)?$", re.MULTILINE)
+_REASON = re.compile(r"^ +1\. (.*?)(?: {3,}.*)?$", re.MULTILINE)
 
 
 class Verdict(StrEnum):
@@ -58,6 +68,7 @@ def run(test: str, urls: Sequence[str], seconds: float) -> Mapping[str, Result]:
     command = [
         PROGRAM,
         "--verbose",
+        "--Verbose-scsi",
         "--dataloss",
         "--allow-sanitize",
         "--test",
@@ -72,7 +83,8 @@ def run(test: str, urls: Sequence[str], seconds: float) -> Mapping[str, Result]:
         output, missing = error.stdout or b"", Result(Verdict.HANG, f"no end within {seconds:g} s")
     said = read(output.decode(errors="replace"))
     wanted = names() if test == "ALL" else (test,)
-    return {name: said.get(name, missing) for name in wanted}
+    absent = {name: Result(Verdict.SKIP, UNTESTABLE[name]) if name in UNTESTABLE else missing for name in wanted}
+    return {name: said.get(name, absent[name]) for name in wanted}
 
 
 def read(output: str) -> Mapping[str, Result]:
@@ -85,12 +97,17 @@ def read(output: str) -> Mapping[str, Result]:
             if verdict is None:
                 continue
             skipped = _SKIPPED.search(test[1][: verdict.start()])
-            if verdict[1] == "FAILED":
+            name = f"{suite[0]}.{test[0]}"
+            if name in UNTESTABLE:
+                result = Result(Verdict.SKIP, UNTESTABLE[name])
+            elif verdict[1] == "FAILED":
                 reason = _REASON.search(test[1])
                 result = Result(Verdict.FAIL, reason[1] if reason else "")
+            elif skipped or PROOFS.get(name, "") not in test[1]:
+                result = Result(Verdict.SKIP, skipped[1] if skipped else "left out without a word")
             else:
-                result = Result(Verdict.SKIP, skipped[1]) if skipped else Result(Verdict.PASS)
-            results[f"{suite[0]}.{test[0]}"] = result
+                result = Result(Verdict.PASS)
+            results[name] = result
     return results
 
 
