@@ -14,7 +14,7 @@ from panloom.model.check import PING_SECONDS, check
 from panloom.model.load import File, Loaded, load
 from panloom.model.resources import KINDS, Server, decode, encode
 from panloom.model.sources import Findings
-from panloom.storage import remote_transport
+from panloom.storage import iscsi_connection
 from panloom.values import MacAddress
 from support.plain_control import CHASSIS
 
@@ -166,7 +166,7 @@ def test_platform_and_nodes_are_held_together():
 def test_a_time_out_that_would_fence_healthy_servers_is_refused(interval, timeout, wrong):
     storage = "storage: {interface: e, address: 10.0.0.1, subnet: 10.0.0.0/24}\n"
     _, errors = read(document("Platform", f"{storage}liveness: {{interval: {interval}, timeout: {timeout}}}\n"))
-    assert remote_transport.PING_SECONDS == PING_SECONDS
+    assert iscsi_connection.PING_SECONDS == PING_SECONDS
     assert [error.split(": ")[1] for error in errors] == ([f"liveness.{wrong}"] if wrong else [])
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.errors import MalformedError
+from panloom.protocol import iscsi_keys
 from panloom.protocol.iscsi_keys import SessionParameters, negotiate
 
 IPXE = {
@@ -104,3 +105,27 @@ def test_any_keys_are_answered_or_malformed(keys):
         return
     assert 512 <= parameters.first_burst_length <= parameters.max_burst_length <= 0xFFFFFF
     assert {key for key, _ in answers} <= keys.keys()
+
+
+@pytest.mark.parametrize(
+    ("offered", "answer", "agreed"),
+    [
+        ("None", "None", False),
+        ("None,CRC32C", "None", False),
+        ("CRC32C,None", "CRC32C", True),
+        ("CRC32C", "CRC32C", True),
+        ("X-other,CRC32C", "CRC32C", True),
+        ("X-other", "Reject", False),
+        ("", "Reject", False),
+    ],
+)
+def test_the_initiators_first_wish_among_the_digests_that_are_known(monkeypatch, offered, answer, agreed):
+    both = frozenset({"None", "CRC32C"})
+    monkeypatch.setattr(iscsi_keys, "_LISTS", {"HeaderDigest": both, "DataDigest": both})
+    for key in ("HeaderDigest", "DataDigest"):
+        parameters, answers = negotiate({key: offered}, SessionParameters())
+        assert answers == [(key, answer)]
+        assert (parameters.header_digest, parameters.data_digest) == (
+            agreed and key == "HeaderDigest",
+            agreed and key == "DataDigest",
+        )

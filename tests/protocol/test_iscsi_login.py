@@ -196,7 +196,6 @@ def test_an_initiator_without_credentials_is_refused():
         (OPERATIONAL_TO_FULL, {**NAMES, "TargetName": TARGET + "x" * 224}, {}, Status.INITIATOR_ERROR),
         (OPERATIONAL_TO_FULL, {**NAMES, "MaxRecvDataSegmentLength": "0"}, {}, Status.INITIATOR_ERROR),
         (OPERATIONAL_TO_FULL, NAMES, {"version_min": 1, "version_max": 255}, Status.UNSUPPORTED_VERSION),
-        (OPERATIONAL_TO_FULL, NAMES, {"tsih": 4711}, Status.SESSION_DOES_NOT_EXIST),
         (FINAL | 0x02, NAMES, {}, Status.INITIATOR_ERROR),
         (FINAL | 0x04, NAMES, {}, Status.INITIATOR_ERROR),
         (FINAL | 0x05, NAMES, {}, Status.INITIATOR_ERROR),
@@ -218,6 +217,36 @@ def test_bad_text(data):
     peer = Peer(OPEN)
     peer.say(OPERATIONAL_TO_FULL, data=data)
     assert peer.status == Status.INITIATOR_ERROR.value
+
+
+def test_a_login_into_a_session_asks_for_admission():
+    peer = Peer(OPEN)
+    peer.say(OPERATIONAL_TO_FULL, NAMES, tsih=4711)
+    assert (peer.login.tsih, isinstance(peer.asked[-1], AskAdmission)) == (4711, True)
+
+
+def test_both_prove_themselves():
+    peer = Peer(Credentials("web1", "secret-of-web1", "target", "secret-of-target"))
+    peer.say(TO_OPERATIONAL, {**NAMES, "AuthMethod": "CHAP"})
+    peer.say(TO_OPERATIONAL, {"CHAP_A": "5"})
+    proof = {"CHAP_N": "web1", "CHAP_R": answer_to(peer.keys, b"secret-of-web1")}
+    peer.say(TO_OPERATIONAL, {**proof, "CHAP_I": "9", "CHAP_C": "0x" + "77" * 16})
+    expected = "0x" + response(9, b"secret-of-target", b"\x77" * 16).hex()
+    assert (peer.status, peer.keys) == ((0, 0), {"CHAP_N": "target", "CHAP_R": expected})
+
+
+@pytest.mark.parametrize(("permanent", "status"), [(False, (1, 1)), (True, (1, 2))])
+def test_a_target_that_has_moved_says_where_to(permanent, status):
+    peer = Peer(OPEN)
+    login = peer.login
+    request = LoginRequest(
+        flags=OPERATIONAL_TO_FULL, isid=bytes(6), initiator_task_tag=1, cmd_sn=1, data=encode_text(list(NAMES.items()))
+    )
+    assert isinstance(login.receive(request), AskCredentials)
+    answer = login.redirect("192.0.2.9:3260,1", permanent=permanent).response
+    assert (answer.status_class, answer.status_detail) == status
+    assert decode_text(answer.data) == {"TargetAddress": "192.0.2.9:3260,1"}
+    assert (login.state, login.why) == (State.REFUSED, "moved to 192.0.2.9:3260,1")
 
 
 def test_stages_do_not_go_back():

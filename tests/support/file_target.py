@@ -9,6 +9,7 @@ from pathlib import Path
 
 from panloom.errors import RefusedError
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor, StaleEpochError
+from panloom.storage.exports import Moved
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.values import Iqn
 from support.blocks import send
@@ -74,6 +75,7 @@ class FileManager:
     disks: dict[int, FileDisk]
     wanted: Credentials = field(default_factory=Credentials)
     initiator: Iqn | None = None
+    elsewhere: Moved | None = None
     connections: dict[str, Connection] = field(default_factory=dict)
     ended: list[tuple[str, str]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -86,6 +88,9 @@ class FileManager:
 
     def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:
         return self.wanted if target in self.targets_visible(initiator, address) else None
+
+    def moved(self, initiator: Iqn, target: Iqn, address: str) -> Moved | None:
+        return self.elsewhere if target in self.targets_visible(initiator, address) else None
 
     def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
         if self.credentials(initiator, target, "") != proved:
@@ -111,9 +116,9 @@ class FileManager:
 
 
 @contextlib.contextmanager
-def serving(manager: FileManager):
-    """Serve the manager on a port of the loopback; yield ``address:port``."""
-    transport = RemoteTransport((("127.0.0.1", 0),), manager)
+def serving(manager: FileManager, *more: tuple[str, int]):
+    """Serve the manager on a port of the loopback, and more portals; yield ``address:port``."""
+    transport = RemoteTransport((("127.0.0.1", 0), *more), manager)
     transport.start()
     try:
         address, port = transport.addresses[0]

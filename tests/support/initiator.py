@@ -81,8 +81,8 @@ class Initiator:
         assert status == (0, 0)
         return self
 
-    def log_in_with(self, user, secret, *, isid=LINUX_ISID, keys=LINUX_KEYS):
-        """Log in under CHAP; return the status that the target ends with, (0, 0) for success."""
+    def log_in_with(self, user, secret, *, isid=LINUX_ISID, keys=LINUX_KEYS, also=None):
+        """Log in under CHAP, ``also`` with the proof; return the status that it ends with, (0, 0) for success."""
         status, _ = self.login(FINAL | 1, {**self.names, "AuthMethod": "CHAP"}, isid)
         if status != (0, 0):
             return status
@@ -91,7 +91,7 @@ class Initiator:
             return status
         challenge = decode_binary(asked["CHAP_C"], longest_octets=64)
         answer = "0x" + response(int(asked["CHAP_I"]), secret.encode(), challenge).hex()
-        status, _ = self.login(FINAL | 1, {"CHAP_N": user, "CHAP_R": answer}, isid)
+        status, _ = self.login(FINAL | 1, {"CHAP_N": user, "CHAP_R": answer, **(also or {})}, isid)
         if status == (0, 0):
             status, _ = self.login(FINAL | 7, keys, isid)
         return status

@@ -1,7 +1,7 @@
 """The operational keys of a session, and who wins (RFC 7143 section 13).
 
 key                       result            ours          why
-HeaderDigest, DataDigest  first common      None          TCP's checksum, and a fabric of our own
+HeaderDigest, DataDigest  first common      ``DIGESTS``   none unless the initiator wants one before that
 InitialR2T                or                No            a write of 256 KiB needs no round trip
 ImmediateData             and               Yes           one of 64 KiB comes in one PDU
 MaxRecvDataSegmentLength  each its own      262144        left out, Linux sends 8 KiB pieces
@@ -23,6 +23,8 @@ import msgspec
 from panloom.errors import MalformedError
 from panloom.wire.iscsi_text import decode_number
 
+CRC32C = "CRC32C"
+DIGESTS = frozenset({"None"})  # that whoever has the socket can put on and check
 RECEIVE_OCTETS = 262144  # our MaxRecvDataSegmentLength
 RECEIVE_RANGE = range(512, 1 << 24)  # section 13.12
 
@@ -36,6 +38,8 @@ class SessionParameters(msgspec.Struct, frozen=True, gc=False):
     max_burst_length: int = 262144
     first_burst_length: int = 65536
     max_outstanding_r2t: int = 1
+    header_digest: bool = False  # CRC32C
+    data_digest: bool = False
 
 
 _NUMBERS: dict[str, tuple[Callable[[int, int], int], int, int, int]] = {  # which wins, ours, least, most
@@ -50,7 +54,7 @@ _NUMBERS: dict[str, tuple[Callable[[int, int], int], int, int, int]] = {  # whic
 }
 _YES_IF_EITHER = {"InitialR2T": False, "DataPDUInOrder": True, "DataSequenceInOrder": True}
 _YES_IF_BOTH = {"ImmediateData": True, "OFMarker": False, "IFMarker": False}
-_LISTS = {"HeaderDigest": "None", "DataDigest": "None", "TaskReporting": "RFC3720"}
+_LISTS = {"HeaderDigest": DIGESTS, "DataDigest": DIGESTS, "TaskReporting": frozenset({"RFC3720"})}
 _DECLARED = frozenset(
     {"InitiatorName", "InitiatorAlias", "TargetName", "SessionType", "AuthMethod", "MaxRecvDataSegmentLength"}
 )
@@ -78,6 +82,8 @@ def negotiate(keys: dict[str, str], parameters: SessionParameters) -> tuple[Sess
             max_burst_length=burst,
             first_burst_length=min(first, burst),
             max_outstanding_r2t=int(agreed.get("MaxOutstandingR2T", parameters.max_outstanding_r2t)),
+            header_digest=agreed["HeaderDigest"] == CRC32C if "HeaderDigest" in agreed else parameters.header_digest,
+            data_digest=agreed["DataDigest"] == CRC32C if "DataDigest" in agreed else parameters.data_digest,
         ),
         answers,
     )
@@ -96,7 +102,7 @@ def _answer(key: str, value: str) -> str:
             return "Reject"
         return str(wins(number, ours)) if least <= number <= most else "Reject"
     if key in _LISTS:
-        return _LISTS[key] if _LISTS[key] in value.split(",") else "Reject"
+        return next((each for each in value.split(",") if each in _LISTS[key]), "Reject")
     if key not in _YES_IF_EITHER and key not in _YES_IF_BOTH:
         return "NotUnderstood"
     if value not in ("Yes", "No"):

@@ -21,6 +21,7 @@ The caller holds the socket and knows the targets.  Each step is a value:
                        ──▶ Answer(response)                   send it; then look at ``state``
 """
 
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Literal
 
@@ -34,6 +35,7 @@ from panloom.wire import iscsi
 from panloom.wire.iscsi import LoginRequest, LoginResponse
 from panloom.wire.iscsi_text import decode_text, encode_text
 
+PORTAL_GROUP = 1  # the tag of all our portals
 COMMAND_WINDOW = 128  # commands an initiator may have under way
 MAX_REQUESTS = 24  # in one login; a long one has five
 MAX_TEXT_OCTETS = 16384  # in one request continued over several PDUs (C bit)
@@ -46,10 +48,13 @@ class Status(Enum):
     """Class and detail of a login's end (RFC 7143 section 11.13.5)."""
 
     SUCCESS = (0x00, 0x00)
+    MOVED_TEMPORARILY = (0x01, 0x01)
+    MOVED_PERMANENTLY = (0x01, 0x02)
     INITIATOR_ERROR = (0x02, 0x00)
     AUTHENTICATION_FAILURE = (0x02, 0x01)
     AUTHORIZATION_FAILURE = (0x02, 0x02)
     UNSUPPORTED_VERSION = (0x02, 0x05)
+    TOO_MANY_CONNECTIONS = (0x02, 0x06)
     MISSING_PARAMETER = (0x02, 0x07)
     SESSION_TYPE_NOT_SUPPORTED = (0x02, 0x09)
     SESSION_DOES_NOT_EXIST = (0x02, 0x0A)
@@ -77,7 +82,10 @@ class AskCredentials(msgspec.Struct, frozen=True, gc=False):
 
 
 class AskAdmission(msgspec.Struct, frozen=True, gc=False):
-    """May the initiator, which has proved what it must, come in?  Go on with ``admit`` or ``refuse``."""
+    """May the initiator, which has proved what it must, come in?  Go on with ``admit`` or ``refuse``.
+
+    ``IscsiLogin.tsih`` other than 0 wants to come back into a session, whose connection is over then.
+    """
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -92,8 +100,17 @@ Step = AskCredentials | AskAdmission | Answer
 class IscsiLogin:
     """One connection's login, from its first PDU to full feature phase or refusal."""
 
-    def __init__(self, *, identifier: int, challenge: bytes) -> None:
-        """Begin a login; ``identifier`` (0 … 255) and ``challenge`` (16 random octets or more) serve this one alone."""
+    def __init__(
+        self,
+        *,
+        identifier: int,
+        challenge: bytes,
+        is_ours: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
+        """Begin a login; ``identifier`` (0 … 255) and ``challenge`` (16 random octets or more) serve this one alone.
+
+        ``is_ours`` says of a challenge whether it has been put to anybody.
+        """
         self.state = State.OPENING
         self.initiator: Iqn | None = None
         self.target: Iqn | None = None  # None in a discovery session
@@ -102,7 +119,7 @@ class IscsiLogin:
         self.offered: dict[str, str] = {}  # every key that the initiator has said
         self.why = ""  # of a refusal
         self.stat_sn = 0
-        self._identifier, self._challenge = identifier, challenge
+        self._identifier, self._challenge, self._is_ours = identifier, challenge, is_ours
         self._chap: ChapTarget | None = None
         self._candidates: tuple[Credentials, ...] = ()
         self._first: LoginRequest | None = None
@@ -144,7 +161,7 @@ class IscsiLogin:
             return self.refuse(Status.AUTHORIZATION_FAILURE, "not allowed here")
         self._candidates = candidates
         if self.target is not None:
-            self._answers.append(("TargetPortalGroupTag", "1"))  # section 13.9: in the first answer
+            self._answers.append(("TargetPortalGroupTag", str(PORTAL_GROUP)))  # section 13.9: in the first answer
         try:
             return self._go_on(self._request)
         except MalformedError as error:
@@ -155,11 +172,16 @@ class IscsiLogin:
         self.state = State.FINISHED
         return self._answer(transit=FULL_FEATURE, tsih=tsih)
 
-    def refuse(self, status: Status, why: str) -> Answer:
-        """End the login; ``why`` is for the log."""
+    def redirect(self, address: str, *, permanent: bool) -> Answer:
+        """Send the initiator to another portal, given as ``address:port,portal group tag`` (section 11.13.5)."""
+        status = Status.MOVED_PERMANENTLY if permanent else Status.MOVED_TEMPORARILY
+        return self.refuse(status, f"moved to {address}", [("TargetAddress", address)])
+
+    def refuse(self, status: Status, why: str, keys: Sequence[tuple[str, str]] = ()) -> Answer:
+        """End the login; ``why`` is for the log, ``keys`` for the initiator."""
         self.state = State.REFUSED
         self.why = why
-        self._answers = []
+        self._answers = list(keys)
         return self._answer(status=status)
 
     @property
@@ -178,6 +200,11 @@ class IscsiLogin:
         return self._first.cid if self._first else 0
 
     @property
+    def tsih(self) -> int:
+        """Return the session that the connection is to join, 0 for a new one."""
+        return self._first.tsih if self._first else 0
+
+    @property
     def stages(self) -> int:
         """Return how many negotiation stages the initiator chose to go through, 1 or 2."""
         return 1 if self._first and self._first.current_stage == OPERATIONAL_STAGE else 2
@@ -192,12 +219,10 @@ class IscsiLogin:
         current, goal, first = request.current_stage, request.next_stage, self._first
         if request.version_min > 0:
             return Status.UNSUPPORTED_VERSION, f"version {request.version_min} wanted, version 0 is spoken"
-        if request.tsih:
-            return Status.SESSION_DOES_NOT_EXIST, f"no session {request.tsih} to join"
         if self.state in (State.FINISHED, State.REFUSED):
             return Status.INVALID_REQUEST, "a login request after the login"
-        if (request.isid, request.cid, request.initiator_task_tag) != (first.isid, first.cid, first.initiator_task_tag):
-            return Status.INVALID_REQUEST, "ISID, CID or task tag changed during the login"
+        if _identity(request) != _identity(first):
+            return Status.INVALID_REQUEST, "ISID, TSIH, CID or task tag changed during the login"
         if current != self._stage:
             return Status.INITIATOR_ERROR, f"stage {current} instead of {self._stage}"
         if request.transit and (request.flags & iscsi.CONTINUE or goal == 2 or goal <= current):
@@ -243,7 +268,9 @@ class IscsiLogin:
         offered = self._keys.get("AuthMethod", "None").split(",")
         secrets = tuple(candidate for candidate in self._candidates if candidate.user is not None)
         if secrets and "CHAP" in offered:
-            self._chap = ChapTarget(secrets, identifier=self._identifier, challenge=self._challenge)
+            self._chap = ChapTarget(
+                secrets, identifier=self._identifier, challenge=self._challenge, is_ours=self._is_ours
+            )
             self.state = State.CHOSEN
             self._answers.append(("AuthMethod", "CHAP"))
             return self._answer()
@@ -256,7 +283,7 @@ class IscsiLogin:
     def _challenge_it(self) -> Step:
         question = self._chap.ask(self._keys) if self._chap else None
         if question is None:
-            return self.refuse(Status.AUTHENTICATION_FAILURE, "CHAP without MD5")
+            return self.refuse(Status.AUTHENTICATION_FAILURE, "CHAP without an algorithm that is known here")
         self.state = State.CHALLENGED
         self._answers += question
         return self._answer()
@@ -265,7 +292,8 @@ class IscsiLogin:
         proved = self._chap.verify(self._keys) if self._chap else None
         if proved is None:
             return self.refuse(Status.AUTHENTICATION_FAILURE, "the CHAP response is wrong")
-        self.proved = proved
+        self.proved = proved.credentials
+        self._answers += proved.answers
         return self._leave_security(request)
 
     def _leave_security(self, request: LoginRequest) -> Step:
@@ -312,6 +340,11 @@ class IscsiLogin:
         )
         self.stat_sn = (self.stat_sn + 1) & 0xFFFFFFFF
         return Answer(response)
+
+
+def _identity(request: LoginRequest) -> tuple[bytes, int, int, int]:
+    """Return what stays the same in all requests of a login (section 11.12)."""
+    return request.isid, request.tsih, request.cid, request.initiator_task_tag
 
 
 def session_kind(login: IscsiLogin) -> Literal["firmware", "kernel", "unknown"]:

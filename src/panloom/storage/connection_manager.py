@@ -30,7 +30,7 @@ import msgspec
 from panloom.errors import ConfigError, ConflictError, PanloomError, RefusedError, UnavailableError
 from panloom.storage.calls import Event, EventKind, Session, Statistics, Status
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
-from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, NoFile
+from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, Moved, NoFile
 from panloom.storage.limits import NO_LIMITS
 from panloom.storage.local_transport import LocalTransport, Volumes
 from panloom.storage.told import export_facts, session_facts
@@ -114,7 +114,13 @@ class ConnectionManager:
             export = self._exports.get(target.name)
         if export is None or export.access is None or not _allows(export, initiator.name, address):
             return None
-        return Credentials(export.access.user, export.access.secret)
+        return export.access.credentials
+
+    def moved(self, initiator: Iqn, target: Iqn, address: str) -> Moved | None:
+        """Return where the initiator finds the target instead; None if it is here, or not its business."""
+        with self._lock:
+            export = self._exports.get(target.name)
+        return export.moved if export is not None and _allows(export, initiator.name, address) else None
 
     def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
         """Let an initiator in that has proved these; its older sessions end.
@@ -127,7 +133,9 @@ class ConnectionManager:
             export = self._exports.get(target.name)
             if export is None or export.access is None or export.access.initiator not in (None, initiator.name):
                 raise RefusedError(f"{initiator} may not log in to {target}")
-            if proved != Credentials(export.access.user, export.access.secret):
+            if export.moved is not None:
+                raise RefusedError(f"{target} has moved to {export.moved.portal}")
+            if proved != export.access.credentials:
                 raise RefusedError(f"{initiator} has proved what is over")
             session_id = f"{self._run}-{next(self._serials)}"
             session = _Session(session_id, export.epoch, connection, target.name, initiator.name, export.luns)
@@ -481,7 +489,9 @@ def _replaced(sessions: Iterable[_Session], access: Access, by: _Session) -> lis
 
 def _still_allowed(session: _Session, export: Export) -> bool:
     who = export.access is not None and export.access.initiator in (None, session.initiator)
-    return who and session.epoch == export.epoch and _disks(session.luns) == _disks(export.luns)
+    return (
+        who and export.moved is None and session.epoch == export.epoch and _disks(session.luns) == _disks(export.luns)
+    )
 
 
 def _disks(luns: tuple[ExportedLun, ...]) -> set[ExportedLun]:

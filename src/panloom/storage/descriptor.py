@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from panloom.protocol.chap import Credentials
+from panloom.storage.exports import Moved
 from panloom.storage.frame import Frame, StaleEpochError
 from panloom.values import Iqn
 
@@ -113,6 +114,9 @@ class Manager(Protocol):
 
     def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:
         """Return what the initiator must prove to log in to the target from this address; None refuses it outright."""
+
+    def moved(self, initiator: Iqn, target: Iqn, address: str) -> Moved | None:
+        """Return where the initiator finds the target instead; None if it is here, or not its business."""
 
     def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
         """Let an initiator in that has proved these, after the sessions that it replaces have been shut down.

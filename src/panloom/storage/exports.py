@@ -22,7 +22,9 @@ import msgspec
 
 from panloom.disk_io import Directory, PartialFile, close_file, open_file, read_file, reserve, write_fully
 from panloom.errors import ConfigError, UnavailableError
+from panloom.protocol.chap import Credentials
 from panloom.storage.limits import NO_LIMITS, Limits
+from panloom.storage.portals import parse_portal
 from panloom.values import Iqn, Lun
 
 FORMAT = 1
@@ -54,13 +56,15 @@ class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             raise ValueError("content is read_only and not empty")
 
 
-class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Who may log in: one initiator, or several at a time where ``initiator`` is None."""
 
     initiator: str | None
     address: str | None = None  # None: from any address
     user: str | None = None  # None: without CHAP
     secret: str | None = None
+    target_user: str | None = None  # None: the target does not prove itself
+    target_secret: str | None = None
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""
@@ -70,18 +74,39 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ip_address(self.address)
         if (self.user is None) != (self.secret is None):
             raise ValueError("user and secret come together")
+        Credentials(self.user, self.secret, self.target_user, self.target_secret)
+
+    @property
+    def credentials(self) -> Credentials:
+        """What must be proved, and how the target proves itself."""
+        return Credentials(self.user, self.secret, self.target_user, self.target_secret)
 
     def __repr__(self) -> str:
         return f"Access(initiator={self.initiator!r}, address={self.address!r}, user={self.user!r})"  # never the secret
 
 
-class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A target: what is behind it, and who may log in; ``access`` None: nobody."""
+class Moved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a target is to be found instead: ``portal`` is an address and a port."""
+
+    portal: str
+    permanent: bool = False
+
+    def __post_init__(self) -> None:
+        """Check; ValueError says what is wrong."""
+        parse_portal(self.portal)
+
+
+class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A target: what is behind it, and who may log in; ``access`` None: nobody.
+
+    ``moved``: who may log in is sent there, and nobody gets in here.
+    """
 
     target: str
     epoch: Epoch
     luns: tuple[ExportedLun, ...]
     access: Access | None
+    moved: Moved | None = None
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""

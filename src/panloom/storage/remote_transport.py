@@ -1,52 +1,30 @@
-"""The Remote Transport: iSCSI portals, and a blocking thread for each connection.
+"""The Remote Transport: iSCSI portals, and what their connections must know of each other.
 
-    portal ── accept ──▶ Connection thread
-                           login        IscsiLogin, within LOGIN_SECONDS, however the initiator dawdles
-                           admission    Manager.credentials, .admit
-                           full feature HotLoop, with a ping after PING_SECONDS of silence; silence never ends it,
-                                        but in discovery, where nothing is proved, after DISCOVERY_SECONDS
-                           the end      Manager.gone: from here on this thread touches no Descriptor
+    portal ── accept ──▶ room for one more of this address? ──▶ IscsiConnection, a thread of its own
+                         else the oldest without a disk goes
 
-``Connection.shut_down`` shuts the socket down in both directions.  The thread may have commands in its buffer, and
-carries them out; a Descriptor whose epoch is fenced off refuses them.
+All portals are of one portal group; SendTargets tells every one of them.
 """
 
 import logging
 import os
 import secrets
 import socket
-import struct
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from ipaddress import ip_address
 
-from panloom.errors import MalformedError, PeerError, RefusedError, UnavailableError
-from panloom.protocol.iscsi_login import (
-    Answer,
-    AskAdmission,
-    AskCredentials,
-    IscsiLogin,
-    State,
-    Status,
-    Step,
-    session_kind,
-)
-from panloom.protocol.iscsi_session import IscsiSession
-from panloom.protocol.scsi_disk import LogicalUnits
-from panloom.protocol.scsi_pages import Disk
-from panloom.storage.descriptor import Admission, Credentials, Descriptor, Manager, SessionFacts
-from panloom.storage.hot import HotLoop
+from panloom.errors import UnavailableError
+from panloom.protocol.chap import CHALLENGE_OCTETS
+from panloom.protocol.iscsi_login import PORTAL_GROUP
+from panloom.storage.descriptor import Manager
+from panloom.storage.iscsi_connection import IscsiConnection
 from panloom.storage.portals import portal_text
 from panloom.values import Iqn
-from panloom.wire import iscsi
-from panloom.wire.iscsi import HEADER_OCTETS, LoginRequest
 
-LOGIN_SECONDS = 15.0  # from accept to full feature phase
-PING_SECONDS = 0.5
-LOGIN_DATA_OCTETS = 8192  # RFC 7143 section 13.12: the MaxRecvDataSegmentLength of every login
-DISCOVERY_SECONDS = 30.0  # of silence
-MAX_WITHOUT_DISK = 32  # connections of one address that log in or discover; more are turned away
+MAX_WITHOUT_DISK = 32  # connections of one address that log in or discover; for one more the oldest has to go
+TAKE_OVER_SECONDS = 10.0  # how long a login waits for what is under way of the session that it replaces
 BACKLOG = 128
 
 _log = logging.getLogger(__name__)
@@ -63,10 +41,11 @@ class RemoteTransport:
         self._manager = manager
         self._listeners: list[socket.socket] = []
         self._accepting: list[threading.Thread] = []
-        self._connections: set[_Connection] = set()
+        self._connections: set[IscsiConnection] = set()
         self._lock = threading.Lock()  # of the set
         self._stopping = threading.Event()
         self._last_tsih = secrets.randbelow(0xFFFF)
+        self._challenges: set[bytes] = set()  # of logins that are under way
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -107,13 +86,58 @@ class RemoteTransport:
             connection.join()
         self._listeners, self._accepting = [], []
 
-    def new_tsih(self) -> int:
-        """Return a session handle, 1 … 65535, not used lately."""
+    def portals_for(self, local: str) -> tuple[str, ...]:
+        """Return every portal as a TargetAddress, for an initiator that reaches us at a local address."""
+        portals = []
+        for address, port in self.addresses:
+            if ip_address(address).is_unspecified:
+                if ip_address(address).version != ip_address(local).version:
+                    continue
+                address = local
+            portals.append(f"{portal_text(address, port)},{PORTAL_GROUP}")
+        return tuple(dict.fromkeys(portals))
+
+    def new_challenge(self) -> bytes:
+        """Return a challenge for one login, from the operating system's generator."""
+        challenge = os.urandom(CHALLENGE_OCTETS)
         with self._lock:
+            self._challenges.add(challenge)
+        return challenge
+
+    def is_ours(self, challenge: bytes) -> bool:
+        """Whether a challenge is put to somebody who has not answered it yet."""
+        with self._lock:
+            return challenge in self._challenges
+
+    def answered(self, challenge: bytes) -> None:
+        """Take note that a login is over."""
+        with self._lock:
+            self._challenges.discard(challenge)
+
+    def new_tsih(self) -> int:
+        """Return a session handle, 1 … 65535, that no session has."""
+        with self._lock:
+            taken = {connection.tsih for connection in self._connections}
             self._last_tsih = self._last_tsih % 0xFFFF + 1
+            while self._last_tsih in taken:
+                self._last_tsih = self._last_tsih % 0xFFFF + 1
             return self._last_tsih
 
-    def forget(self, connection: "_Connection") -> None:
+    def session(self, tsih: int) -> IscsiConnection | None:
+        """Return the connection of a session that is live."""
+        with self._lock:
+            return next((each for each in self._connections if each.tsih == tsih and not each.ending), None)
+
+    def await_end(self, target: Iqn, but: IscsiConnection) -> bool:
+        """Wait until no connection that is ending has a command of a target under way; False if that takes too long."""
+        deadline = time.monotonic() + TAKE_OVER_SECONDS
+        with self._lock:
+            ending = [each for each in self._connections if each is not but and each.ending and each.target == target]
+        for connection in ending:
+            connection.join(deadline - time.monotonic())
+        return not any(connection.is_alive for connection in ending)
+
+    def forget(self, connection: IscsiConnection) -> None:
         """Take note that a connection's thread is about to end."""
         with self._lock:
             self._connections.discard(connection)
@@ -127,268 +151,25 @@ class RemoteTransport:
                     _log.warning("event=accept-failed why=%r", str(error))
                     self._stopping.wait(0.1)
                 continue
-            connection = _Connection(self, self._manager, sock, (peer[0], peer[1]))
-            with self._lock:
-                others = sum(
-                    1 for each in self._connections if each.address == connection.address and not each.has_disk
-                )
-                if others < MAX_WITHOUT_DISK:
-                    self._connections.add(connection)
-            why = "too many connections without a disk" if others >= MAX_WITHOUT_DISK else connection.start()
+            connection = IscsiConnection(self, self._manager, sock, (peer[0], peer[1]))
+            why = self._take_in(connection) or connection.start()
             if why:
                 _log.info("event=turned-away peer=%s why=%r", connection.peer, why)
                 self.forget(connection)
                 sock.close()
 
+    def _take_in(self, connection: IscsiConnection) -> str:
+        """Count a connection; return why there is no room for it, "" otherwise.
 
-class _Connection:
-    """One connection: its socket, its thread, and its facts once it is logged in."""
-
-    def __init__(
-        self, transport: RemoteTransport, manager: Manager, sock: socket.socket, peer: tuple[str, int]
-    ) -> None:
-        self.address, port = peer
-        self.peer = portal_text(self.address, port)
-        self._transport = transport
-        self._manager = manager
-        self._sock = sock
-        self._facts: SessionFacts | None = None
-        self._resized: deque[tuple[int, int]] = deque()  # from any thread; LUN and blocks
-        self._admission: Admission | None = None
-        self._login = IscsiLogin(identifier=os.urandom(1)[0], challenge=os.urandom(16))
-        self._thread = threading.Thread(target=self._run, name=f"iscsi-{self.peer}", daemon=True)
-
-    @property
-    def has_disk(self) -> bool:
-        """Whether it was admitted to a target: neither logging in, nor discovering, nor refused."""
-        return self._admission is not None
-
-    @property
-    def descriptors(self) -> Mapping[int, Descriptor]:
-        """Return what it calls, by LUN: the very objects that the Connection Manager made."""
-        return self._admission.descriptors if self._admission else {}
-
-    @property
-    def facts(self) -> SessionFacts:
-        """Return the session's facts, alive."""
-        if self._facts is None:
-            raise ValueError("not logged in")
-        return self._facts
-
-    def start(self) -> str:
-        """Serve in a thread of its own; return why not where there is none to be had, "" otherwise."""
-        try:
-            self._thread.start()
-        except (RuntimeError, MemoryError) as error:  # "can't start new thread"
-            return str(error)
+        Whoever makes more of them than is allowed loses the oldest, so that half-open ones do not keep out a machine
+        of the same address.
+        """
+        with self._lock:
+            idle = [each for each in self._connections if each.address == connection.address and not each.has_disk]
+            staying = sorted((each for each in idle if not each.ending), key=lambda each: each.accepted_at)
+            if len(idle) >= 2 * MAX_WITHOUT_DISK:  # those that have to go have not gone yet
+                return "too many connections without a disk"
+            self._connections.add(connection)
+        if len(staying) >= MAX_WITHOUT_DISK:
+            staying[0].shut_down("makes room for a newer one")
         return ""
-
-    def join(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
-
-    def resized(self, lun: int, blocks: int) -> None:
-        """Take note, from any thread, that a unit has more blocks."""
-        self._resized.append((lun, blocks))
-
-    def shut_down(self) -> None:
-        """End the connection soon, from any thread, without waiting."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has ended already
-
-    def _run(self) -> None:
-        why = "closed"
-        try:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            session = self._log_in()
-            if session is not None:
-                why = self._serve(session)
-        except PeerError as error:
-            why = str(error)
-        except OSError as error:
-            why = error.strerror or str(error)
-        except Exception:  # noqa: BLE001, the thread's top guard: a fault of ours ends this connection and no other
-            why = "internal error"
-            _log.exception("event=fault peer=%s", self.peer)
-        finally:
-            self._sock.close()
-            self._end(why)
-            self._transport.forget(self)
-
-    def _end(self, why: str) -> None:
-        login = self._login
-        if self._admission is not None:
-            self._manager.gone(self._admission.session_id, why)
-            _log.info("event=end session=%s peer=%s why=%r", self._admission.session_id, self.peer, why)
-        elif login.state is not State.FINISHED:
-            why = login.why or why
-            self._manager.refused(login.initiator, login.target, self.peer, why)
-            _log.info(
-                "event=refused peer=%s initiator=%s target=%s why=%r", self.peer, login.initiator, login.target, why
-            )
-
-    # -- login ---------------------------------------------------------------------------------------------------
-
-    def _log_in(self) -> IscsiSession | None:
-        """Log the initiator in; None when it was refused."""
-        deadline = time.monotonic() + LOGIN_SECONDS
-        login = self._login
-        while login.state not in (State.FINISHED, State.REFUSED):
-            step = self._decide(login.receive(self._receive_request(deadline)))
-            self._sock.sendall(iscsi.encode(step.response))
-        if login.state is State.REFUSED:
-            return None
-        self._sock.settimeout(None)
-        # A time-out of the kernel's leaves the socket blocking: no poll before each receive.
-        self._set_receive_timeout(PING_SECONDS)
-        return self._new_session()
-
-    def _decide(self, step: Step) -> Answer:
-        """Answer the login's questions until it has something to send."""
-        login = self._login
-        while not isinstance(step, Answer):
-            match step:
-                case AskCredentials(initiator, None):
-                    step = login.may_prove(self._discovery_candidates(initiator))
-                case AskCredentials(initiator, Iqn() as target):
-                    wanted = self._credentials_of(initiator, target)
-                    step = login.may_prove(() if wanted is None else (wanted,))
-                case AskAdmission():
-                    step = self._admit()
-        return step
-
-    def _discovery_candidates(self, initiator: Iqn) -> tuple[Credentials, ...]:
-        """Return all that this initiator could prove somewhere: proving one shows the targets that it opens."""
-        wanted = {self._credentials_of(initiator, target) for target in self._visible(initiator)}
-        return (Credentials(), *(each for each in wanted if each is not None and each.user is not None))
-
-    def _visible(self, initiator: Iqn) -> tuple[Iqn, ...]:
-        return self._manager.targets_visible(initiator, self.address)
-
-    def _credentials_of(self, initiator: Iqn, target: Iqn) -> Credentials | None:
-        return self._manager.credentials(initiator, target, self.address)
-
-    def _admit(self) -> Step:
-        login = self._login
-        now = time.monotonic()
-        initiator = _known(login.initiator)
-        self._facts = SessionFacts(
-            initiator=initiator,
-            target=login.target,
-            peer=self.peer,
-            isid=login.isid,
-            kind=session_kind(login),
-            login_at=now,
-            last_heard_at=now,
-        )
-        if login.target is not None:
-            try:
-                self._admission = self._manager.admit(initiator, login.target, login.proved, self)
-            except RefusedError as error:
-                return login.refuse(Status.AUTHORIZATION_FAILURE, str(error))
-            except UnavailableError as error:
-                return login.refuse(Status.SERVICE_UNAVAILABLE, str(error))
-        return login.admit(self._transport.new_tsih())
-
-    def _receive_request(self, deadline: float) -> LoginRequest:
-        header = self._receive(HEADER_OCTETS, deadline)
-        ahs, octets = iscsi.header_lengths(header)
-        if header[0] & 0x3F != LoginRequest.OPCODE or octets > LOGIN_DATA_OCTETS:
-            raise MalformedError("no login request")
-        rest = self._receive(ahs + octets + -octets % 4, deadline)
-        request = iscsi.decode(header, rest[:ahs], rest[ahs : ahs + octets])
-        if not isinstance(request, LoginRequest):
-            raise MalformedError("no login request")
-        return request
-
-    def _receive(self, octets: int, deadline: float) -> memoryview:
-        """Receive exactly so many octets; PeerError when they do not come in time."""
-        buffer = memoryview(bytearray(octets))
-        filled = 0
-        while filled < octets:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise RefusedError("the login took too long")
-            self._sock.settimeout(remaining)
-            try:
-                received = self._sock.recv_into(buffer[filled:])
-            except TimeoutError as error:
-                raise RefusedError("the login took too long") from error
-            if not received:
-                raise RefusedError("closed during the login")
-            filled += received
-        return buffer
-
-    # -- full feature phase --------------------------------------------------------------------------------------
-
-    def _new_session(self) -> IscsiSession:
-        login, admission = self._login, self._admission
-        if admission is None:
-            names: tuple[Iqn, ...] = tuple(
-                target
-                for target in self._visible(_known(login.initiator))
-                if self._credentials_of(_known(login.initiator), target) in (Credentials(), login.proved)
-            )
-            units = None
-        else:
-            names = (admission.target,)
-            units = LogicalUnits({lun: _disk(descriptor) for lun, descriptor in admission.descriptors.items()})
-        address, port = self._sock.getsockname()[:2]
-        return IscsiSession(
-            login.parameters,
-            cid=login.cid,
-            exp_cmd_sn=login.cmd_sn,
-            stat_sn=login.stat_sn,
-            units=units,
-            targets=tuple((str(name), f"{portal_text(address, port)},1") for name in names),
-        )
-
-    def _serve(self, session: IscsiSession) -> str:
-        """Serve full feature phase; return why it ended."""
-        admission, facts = self._admission, self.facts
-        if admission is not None:
-            _log.info(
-                "event=login session=%s peer=%s initiator=%s target=%s epoch=%d kind=%s",
-                *(admission.session_id, self.peer, facts.initiator, facts.target, admission.epoch, facts.kind),
-            )
-        loop = HotLoop(
-            self._sock,
-            session,
-            admission.descriptors if admission else {},
-            facts,
-            clock=time.monotonic,
-            first_read=self._first_read,
-            pings=admission is not None and facts.kind != "firmware",
-            patience_seconds=None if admission else DISCOVERY_SECONDS,
-            resized=self._resized,
-        )
-        return loop.run()
-
-    def _first_read(self) -> None:
-        if self._admission is not None:
-            self._manager.first_read(self._admission.session_id)
-
-    def _set_receive_timeout(self, seconds: float) -> None:
-        whole = int(seconds)
-        interval = struct.pack("@ll", whole, int((seconds - whole) * 1e6))  # struct timeval
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
-
-
-def _known(initiator: Iqn | None) -> Iqn:
-    if initiator is None:
-        raise ValueError("asked before the initiator has told its name")
-    return initiator
-
-
-def _disk(descriptor: Descriptor) -> Disk:
-    return Disk(
-        blocks=descriptor.blocks,
-        read_only=descriptor.read_only,
-        identity=descriptor.identity,
-        serial=descriptor.serial,
-        product=descriptor.product,
-        block_octets=descriptor.block_octets,
-        thin=descriptor.thin,
-    )
