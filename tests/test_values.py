@@ -11,6 +11,7 @@ from panloom.values import (
     exact_duration,
     exact_size,
     format_size,
+    natural_key,
     parse_duration,
     parse_size,
 )
@@ -268,3 +269,16 @@ class TestDuration:
     @pytest.mark.parametrize(("seconds", "text"), [(10.0, "10s"), (0.5, "500ms"), (90.5, "90.5s"), (0.001, "1ms")])
     def test_exact_durations_are_short(self, seconds, text):
         assert exact_duration(seconds) == text
+
+
+class TestNaturalKey:
+    def test_names_sort_as_people_count(self):
+        names = ["n10", "n2", "rack2n1", "n1", "db", "rack10n1", "n01", "n", "n1a", "52:54:00:77:00:99"]
+        assert sorted(names, key=natural_key) == [
+            "52:54:00:77:00:99", "db", "n", "n01", "n1", "n1a", "n2", "n10", "rack2n1", "rack10n1"
+        ]  # fmt: skip
+
+    @given(st.text(), st.text())
+    def test_only_equal_names_are_equal(self, one, other):
+        assert (natural_key(one) == natural_key(other)) == (one == other)
+        assert natural_key(one) < natural_key(other) or natural_key(other) <= natural_key(one)

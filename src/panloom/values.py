@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 from typing import Self
 
 _HEX_PAIR = re.compile(r"[0-9a-fA-F]{2}")
@@ -18,6 +18,7 @@ _IQN = re.compile(
 LONGEST_DURATION_SECONDS = 366 * 86400.0
 LARGEST_SIZE_OCTETS = (1 << 63) - 1  # of a file, off_t
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(i?)([bB]?)\Z")
+_RUNS = re.compile(r"(\D*)(\d*)")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)\Z")
 
 
@@ -131,6 +132,12 @@ def exact_size(octets: int) -> str:
         if octets and octets % (1 << shift) == 0:
             return f"{octets >> shift}{unit}"
     return str(octets)
+
+
+@lru_cache(maxsize=10_000)
+def natural_key(name: str) -> tuple[tuple[str, int], ...]:
+    """Return what sorts names as people count: n2 before n10; equal for equal names only."""
+    return (*((text, int(number or -1)) for text, number in _RUNS.findall(name)), (name, 0))
 
 
 def format_size(octets: int) -> str:

@@ -34,6 +34,10 @@ def test_the_smallest_machine_that_fits_is_taken():
     assert place([wish("a/x")], [machine("n1", memory=1024), machine("n2", memory=128)]) == {"a/x": "n2"}
 
 
+def test_equal_machines_are_taken_as_people_count_them():
+    assert place([wish("a/x")], [machine("n10"), machine("n2")]) == {"a/x": "n2"}
+
+
 def test_the_node_just_fenced_is_the_last_choice():
     assert place([wish("a/x", avoid="n1")], [machine("n1"), machine("n2")]) == {"a/x": "n2"}
     assert place([wish("a/x", avoid="n1")], [machine("n1")]) == {"a/x": "n1"}

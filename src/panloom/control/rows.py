@@ -20,6 +20,7 @@ from panloom.model import resources
 from panloom.state.contract import Store
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
+from panloom.values import natural_key
 
 RECENT_SECONDS = 60.0
 MAX_NAMED = 8  # servers that one line names
@@ -40,14 +41,17 @@ class Rows:
         self._why = why
 
     async def of(self, kind: str, world: World) -> Sequence[Row]:
-        """Return one row for each resource of a kind."""
+        """Return one row for each resource of a kind, by name; machines that no document knows come last."""
+        rows = sorted(await self._of(kind, world), key=lambda row: natural_key(row["name"]))
+        return rows + [self._discovered(mac) for mac in sorted(self._observer.discovered)] if kind == "node" else rows
+
+    async def _of(self, kind: str, world: World) -> Sequence[Row]:
         volumes = await self._volumes() if kind in ("server", "volume", "image") else None
         match kind:
             case "server":
                 return [self._server(server, world, volumes) for server in world.all(resources.Server).values()]
             case "node":
-                rows = [self._node(node, world) for node in world.all(resources.Node).values()]
-                return rows + [self._discovered(mac) for mac in sorted(self._observer.discovered)]
+                return [self._node(node, world) for node in world.all(resources.Node).values()]
             case "image":
                 images = world.all(resources.Image).values()
                 return [_image(image, volumes) | {"why": self._why(image.label)} for image in images]

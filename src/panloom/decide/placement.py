@@ -2,13 +2,16 @@
 
 One pool of free machines serves every PAN (lines 191, 196).  ``node:`` in a document is a preference: it wins while
 that machine is free and fits, and is passed over otherwise.  Among the others the smallest machine that fits is
-taken, so that large ones stay free for servers that need them; equal ones go by name, so that two runs decide alike.
+taken, so that large ones stay free for servers that need them; equal ones go by name, n2 before n10, so that two runs
+decide alike.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 
 import msgspec
+
+from panloom.values import natural_key
 
 
 class Machine(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +69,7 @@ def place(wishes: Iterable[Wish], machines: Iterable[Machine]) -> Mapping[str, s
                 machine.name != wish.prefer,
                 machine.name == wish.avoid,
                 machine.memory_octets,
-                machine.name,
+                natural_key(machine.name),
             ),
         )
         placed[wish.server] = best.name
