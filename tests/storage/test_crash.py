@@ -176,6 +176,12 @@ def test_a_killed_process_leaves_all_but_the_end_of_its_last_write():
     assert disk.everything().files[1][0] == 4196
 
 
+def test_two_names_of_one_file_are_that_after_a_crash(tmp_path):
+    contents = Contents({1: (512, {0: sector(b"a")})}, {ROOT: {"x": 1, "y": 1}})
+    contents.write_to(tmp_path)
+    assert (tmp_path / "x").samefile(tmp_path / "y")
+
+
 def test_a_write_that_nobody_recorded_is_noticed(tmp_path):
     root = tmp_path / "root"
     root.mkdir()

@@ -95,7 +95,7 @@ class Contents:
 
     def write_to(self, root: Path):
         """Make real files of it below an empty directory."""
-        self._write(ROOT, root)
+        self._write(ROOT, root, {})
 
     def key(self):
         """Return a number that differs where the contents do."""
@@ -130,13 +130,16 @@ class Contents:
             octets[number * SECTOR : (number + 1) * SECTOR] = sector
         return bytes(octets[:size])
 
-    def _write(self, inode, path):
+    def _write(self, inode, path, written):
         for name, child in self.directories[inode].items():
             if child in self.directories:
                 (path / name).mkdir()
-                self._write(child, path / name)
+                self._write(child, path / name, written)
+            elif child in written:
+                (path / name).hardlink_to(written[child])
             else:
                 self._write_file(child, path / name)
+                written[child] = path / name
 
     def _write_file(self, inode, path):
         size, sectors = self.files[inode]
