@@ -76,13 +76,17 @@ class ConnectionManager:
         report: Callable[[Event], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        local_transport: LocalTransport | None = None,
     ) -> None:
-        """Load the exports; ConfigError if their file is not to be trusted."""
+        """Load the exports; ConfigError if their file is not to be trusted.
+
+        ``local_transport`` None: one of its own, over ``store``.
+        """
         self._store = store
         self._file = file
         self._report = report
         self._clock = clock
-        self._local_transport = LocalTransport(store, self._tell_lost)
+        self._local_transport = local_transport or LocalTransport(store, self._tell_lost)
         self._serials = itertools.count(1)
         self._run = secrets.token_hex(3)  # ids of sessions differ from those before a restart
         self._changing = threading.Lock()  # one change of the exports at a time; taken before _lock, held over the disk
