@@ -26,7 +26,7 @@ from panloom.wire.iscsi import (
     TextResponse,
 )
 from panloom.wire.scsi_cdb import BlockCommand, Operation
-from support.iscsi_peer import FIRMWARE, LINUX, Conversation, MemoryDisk, talk
+from support.iscsi_peer import FIRMWARE, LINUX, Conversation, MemoryDisk, split, talk
 
 FINAL, READ, WRITE = iscsi.FINAL, iscsi.READ, iscsi.WRITE
 TARGETS = (("iqn.2026-11.dev.panloom:a", "192.0.2.1:3260,1"), ("iqn.2026-11.dev.panloom:b", "192.0.2.1:3260,1"))
@@ -379,6 +379,18 @@ def test_bad_text_is_rejected(request_):
     talked = talk(request_, text(b"X-a=1\0", cmd_sn=2))
     assert kinds(talked) == [Reject, TextResponse]
     assert talked.answers[1].data == b"X-a=NotUnderstood\0"
+
+
+def test_the_initiator_is_asked_to_log_out_and_told_of_the_end():
+    conversation = Conversation([None])
+    session = conversation.session
+    session.announce(iscsi.AsyncEvent.LOGOUT_REQUEST, 3)
+    assert session.closing is None
+    session.announce(iscsi.AsyncEvent.SESSION_DROPPED)
+    asked, told = split(b"".join(session.output))
+    assert (asked.async_event, asked.parameter3, asked.initiator_task_tag) == (1, 3, NO_TAG)
+    assert (told.async_event, told.stat_sn - asked.stat_sn) == (3, 1)
+    assert session.closing == "dropped"
 
 
 def test_text_may_come_in_pieces():

@@ -240,6 +240,32 @@ def test_an_action_that_nobody_has_taken_is_taken_back():
     assert medium.ended() == [0x900]
 
 
+def test_another_session_aborts_the_tasks_of_a_unit():
+    medium = Medium()
+    medium.write(0)
+    medium.write(0)  # waits
+    medium.read(0, lun=1)
+    medium.session.abort_unit(0)
+    assert (medium.session.is_quiet(0), medium.session.is_quiet(1)) == (False, True)
+    assert medium.write(0) == []  # not before the aborted one has ended
+    assert medium.perform(0) == [4]
+    assert medium.session.is_quiet(0)
+    while medium.taken:
+        medium.perform()
+    assert medium.ended() == [4]
+    assert medium.octets[:512] == b"D" * 512
+
+
+def test_two_functions_wait_for_the_same_task():
+    medium = Medium()
+    medium.write(0)
+    medium.manage(1, of=1)
+    medium.manage(5)
+    assert medium.ended() == []
+    medium.perform()
+    assert medium.ended() == [0x900, 0x900]
+
+
 def test_a_logout_is_answered_when_nothing_is_under_way():
     medium = Medium()
     medium.write(0)

@@ -39,6 +39,7 @@ from panloom.protocol.scsi_disk import Data, LogicalUnits, Read, Store, Verdict,
 from panloom.wire import iscsi
 from panloom.wire.iscsi import (
     NO_TAG,
+    AsyncEvent,
     DataOut,
     LogoutRequest,
     NopOut,
@@ -166,6 +167,21 @@ class IscsiSession:
         if self._ping is None:
             self._ping = self._new_tag()
             self._send(iscsi.NopIn(target_transfer_tag=self._ping, **self._numbers(advance=False)))
+
+    def abort_unit(self, lun: int) -> None:
+        """Abort the tasks of a unit because of another session; their initiator hears of that by a unit attention."""
+        self._management.drop(self._tasks.of(lun))
+        self._wake()
+
+    def is_quiet(self, lun: int) -> bool:
+        """Whether nothing that was aborted is still under way at a unit."""
+        return not any(task.aborted for task in self._tasks.of(lun))
+
+    def announce(self, event: AsyncEvent, seconds: int = 0) -> None:
+        """Tell the initiator unasked that the session ends now, or should be ended by it within so many seconds."""
+        self._send(iscsi.AsyncMessage(async_event=event, parameter3=seconds, **self._numbers()))
+        if event is AsyncEvent.SESSION_DROPPED:
+            self.closing = "dropped"
 
     def resize(self, lun: int, blocks: int) -> None:
         """Let a unit have that many blocks from the next command on, which is told of it."""

@@ -90,21 +90,26 @@ class TaskManagement:
 
     def abort(self, tasks: tuple[Task, ...], answer: Answer) -> Answer | None:
         """Abort tasks; return the answer to that, or None as long as something of theirs is under way on a medium."""
-        for task in tasks:
-            task.aborted = True
-        kept = [action for action in self._actions if not action.task.aborted]
-        if len(kept) < len(self._actions):
-            for action in self._actions:
-                action.task.under_way -= action.task.aborted
-            self._actions.clear()
-            self._actions.extend(kept)
-        under_way = {task for task in tasks if task.under_way}
-        for task in tasks:
-            if task not in under_way:  # the others keep their place: what overlaps them must not overtake them
-                self._tasks.remove(task)
+        under_way = self.drop(tasks)
         if under_way:
             self._waiting.append((answer, under_way))
         return None if under_way else answer
+
+    def drop(self, tasks: tuple[Task, ...]) -> set[Task]:
+        """Abort tasks, and take back their actions; return those of which something is under way on a medium."""
+        victims = set(tasks)
+        for task in victims:
+            task.aborted = True
+        kept = [action for action in self._actions if action.task not in victims]
+        if len(kept) < len(self._actions):
+            for action in self._actions:
+                action.task.under_way -= action.task in victims
+            self._actions.clear()
+            self._actions.extend(kept)
+        for task in tasks:
+            if not task.under_way:  # the others keep their place: what overlaps them must not overtake them
+                self._tasks.remove(task)
+        return {task for task in tasks if task.under_way}
 
     def settled(self, task: Task) -> tuple[Answer, ...]:
         """Take note that nothing of an aborted task is under way any more; return the answers that waited for that."""

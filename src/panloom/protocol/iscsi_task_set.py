@@ -57,7 +57,8 @@ class TaskSet:
 
     def remove(self, task: Task) -> None:
         """Let a task go, which has ended or been aborted."""
-        if self._tasks.pop(task.initiator_task_tag, None) is not None:
+        if self._tasks.get(task.initiator_task_tag) is task:
+            del self._tasks[task.initiator_task_tag]
             self._stir(task)
             field = _field(task)
             self._open[field] -= 1

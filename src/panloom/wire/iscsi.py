@@ -17,6 +17,7 @@ and zero when written.  The digests are not part of these functions: see ``wire.
 """
 
 import struct
+from enum import IntEnum
 from typing import ClassVar, TypeAlias
 
 import msgspec
@@ -175,6 +176,13 @@ class ReadyToTransfer(Pdu, frozen=True, gc=False, kw_only=True):
     r2t_sn: int
     buffer_offset: int
     desired_data_transfer_length: int
+
+
+class AsyncEvent(IntEnum):
+    """What a target says unasked (section 11.9.1), as far as ours does."""
+
+    LOGOUT_REQUEST = 1  # parameter 3: within so many seconds
+    SESSION_DROPPED = 3  # parameters 2 and 3: seconds to wait, and to come back in
 
 
 class AsyncMessage(Pdu, frozen=True, gc=False, kw_only=True):
