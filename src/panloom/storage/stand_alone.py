@@ -88,7 +88,8 @@ def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionMan
     store = _store(options.store)
     manager = ConnectionManager(store, NoFile(), report)
     try:
-        access = Access(None, user=options.credentials.user, secret=options.credentials.secret)
+        proof = options.credentials
+        access = Access(None, None, proof.user, proof.secret, proof.target_user, proof.target_secret)
         manager.export(Export(str(options.target), _epoch(store, options), options.luns, access))
     except BaseException:
         manager.shut_down()
