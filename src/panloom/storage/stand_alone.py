@@ -36,6 +36,14 @@ class NoStore:
         """There is no volume."""
         raise ConfigError(name, "which store is it in? Add --store DIR")
 
+    def names(self) -> tuple[str, ...]:
+        """There is no volume."""
+        return ()
+
+    def look(self, name: str) -> int:
+        """There is no volume."""
+        return self.open(name).octets
+
     def reopen(self, name: str) -> None:
         """There is no volume."""
         self.open(name)
