@@ -15,12 +15,15 @@ _LISTENING = re.compile(r"^listening (\S+):([0-9]+) (\S+)$", re.MULTILINE)
 
 
 class TargetProcess:
-    """A target with so many portals of the loopback address, listening when this returns."""
+    """A target with so many portals of the loopback address, listening when this returns.
 
-    def __init__(self, directory: Path, *arguments: str, portals: int = 1) -> None:
+    ``prefix``: a command that becomes the target, as one that gives it a file system.
+    """
+
+    def __init__(self, directory: Path, *arguments: str, portals: int = 1, prefix: tuple[str, ...] = ()) -> None:
         self._log = directory / "target.log"
         output = directory / "target.out"
-        command = [*PANLOOM, "target", *("--portal", "127.0.0.1:0") * portals, *arguments]
+        command = [*prefix, *PANLOOM, "target", *("--portal", "127.0.0.1:0") * portals, *arguments]
         with self._log.open("wb") as log, output.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=log)
 
