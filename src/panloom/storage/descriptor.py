@@ -57,6 +57,7 @@ class Descriptor:
     send_handler: Callable[[Any, Frame], None] = field(repr=False)
     block_octets: int = 512
     thin: bool = True  # whether UNMAP gives space back
+    may_block: bool = False  # whether even READ and WRITE may take long, or be called back later
     removable: bool = False
     device_type: int = 0x00  # SPC-4 r37 table 142: a disk, or 05h, an optical disc
 

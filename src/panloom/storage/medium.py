@@ -61,8 +61,10 @@ def _called_back(saved: tuple[Any, threading.Lock], frame: Frame) -> None:
     answered.release()
 
 
-def write_sense(error: OSError) -> Sense:
-    """Return the sense data for an error of a write, a flush or an unmap."""
+def write_sense(error: OSError | StaleEpochError) -> Sense:
+    """Return the sense data for an error of a write, a flush or an unmap; StaleEpochError is raised, not answered."""
+    if isinstance(error, StaleEpochError):
+        raise error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return scsi_sense.NO_SPACE
     return scsi_sense.WRITE_PROTECTED if error.errno == errno.EROFS else scsi_sense.WRITE_FAILED
