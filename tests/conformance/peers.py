@@ -18,7 +18,7 @@ from support.target_process import TargetProcess
 from support.tgtd import TARGET
 from support.waiting import until
 
-DISK_OCTETS = 64 << 20  # under 1 GiB, else READ(6) is not tested beyond the end
+DISK_OCTETS = 192 << 20  # under 1 GiB, else READ(6) is not tested beyond the end
 WORDS = {"thin": "", "thick": ",thick", "removable": ",removable", "protected": ",ro"}
 WRITES_NOTHING = (
     "Inquiry", "Mandatory", "ModeSense6", "Prefetch", "Prin", "Read6", "Read10", "Read12", "Read16", "ReadCapacity",

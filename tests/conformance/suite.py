@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-ALONE_SECONDS = 30.0
+ALONE_SECONDS = 100.0
 ALL_SECONDS = 300.0
 PROGRAM = "iscsi-test-cu"
 UNTESTABLE = {

@@ -32,6 +32,7 @@ from panloom.wire.iscsi_text import decode_text, encode_binary, encode_text
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from panloom.wire.scsi_sense import Sense
 from support.iscsi_peer import BLOCKS, FIRMWARE, LINUX, CarefulSession, Conversation, MemoryDisk
+from support.units import tell
 
 # ── login ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,7 +265,7 @@ def disk(octets):
         for number in (0, 1)
     }
     units = LogicalUnits(described)
-    units.attentions.clear()
+    tell(units)
     verdict = units.interpret(lun, tape.take(16).ljust(16, b"\0"))
     if isinstance(verdict, Wants):
         assert 0 < verdict.octets <= 0xFFFF

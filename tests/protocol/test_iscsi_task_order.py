@@ -15,6 +15,7 @@ from panloom.wire import iscsi, scsi_cdb, scsi_sense
 from panloom.wire.iscsi import DataOut, LogoutRequest, ReadyToTransfer, ScsiCommand, ScsiResponse, TaskManagementRequest
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from support.iscsi_peer import FIRMWARE, LINUX, split
+from support.units import tell
 
 ORDERED, HEAD_OF_QUEUE = Attribute.ORDERED, Attribute.HEAD_OF_QUEUE
 BLOCKS = 64
@@ -26,7 +27,7 @@ class Medium:
     def __init__(self, parameters=LINUX):
         disk = Disk(blocks=BLOCKS, read_only=False, identity=bytes(8), serial="1", product="memory")
         units = LogicalUnits({0: disk, 1: disk})
-        units.attentions.clear()
+        tell(units)
         self.session = IscsiSession(parameters, cid=1, exp_cmd_sn=1, stat_sn=1, units=units)
         self.octets = bytearray(BLOCKS * 512)
         self.taken = []

@@ -25,7 +25,7 @@ def test_every_deed():
 def test_compare():
     disk = MemoryDisk()
     assert carry_out(disk.descriptor, Compare(512, b"\1" * 512 + b"\2" * 512)) is None
-    assert carry_out(disk.descriptor, Compare(512, b"\1" * 512 + b"\3" * 512)) == scsi_sense.MISCOMPARE
+    assert carry_out(disk.descriptor, Compare(512, b"\1" * 512 + b"\3" * 512)) == scsi_sense.miscompare(512)
     disk.errors["read"] = errno.EIO
     assert carry_out(disk.descriptor, Compare(512, b"\1" * 512)) == scsi_sense.UNRECOVERED_READ
 

@@ -1,6 +1,6 @@
 """Units of tests as the Local Transport has them, and the Remote Transport's side of the direct call."""
 
-from panloom.storage.frame import Frame, Operation, StaleEpochError, answer
+from panloom.storage.frame import Frame, MiscompareError, Operation, StaleEpochError, answer
 from panloom.storage.medium import call
 
 
@@ -16,9 +16,23 @@ def send(disk, frame):
                 disk.flush()
             case Operation.UNMAP:
                 disk.unmap(frame.offset, frame.octets)
+            case Operation.COMPARE_AND_WRITE | Operation.OR_WRITE:
+                found = bytearray(frame.octets)
+                disk.read(frame.offset, memoryview(found))
+                disk.write(frame.offset, _changed(frame, found))
+            case Operation.WRITE_ATOMIC:
+                disk.write(frame.offset, frame.data)
     except (OSError, StaleEpochError) as error:
         frame.error = error
     answer(frame)
+
+
+def _changed(frame, found):
+    if frame.operation is Operation.OR_WRITE:
+        return memoryview(bytes(one | other for one, other in zip(found, frame.data, strict=True)))
+    if frame.data[: len(found)] != found:
+        raise MiscompareError(next(at for at, octet in enumerate(found) if octet != frame.data[at]))
+    return frame.data[len(found) :]
 
 
 def read(unit, offset, into):

@@ -9,6 +9,7 @@ from panloom.storage.hot import HotLoop
 from panloom.values import Iqn
 from panloom.wire import iscsi
 from support.blocks import send
+from support.units import tell
 
 LINUX = SessionParameters(False, True, 262144, 16776192, 262144)
 FIRMWARE = SessionParameters(True, False, 8192, 262144, 65536)
@@ -125,7 +126,7 @@ class Conversation:
             }
         )
         if ready:  # as after the first command to each unit
-            units.attentions.clear()
+            tell(units)
         self.session = session(
             parameters,
             cid=1,

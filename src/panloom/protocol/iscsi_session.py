@@ -26,7 +26,6 @@ import msgspec
 
 from panloom.errors import MalformedError
 from panloom.protocol import iscsi_task_answers as task_answers
-from panloom.protocol import scsi_disk
 from panloom.protocol.iscsi_command_order import CommandOrder, Numbered
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
@@ -35,7 +34,7 @@ from panloom.protocol.iscsi_task_answers import Numbers
 from panloom.protocol.iscsi_task_management import Answer, Function, TaskManagement
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.iscsi_text_exchange import TextExchange
-from panloom.protocol.scsi_disk import Data, LogicalUnits, Read, Store, Verdict, Wants
+from panloom.protocol.scsi_disk import Conflict, Data, Flush, LogicalUnits, Read, Store, Then, Verdict, Wants
 from panloom.wire import iscsi
 from panloom.wire.iscsi import (
     NO_TAG,
@@ -112,7 +111,7 @@ class IscsiSession:
 
         ``field`` is the unit's LUN field in its shortest form.
         """
-        unusual = bool(self._units.attentions) or bool(self._order) or self._tasks.busy(field)
+        unusual = field in self._units.unusual or bool(self._order) or self._tasks.busy(field)
         return unusual or initiator_task_tag == NO_TAG or initiator_task_tag in self._tasks
 
     def receive(self, pdu: Pdu) -> None:
@@ -288,6 +287,8 @@ class IscsiSession:
         match verdict:
             case Sense():
                 self._fail(task, verdict)
+            case Conflict():
+                self._respond(task, task_answers.RESERVATION_CONFLICT)
             case Data(octets):
                 self._data_in(task, octets)
             case Read(offset, octets, flush):
@@ -300,6 +301,9 @@ class IscsiSession:
                     self._take(task, command.data)
             case Store() | Wants():
                 raise ValueError("a command asks for data twice")
+            case Then(deed, then):
+                task.then = then
+                self._act(task, deed)
             case _:
                 if command is not None:
                     # With both flags and no AHS one length stands for both directions.
@@ -339,6 +343,9 @@ class IscsiSession:
             return
         if task.sense is not None:
             self._finish(task, task.sense)
+        elif task.then is not None:
+            then, task.then = task.then, None
+            self._follow(task, then())
         elif sink is None or (task.complete and task.flushed):
             self._good(task)
         elif not task.complete:
@@ -348,7 +355,7 @@ class IscsiSession:
         else:
             task.flushed = True
             if sink.flush:
-                self._act(task, scsi_disk.Flush())
+                self._act(task, Flush())
             else:
                 self._good(task)
 

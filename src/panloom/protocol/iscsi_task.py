@@ -10,13 +10,34 @@ R2T may be outstanding (MaxOutstandingR2T); their bursts come in the order in wh
 """
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import TypeAlias
 
 import msgspec
 
 from panloom.protocol.iscsi_keys import SessionParameters
-from panloom.protocol.scsi_disk import Data, Deallocate, Fill, Flush, Read, Store, Verdict, Wants
+from panloom.protocol.scsi_verdicts import (
+    Check,
+    CompareAndWrite,
+    Conflict,
+    Data,
+    Deallocate,
+    Erase,
+    Fill,
+    Flush,
+    LookUp,
+    Perform,
+    Quiesce,
+    Read,
+    Store,
+    Then,
+    Use,
+    Verdict,
+    Wants,
+    WriteAtomic,
+)
+from panloom.protocol.scsi_verdicts import Deed as UnitDeed
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import NO_TAG, DataOut, Octets, ScsiCommand
 from panloom.wire.scsi_sense import Sense
@@ -27,16 +48,40 @@ class Write(msgspec.Struct, frozen=True, gc=False):
 
     offset: int
     data: Octets
+    before: int = 0
 
 
 class Compare(msgspec.Struct, frozen=True, gc=False):
-    """Compare this, whole blocks, with the medium; a difference is MISCOMPARE."""
+    """Compare this, whole blocks, with the medium; ``before``: octets of the same command, for MISCOMPARE to tell."""
 
     offset: int
     data: Octets
+    before: int = 0
 
 
-Deed: TypeAlias = Read | Write | Compare | Flush | Deallocate | Fill
+class WriteAndVerify(msgspec.Struct, frozen=True, gc=False):
+    """Write this, whole blocks, and compare what is then read."""
+
+    offset: int
+    data: Octets
+    before: int = 0
+
+
+class OrWrite(msgspec.Struct, frozen=True, gc=False):
+    """Write this, whole blocks, combined by OR with what is there."""
+
+    offset: int
+    data: Octets
+    before: int = 0
+
+
+Deed: TypeAlias = Write | Compare | WriteAndVerify | OrWrite | UnitDeed
+_DEEDS: dict[Use, Callable[[int, Octets, int], Deed]] = {
+    Use.WRITE: Write,
+    Use.COMPARE: Compare,
+    Use.VERIFY: WriteAndVerify,
+    Use.COMBINE: OrWrite,
+}
 
 
 class Action(msgspec.Struct, frozen=True, gc=False):
@@ -73,16 +118,22 @@ def extent_of(what: "Verdict | Deed") -> Extent:
             return Extent(offset, offset + octets, writes=False)
         case Store(offset, octets) | Fill(offset, octets):
             return Extent(offset, offset + octets, writes=not (isinstance(what, Store) and what.compare))
-        case Write(offset, data):
+        case Write(offset, data) | WriteAndVerify(offset, data) | OrWrite(offset, data) | WriteAtomic(offset, data):
+            return Extent(offset, offset + len(data), writes=True)
+        case CompareAndWrite(offset, _, data):
             return Extent(offset, offset + len(data), writes=True)
         case Compare(offset, data):
             return Extent(offset, offset + len(data), writes=False)
+        case Check(offset, octets) | LookUp(offset, octets):
+            return Extent(offset, offset + octets, writes=False)
+        case Then(deed):
+            return extent_of(deed)
         case Deallocate(ranges):
             ends = [offset + octets for offset, octets in ranges]
             return Extent(min((offset for offset, _ in ranges), default=0), max(ends, default=0), writes=True)
         case Flush():
             return Extent(0, _END, writes=False)
-        case Sense() | Data():
+        case Sense() | Data() | Conflict() | Perform() | Quiesce() | Erase():
             return NOWHERE
         case _:
             return Extent(0, _END, writes=True)
@@ -121,6 +172,7 @@ class Task:
         self.sense: Sense | None = None  # why it has failed, while actions are still under way
         self.aborted = False
         self.dormant = False  # it waits for older tasks
+        self.then: Callable[[], Verdict] | None = None  # the verdict once what is under way is done
         self.verdict: Verdict | None = None  # what it means; None: not known yet
         self.waiting: list[ScsiCommand | DataOut] = []  # what has come for it while it is dormant
         self.asked = 0  # octets that came, or were asked for
@@ -168,6 +220,8 @@ class Task:
         acknowledged without being written, so nothing is, as FCP-4 allows for FCP_DL and Linux and libiscsi expect.
         """
         if isinstance(self.sink, Wants):
+            if self.sink.exact and self.expected_out > self.sink.octets:
+                return scsi_sense.INVALID_FIELD_IN_CDB
             return scsi_sense.PARAMETER_LIST_LENGTH if self.wanted < self.sink.octets else None
         return scsi_sense.INVALID_FIELD_IN_COMMAND_IU if self.wanted % block_octets else None
 
@@ -207,8 +261,8 @@ class Task:
                 self.phase = Phase.COLLECTED
         return None
 
-    def take(self, data: Octets, block_octets: int) -> Write | Compare | None:
-        """Take the next data; return what is now to be written or compared."""
+    def take(self, data: Octets, block_octets: int) -> "Deed | None":
+        """Take the next data; return what is now to be done with it."""
         before, self.arrived = self.arrived, self.arrived + len(data)
         if self.arrived > self.wanted:  # the initiator sends all that it announced, the command wants less
             data = memoryview(data)[: max(0, self.wanted - before)]
@@ -224,7 +278,7 @@ class Task:
         self._kept = bytes(data[whole:])
         if not whole:
             return None
-        return (Compare if self.sink.compare else Write)(offset, memoryview(data)[:whole])
+        return _DEEDS[self.sink.use](offset, memoryview(data)[:whole], offset - self.sink.offset)
 
     @property
     def complete(self) -> bool:

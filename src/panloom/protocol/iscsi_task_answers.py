@@ -9,7 +9,7 @@ from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import DataIn, ReadyToTransfer, ScsiResponse
 from panloom.wire.scsi_sense import Sense
 
-GOOD, CHECK_CONDITION, TASK_SET_FULL = 0x00, 0x02, 0x28  # status, SAM-5 5.3.1
+GOOD, CHECK_CONDITION, RESERVATION_CONFLICT, TASK_SET_FULL = 0x00, 0x02, 0x18, 0x28  # status, SAM-5 5.3.1
 
 
 class Numbers(TypedDict):

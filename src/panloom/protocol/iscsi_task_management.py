@@ -24,7 +24,6 @@ from panloom.protocol.iscsi_command_order import CommandOrder, follows
 from panloom.protocol.iscsi_task import Action, Task
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.scsi_disk import LogicalUnits
-from panloom.wire import scsi_sense
 from panloom.wire.iscsi import LogoutRequest, TaskManagementRequest, lun_number
 
 
@@ -79,11 +78,11 @@ class TaskManagement:
             case Function.TARGET_WARM_RESET | Function.TARGET_COLD_RESET:
                 response, aborted = Response.FUNCTION_COMPLETE, self._tasks.of(None)
                 for each in self._units.disks:
-                    self._units.raise_attention(each, scsi_sense.UNIT_RESET)
+                    self._units.reset(each)
             case Function.ABORT_TASK_SET | Function.CLEAR_TASK_SET | Function.LOGICAL_UNIT_RESET:
                 response, aborted = self._of_unit(lun)
                 if function == Function.LOGICAL_UNIT_RESET and lun is not None and not response:
-                    self._units.raise_attention(lun, scsi_sense.UNIT_RESET)
+                    self._units.reset(lun)
             case _:
                 response = Response.NOT_SUPPORTED
         return self.abort(aborted, Answer(request, response))

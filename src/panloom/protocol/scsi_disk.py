@@ -1,125 +1,137 @@
-"""A disk's SCSI commands, decided but not carried out (SPC-4 r37, SBC-4 r22).
+"""A session's SCSI commands, decided but not carried out (SPC-4 r37, SBC-4 r22, SAM-5).
 
-``LogicalUnits.interpret`` reads a command descriptor block and returns a verdict.  Who holds the medium carries it out:
+``LogicalUnits.interpret`` reads a command descriptor block and returns a verdict (``scsi_verdicts``).  What it asks, in
+this order, and answers where the answer is no:
 
-    Data        GOOD, with these octets for the initiator
-    Sense       CHECK CONDITION
-    Read        send these octets of the medium
-    Store       take so many octets from the initiator, write them (or compare them) as they arrive
-    Wants       take so many octets from the initiator, then ``then(octets)`` is the verdict
-    Flush       make what was written durable
-    Deallocate  make these ranges read as zeroes
-    Fill        write a block again and again
-
-Every range in a verdict is inside the unit, and none of them changes a read-only unit.
+    is there such a unit?            INQUIRY, REPORT LUNS and REQUEST SENSE are answered all the same, and
+    has the nexus been told          … of everything?  a unit attention, once
+    is the unit reserved?            RESERVATION CONFLICT, by the command's class (scsi_rules)
+    is it being sanitized?           02/041B
+    is the medium in?                02/3A00
+    then the command                 by device type: one function for each
 
 A unit attention is pending for each unit when a session begins (29h/00h): firmware and kernels expect to be told once
 that the disk may be another than before.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import msgspec
 
-from panloom.errors import MalformedError
-from panloom.protocol import scsi_pages
-from panloom.protocol.scsi_pages import Disk
+from panloom.protocol import (
+    scsi_block,
+    scsi_medium,
+    scsi_modes,
+    scsi_pages,
+    scsi_persistent,
+    scsi_sanitize,
+    scsi_supported,
+)
+from panloom.protocol.scsi_copy import Copies, CopyUnit
+from panloom.protocol.scsi_pages import DIRECT_ACCESS, Disk
+from panloom.protocol.scsi_reservations import NexusName
+from panloom.protocol.scsi_rules import is_open_under_reserve, rule_of
+from panloom.protocol.scsi_unit import LogicalUnit, Medium, Nexus
+from panloom.protocol.scsi_verdicts import (
+    GOOD,
+    Conflict,
+    Data,
+    Deallocate,
+    Fill,
+    Flush,
+    Read,
+    Store,
+    Then,
+    Verdict,
+    Wants,
+)
 from panloom.wire import scsi_cdb, scsi_sense
+from panloom.wire.iscsi import lun_field
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from panloom.wire.scsi_sense import Sense
 
+__all__ = [
+    "Conflict",
+    "Data",
+    "Deallocate",
+    "Fill",
+    "Flush",
+    "LogicalUnits",
+    "Read",
+    "Store",
+    "Then",
+    "Verdict",
+    "Wants",
+]
 
-class Data(msgspec.Struct, frozen=True, gc=False):
-    """GOOD, with these octets, none included."""
-
-    octets: bytes = b""
-
-
-class Read(msgspec.Struct, frozen=True, gc=False):
-    """Send octets of the medium; ``flush`` first, so that they come from stable storage (FUA)."""
-
-    offset: int
-    octets: int
-    flush: bool
-
-
-class Store(msgspec.Struct, frozen=True, gc=False):
-    """Take octets for the medium; ``flush`` once all are written (FUA).  ``compare``: write nothing, compare them."""
-
-    offset: int
-    octets: int
-    flush: bool = False
-    compare: bool = False
-
-
-class Flush(msgspec.Struct, frozen=True, gc=False):
-    """Make all earlier writes durable."""
-
-
-class Deallocate(msgspec.Struct, frozen=True, gc=False):
-    """Make each range, offset and octets, read as zeroes."""
-
-    ranges: tuple[tuple[int, int], ...]
-
-
-class Fill(msgspec.Struct, frozen=True, gc=False):
-    """Write ``block`` from an offset on, over so many octets."""
-
-    offset: int
-    octets: int
-    block: bytes
-
-
-class Wants(msgspec.Struct, frozen=True, gc=False):
-    """Take octets from the initiator (at most 64 KiB); the verdict on them is ``then(octets)``."""
-
-    octets: int
-    then: "Callable[[bytes], Verdict]"
-
-
-Verdict: TypeAlias = Data | Sense | Read | Store | Flush | Deallocate | Fill | Wants
-
-_GOOD = Data()
-_READS = frozenset({Operation.READ_6, Operation.READ_10, Operation.READ_12, Operation.READ_16})
-_WRITES = frozenset({Operation.WRITE_6, Operation.WRITE_10, Operation.WRITE_12, Operation.WRITE_16})
-_VERIFIES = frozenset({Operation.VERIFY_10, Operation.VERIFY_12, Operation.VERIFY_16})
-_SYNCHRONIZES = frozenset({Operation.SYNCHRONIZE_CACHE_10, Operation.SYNCHRONIZE_CACHE_16})
-_SAMES = frozenset({Operation.WRITE_SAME_10, Operation.WRITE_SAME_16})
+NOBODY = NexusName("", "")
 
 
 class LogicalUnits:
-    """The units of one target as one session sees them: their descriptions, and what it has not been told yet."""
+    """The units of one target as one session sees them: their descriptions, and its end of each.
 
-    def __init__(self, disks: Mapping[int, Disk]) -> None:
+    ``units`` are those that sessions share; without them the session has its own.  They have one lock, which is held
+    while a verdict is found.  ``unusual`` holds the LUN fields of units whose READs and WRITEs may not be answered
+    without asking here; it changes under the reader.
+    """
+
+    def __init__(
+        self, disks: Mapping[int, Disk], *, units: Mapping[int, LogicalUnit] | None = None, name: NexusName = NOBODY
+    ) -> None:
         self.disks = dict(disks)
-        self.attentions: dict[int, deque[Sense]] = {}
-        for lun in self.disks:
-            self.raise_attention(lun, scsi_sense.POWER_ON)
+        self.unusual: set[int] = set()
+        self._units = {lun: units[lun] if units else LogicalUnit() for lun in self.disks}
+        self._lock = self._units[next(iter(self._units))].lock if self._units else nullcontext()
+        self._copies = Copies()
+        self.nexuses = {lun: Nexus(name) for lun in self.disks}
+        with self._lock:
+            for lun, nexus in self.nexuses.items():
+                nexus.noticed = partial(self._notice, lun_field(lun), nexus)
+                self._units[lun].join(nexus)
+                nexus.raise_attention(scsi_sense.POWER_ON)
+
+    def _notice(self, field: int, nexus: Nexus) -> None:
+        if nexus.attentions or nexus.restricted:
+            self.unusual.add(field)
+        else:
+            self.unusual.discard(field)
+
+    def leave(self) -> None:
+        """End the session: its reservations by RESERVE(6) and its say against removal go with it."""
+        with self._lock:
+            for lun, nexus in self.nexuses.items():
+                self._units[lun].leave(nexus)
 
     def raise_attention(self, lun: int, sense: Sense) -> None:
         """Tell the initiator of an event with its next command to the unit; the same one is told once."""
-        pending = self.attentions.setdefault(lun, deque())
-        if sense not in pending:
-            pending.append(sense)
+        with self._lock:
+            self.nexuses[lun].raise_attention(sense)
+
+    def reset(self, lun: int) -> None:
+        """Reset a unit: every initiator is told."""
+        with self._lock:
+            self._units[lun].reset(scsi_sense.UNIT_RESET)
 
     def resize(self, lun: int, blocks: int) -> None:
         """Let a unit have that many blocks, and tell the initiator so (SBC-4 r22 4.7)."""
         self.disks[lun] = msgspec.structs.replace(self.disks[lun], blocks=blocks)
         self.raise_attention(lun, scsi_sense.CAPACITY_CHANGED)
 
-    def _take_attention(self, lun: int) -> Sense | None:
-        pending = self.attentions.get(lun)
-        if not pending:
+    def _take_attention(self, nexus: Nexus) -> Sense | None:
+        if not nexus.attentions:
             return None
-        sense = pending.popleft()
-        if not pending:
-            del self.attentions[lun]
+        sense = nexus.attentions.popleft()
+        nexus.noticed()
         return sense
 
     def interpret(self, lun: int | None, octets: bytes) -> Verdict:
         """Return what a command of 16 octets means for a LUN; None is a LUN in a form that names no unit."""
+        with self._lock:
+            return _under(self._lock, self._interpret(lun, octets))
+
+    def _interpret(self, lun: int | None, octets: bytes) -> Verdict:
         command = scsi_cdb.decode(octets)
         disk = None if lun is None else self.disks.get(lun)
         match command:
@@ -131,43 +143,67 @@ class LogicalUnits:
                 return _cut(scsi_sense.encode(scsi_sense.NO_SUCH_UNIT), allocation)
         if disk is None or lun is None:
             return scsi_sense.NO_SUCH_UNIT
+        unit, nexus = self._units[lun], self.nexuses[lun]
         match command:
             case scsi_cdb.Inquiry():
                 return _inquiry(disk, command)
             case scsi_cdb.RequestSense(flags, allocation):
                 if flags & 0x01:  # DESC: descriptor format, which no unit here speaks
                     return scsi_sense.INVALID_FIELD_IN_CDB
-                return _cut(scsi_sense.encode(self._take_attention(lun) or scsi_sense.NOTHING), allocation)
-        attention = self._take_attention(lun)
-        return attention or _interpret_ready(disk, command)
+                pending = self._take_attention(nexus) or _not_ready(unit) or scsi_sense.NOTHING
+                return _cut(scsi_sense.encode(pending), allocation)
+        if attention := self._take_attention(nexus):
+            return attention
+        return self._interpret_told(lun, disk, command)
 
-
-def _interpret_ready(disk: Disk, command: scsi_cdb.Cdb | None) -> Verdict:
-    match command:
-        case BlockCommand():
-            return _interpret_block(disk, command)
-        case scsi_cdb.Plain(Operation.TEST_UNIT_READY):
-            return _GOOD
-        case scsi_cdb.Plain(Operation.READ_CAPACITY_10):
-            return Data(scsi_pages.read_capacity_10(disk))
-        case scsi_cdb.ServiceActionIn16(scsi_cdb.READ_CAPACITY_16, _, allocation):
-            return _cut(scsi_pages.read_capacity_16(disk), allocation)
-        case scsi_cdb.ModeSense(_, _, page, _, allocation):
-            if page >> 6 == 3:  # saved values
-                return scsi_sense.SAVING_NOT_SUPPORTED
-            return _cut(scsi_pages.mode_sense(disk, command), allocation)
-        case scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES, _, _, _, allocation):
-            return _cut(scsi_pages.supported_operation_codes(disk, command), allocation)
-        case scsi_cdb.ServiceActionIn16() | scsi_cdb.MaintenanceIn():
-            return scsi_sense.INVALID_FIELD_IN_CDB
-        case scsi_cdb.StartStopUnit(_, power):
-            if power & 0xF2:  # a power condition, or LOEJ: nothing here sleeps or can be taken out
-                return scsi_sense.INVALID_FIELD_IN_CDB
-            return _GOOD if power & 0x01 else Flush()
-        case scsi_cdb.Unmap(flags, octets):
-            return _unmap(disk, flags, octets)
-        case _:
+    def _interpret_told(self, lun: int, disk: Disk, command: scsi_cdb.Cdb | None) -> Verdict:
+        unit, nexus = self._units[lun], self.nexuses[lun]
+        if command is None:
             return scsi_sense.INVALID_OPERATION
+        rule = rule_of(command)
+        shut_out = unit.reserved_by not in (None, nexus) and not is_open_under_reserve(command)
+        if shut_out or not unit.permits(nexus, rule.access):
+            return Conflict()
+        if unit.erasing is not None and not rule.while_sanitizing:
+            return scsi_sense.SANITIZE_FAILED if unit.erasing.failed else scsi_sense.SANITIZE_UNDER_WAY
+        if unit.medium is Medium.EJECTED and rule.needs_medium:
+            return scsi_sense.NO_MEDIUM
+        match command:
+            case scsi_cdb.ExtendedCopy():
+                return self._copies.copy(lun, command, self._copy_units())
+            case scsi_cdb.ReceiveCopyResults():
+                return self._copies.results(lun, disk, command)
+        return _BY_DEVICE_TYPE.get(disk.device_type, _direct_access)(disk, unit, nexus, command)
+
+    def _copy_units(self) -> Mapping[int, CopyUnit]:
+        return {lun: CopyUnit(disk, self._units[lun], self.nexuses[lun]) for lun, disk in self.disks.items()}
+
+
+def _under(lock: AbstractContextManager[object], verdict: Verdict) -> Verdict:
+    """Let what a verdict calls later hold the lock, too."""
+    match verdict:
+        case Wants(octets, then, exact):
+
+            def then_with(data: bytes) -> Verdict:
+                with lock:
+                    return _under(lock, then(data))
+
+            return Wants(octets, then_with, exact)
+        case Then(deed, then_after):
+
+            def then_locked() -> Verdict:
+                with lock:
+                    return _under(lock, then_after())
+
+            return Then(deed, then_locked)
+        case _:
+            return verdict
+
+
+def _not_ready(unit: LogicalUnit) -> Sense | None:
+    if unit.erasing is not None:
+        return scsi_sense.SANITIZE_FAILED if unit.erasing.failed else scsi_sense.SANITIZE_UNDER_WAY
+    return scsi_sense.NO_MEDIUM if unit.medium is Medium.EJECTED else None
 
 
 def _cut(octets: bytes | None, allocation_length: int) -> Verdict:
@@ -182,75 +218,92 @@ def _inquiry(disk: Disk | None, command: scsi_cdb.Inquiry) -> Verdict:
     return _cut(octets, command.allocation_length)
 
 
-def _interpret_block(disk: Disk, command: BlockCommand) -> Verdict:
-    operation, flags = command.operation, command.flags
-    changes = operation in _WRITES or operation in _SAMES
-    protected = not (operation in _SYNCHRONIZES or operation in (Operation.PRE_FETCH_10, Operation.PRE_FETCH_16))
-    if protected and flags & scsi_cdb.PROTECT:
-        return scsi_sense.INVALID_FIELD_IN_CDB
-    if not _inside(disk, command.lba, command.blocks):
-        return scsi_sense.LBA_OUT_OF_RANGE
-    if changes and disk.read_only:
-        return scsi_sense.WRITE_PROTECTED
-    offset, octets = command.lba * disk.block_octets, command.blocks * disk.block_octets
-    if operation in _READS:
-        return Read(offset, octets, bool(flags & scsi_cdb.FUA))
-    if operation in _WRITES:
-        return Store(offset, octets, flush=bool(flags & scsi_cdb.FUA))
-    if operation in _SAMES:
-        return _write_same(disk, command)
-    if operation in _SYNCHRONIZES:
-        return Flush()  # of everything: a volume knows no finer
-    if operation in _VERIFIES and flags & scsi_cdb.BYTE_CHECK:
-        if flags & scsi_cdb.BYTE_CHECK != 0x02:
+def _direct_access(disk: Disk, unit: LogicalUnit, nexus: Nexus, command: scsi_cdb.Cdb) -> Verdict:
+    """Return what a command means to a disk (SBC-4 r22 table 33)."""
+    match command:
+        case BlockCommand():
+            return scsi_block.interpret(disk, unit, command)
+        case scsi_cdb.CompareAndWrite():
+            return scsi_block.compare_and_write(disk, unit, command)
+        case scsi_cdb.WriteAtomic():
+            return scsi_block.write_atomic(disk, unit, command)
+        case scsi_cdb.Unmap():
+            return scsi_block.unmap(disk, unit, command)
+        case scsi_cdb.Plain(Operation.READ_CAPACITY_10):
+            return Data(scsi_pages.read_capacity_10(disk))
+        case scsi_cdb.ServiceActionIn16(scsi_cdb.READ_CAPACITY_16, _, allocation):
+            return _cut(scsi_pages.read_capacity_16(disk), allocation)
+        case scsi_cdb.ServiceActionIn16(scsi_cdb.GET_LBA_STATUS):
+            return scsi_block.lba_status(disk, command)
+        case scsi_cdb.ServiceActionIn16():
             return scsi_sense.INVALID_FIELD_IN_CDB
-        return Store(offset, octets, compare=True)
-    return _GOOD  # VERIFY without data, PRE-FETCH: the range is there
+        case scsi_cdb.Sanitize():
+            return scsi_sanitize.interpret(disk, unit, command)
+        case scsi_cdb.ReadDefectData():
+            return _defects(command)
+        case _:
+            return _primary(disk, unit, nexus, command)
 
 
-def _inside(disk: Disk, lba: int, blocks: int) -> bool:
-    return lba + blocks <= disk.blocks
+def _primary(disk: Disk, unit: LogicalUnit, nexus: Nexus, command: scsi_cdb.Cdb) -> Verdict:
+    """Return what a command means that devices of every type have (SPC-4 r37 table 164)."""
+    match command:
+        case scsi_cdb.Plain(Operation.TEST_UNIT_READY):
+            return GOOD
+        case scsi_cdb.Plain(Operation.RESERVE_6):
+            return scsi_persistent.reserve(unit, nexus)
+        case scsi_cdb.Plain(Operation.RELEASE_6):
+            return scsi_persistent.release(unit, nexus)
+        case scsi_cdb.PersistentReserveIn():
+            return scsi_persistent.tell(unit, command)
+        case scsi_cdb.PersistentReserveOut():
+            return scsi_persistent.change(unit, nexus, command)
+        case scsi_cdb.ModeSense():
+            return scsi_modes.sense(disk, unit, command)
+        case scsi_cdb.ModeSelect():
+            return scsi_modes.select(disk, unit, nexus, command)
+        case scsi_cdb.StartStopUnit():
+            return scsi_medium.start_stop(disk, unit, nexus, command)
+        case scsi_cdb.PreventAllowMediumRemoval():
+            return scsi_medium.prevent_allow(disk, unit, nexus, command)
+        case scsi_cdb.LogSense():
+            return _log(command)
+        case scsi_cdb.MaintenanceIn():
+            return _maintenance(disk, command)
+        case _:
+            return scsi_sense.INVALID_OPERATION
 
 
-def _write_same(disk: Disk, command: BlockCommand) -> Verdict:
-    no_data = command.operation is Operation.WRITE_SAME_16 and command.flags & scsi_cdb.SAME_NO_DATA
-    allowed = (scsi_cdb.SAME_UNMAP if disk.thin else 0) | (scsi_cdb.SAME_NO_DATA if no_data else 0)
-    if command.flags & ~allowed or not 0 < command.blocks <= scsi_pages.MAX_WRITE_SAME_BLOCKS:
+_BY_DEVICE_TYPE: dict[int, Callable[[Disk, LogicalUnit, Nexus, scsi_cdb.Cdb], Verdict]] = {
+    DIRECT_ACCESS: _direct_access,
+}
+
+
+def _maintenance(disk: Disk, command: scsi_cdb.MaintenanceIn) -> Verdict:
+    match command.service_action:
+        case scsi_cdb.REPORT_TARGET_PORT_GROUPS:
+            octets = scsi_pages.report_target_port_groups(extended=False)
+        case scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES:
+            codes = scsi_supported.operation_codes(disk, command)
+            if codes is None:
+                return msgspec.structs.replace(scsi_sense.INVALID_FIELD_IN_CDB, field=2)  # the reporting options
+            octets = codes
+        case scsi_cdb.REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS:
+            octets = scsi_supported.task_management_functions(command)
+        case _:
+            return scsi_sense.INVALID_FIELD_IN_CDB
+    return _cut(octets, command.allocation_length)
+
+
+def _defects(command: scsi_cdb.ReadDefectData) -> Verdict:
+    """Return empty lists: what is below replaces its defects by itself (SBC-4 r22 5.22)."""
+    header = bytes((0, command.flags & 0x1F))
+    ten = command.operation is Operation.READ_DEFECT_DATA_10
+    return _cut(header.ljust(4 if ten else 8, b"\0"), command.allocation_length)
+
+
+def _log(command: scsi_cdb.LogSense) -> Verdict:
+    """Return the list of log pages, which has only itself (SPC-4 r37 6.8 and 7.3.19)."""
+    if command.page & 0x3F or command.subpage_code or command.flags & 0x01 or command.pointer:
         return scsi_sense.INVALID_FIELD_IN_CDB
-    offset, octets = command.lba * disk.block_octets, command.blocks * disk.block_octets
-
-    def fill(block: bytes) -> Verdict:
-        if command.flags & scsi_cdb.SAME_UNMAP and not any(block):
-            return Deallocate(((offset, octets),))
-        return Fill(offset, octets, block)
-
-    return fill(bytes(disk.block_octets)) if no_data else Wants(disk.block_octets, fill)
-
-
-def _unmap(disk: Disk, flags: int, parameter_list_length: int) -> Verdict:
-    if not disk.thin:
-        return scsi_sense.INVALID_OPERATION
-    if flags & scsi_cdb.UNMAP_ANCHOR:
-        return scsi_sense.INVALID_FIELD_IN_CDB
-    if disk.read_only:
-        return scsi_sense.WRITE_PROTECTED
-
-    def deallocate(parameters: bytes) -> Verdict:
-        try:
-            ranges = scsi_cdb.decode_unmap_list(parameters)
-        except MalformedError:
-            return scsi_sense.PARAMETER_LIST_LENGTH
-        if len(ranges) > scsi_pages.MAX_UNMAP_DESCRIPTORS:
-            return scsi_sense.INVALID_FIELD_IN_PARAMETERS
-        if sum(blocks for _, blocks in ranges) > scsi_pages.MAX_UNMAP_BLOCKS:
-            return scsi_sense.INVALID_FIELD_IN_PARAMETERS
-        if not all(_inside(disk, lba, blocks) for lba, blocks in ranges if blocks):
-            return scsi_sense.LBA_OUT_OF_RANGE
-        octets = disk.block_octets
-        return Deallocate(tuple((lba * octets, blocks * octets) for lba, blocks in ranges if blocks))
-
-    if parameter_list_length == 0:
-        return _GOOD
-    if parameter_list_length < 8:
-        return scsi_sense.PARAMETER_LIST_LENGTH
-    return Wants(parameter_list_length, deallocate)
+    return _cut(bytes((0x00, 0x00, 0x00, 0x01, 0x00)), command.allocation_length)

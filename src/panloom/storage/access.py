@@ -55,6 +55,9 @@ class Access(Protocol):
     def modify(self, offset: int, octets: int, change: Change) -> None:
         """Read, have changed, and write; nobody else writes between."""
 
+    def look_up(self, offset: int, end: int) -> tuple[int, bool]:
+        """Return how many octets from an offset on are alike, and whether they take space."""
+
     def flush(self) -> None:
         """Make what was written durable."""
 
@@ -85,6 +88,7 @@ class VolumeAccess(_Access):
         self.grant = grant
         self.read = volume.read
         self.flush = volume.flush
+        self.look_up = volume.look_up
 
     @property
     def lost(self) -> str:
@@ -132,6 +136,7 @@ class StoreAccess(_Access):
         self.read = store.read
         self.read_now = store.read_now
         self.flush = store.flush
+        self.look_up = getattr(store, "look_up", _all_mapped)
         self._file = getattr(store, "fd", None) is not None
 
     @property
@@ -198,8 +203,15 @@ class ContentAccess(_Access):
     def modify(self, offset: int, octets: int, change: Change) -> None:  # noqa: ARG002
         raise _read_only()
 
+    def look_up(self, offset: int, end: int) -> tuple[int, bool]:
+        return _all_mapped(offset, end)
+
     def flush(self) -> None:
         """Nothing is ever written."""
+
+
+def _all_mapped(offset: int, end: int) -> tuple[int, bool]:
+    return end - offset, True
 
 
 def _read_only() -> OSError:

@@ -43,6 +43,8 @@ class Operation(IntEnum):
     UNMAP = 4  # give back exactly this range, which then reads as zeroes
     COMPARE_AND_WRITE = 5  # ``data`` is twice ``octets``: if the first half is there, write the second; atomic
     OR_WRITE = 6  # write the bitwise or of ``data`` and what is there; atomic
+    WRITE_ATOMIC = 7  # write all of ``data``, or through a crash nothing of it
+    LOOK_UP = 8  # set ``octets`` to how many from ``offset`` on are alike, and ``mapped``
 
 
 class Callback:
@@ -64,7 +66,7 @@ class Frame:
     ``error``: an OSError becomes sense data; after a StaleEpochError the requester answers nothing any more.
     """
 
-    __slots__ = ("context", "data", "error", "extent", "octets", "offset", "operation", "takes_extent")
+    __slots__ = ("context", "data", "error", "extent", "mapped", "octets", "offset", "operation", "takes_extent")
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Frame:
         self.data = memoryview(b"") if data is None else data
         self.takes_extent = False
         self.extent: tuple[Any, int] | None = None
+        self.mapped = True  # an answer to LOOK_UP: whether they take space
         self.error: OSError | StaleEpochError | None = None
 
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
-from panloom.errors import MalformedError, PeerError, RefusedError, UnavailableError
+from panloom.errors import ConfigError, MalformedError, PeerError, RefusedError, UnavailableError
 from panloom.protocol.iscsi_login import (
     PORTAL_GROUP,
     Answer,
@@ -34,10 +34,11 @@ from panloom.protocol.iscsi_login import (
 )
 from panloom.protocol.iscsi_session import IscsiSession
 from panloom.protocol.scsi_disk import LogicalUnits
-from panloom.protocol.scsi_pages import Disk
+from panloom.protocol.scsi_reservations import NexusName
 from panloom.storage.descriptor import Admission, Credentials, Descriptor, Manager, SessionFacts
 from panloom.storage.hot import HotLoop
 from panloom.storage.portals import parse_portal, portal_text
+from panloom.storage.unit_table import UnitTable
 from panloom.values import Iqn
 from panloom.wire import iscsi
 from panloom.wire.iscsi import HEADER_OCTETS, LoginRequest
@@ -52,6 +53,8 @@ _log = logging.getLogger(__name__)
 
 class Transport(Protocol):
     """What a connection asks of the Remote Transport, which knows the others."""
+
+    units: UnitTable
 
     def new_challenge(self) -> bytes: ...
     def is_ours(self, challenge: bytes) -> bool: ...
@@ -75,6 +78,7 @@ class IscsiConnection:
         self._facts: SessionFacts | None = None
         self._resized: deque[tuple[int, int]] = deque()  # from any thread; LUN and blocks
         self._admission: Admission | None = None
+        self._units: LogicalUnits | None = None
         self.accepted_at = time.monotonic()
         self.ending = ""  # why, once it was told to
         self.tsih = 0
@@ -155,6 +159,8 @@ class IscsiConnection:
 
     def _end(self, why: str) -> None:
         login = self._login
+        if self._units is not None:
+            self._units.leave()
         if self._admission is not None:
             self._manager.gone(self._admission.session_id, why)
             _log.info("event=end session=%s peer=%s why=%r", self._admission.session_id, self.peer, why)
@@ -243,6 +249,11 @@ class IscsiConnection:
                 return login.refuse(Status.SERVICE_UNAVAILABLE, str(error))
             if not self._transport.await_end(login.target, self):
                 return login.refuse(Status.SERVICE_UNAVAILABLE, "commands of the session before are still under way")
+            port = NexusName(f"{initiator},i,0x{login.isid.hex()}", str(login.target))
+            try:
+                self._units = self._transport.units.join(self._admission.descriptors, port)
+            except ConfigError as error:
+                return login.refuse(Status.SERVICE_UNAVAILABLE, str(error))
         self.tsih = login.tsih or self._transport.new_tsih()
         return login.admit(self.tsih)
 
@@ -300,7 +311,7 @@ class IscsiConnection:
             units = None
         else:
             names = (admission.target,)
-            units = LogicalUnits({lun: _disk(descriptor) for lun, descriptor in admission.descriptors.items()})
+            units = self._units
         portals = self._transport.portals_for(self._sock.getsockname()[0])
         return IscsiSession(
             login.parameters,
@@ -329,7 +340,6 @@ class IscsiConnection:
             pings=admission is not None and facts.kind != "firmware",
             patience_seconds=None if admission else DISCOVERY_SECONDS,
             resized=self._resized,
-            threads=True,
         )
         return loop.run()
 
@@ -347,15 +357,3 @@ def _known(initiator: Iqn | None) -> Iqn:
     if initiator is None:
         raise ValueError("asked before the initiator has told its name")
     return initiator
-
-
-def _disk(descriptor: Descriptor) -> Disk:
-    return Disk(
-        blocks=descriptor.blocks,
-        read_only=descriptor.read_only,
-        identity=descriptor.identity,
-        serial=descriptor.serial,
-        product=descriptor.product,
-        block_octets=descriptor.block_octets,
-        thin=descriptor.thin,
-    )

@@ -21,6 +21,7 @@ from panloom.protocol.iscsi_login import PORTAL_GROUP
 from panloom.storage.descriptor import Manager
 from panloom.storage.iscsi_connection import IscsiConnection
 from panloom.storage.portals import portal_text
+from panloom.storage.unit_table import UnitTable
 from panloom.values import Iqn
 
 MAX_WITHOUT_DISK = 32  # connections of one address that log in or discover; for one more the oldest has to go
@@ -33,10 +34,11 @@ _log = logging.getLogger(__name__)
 class RemoteTransport:
     """Listens at portals and serves whoever the Connection Manager lets in.
 
-    ``portals`` are (address, port); port 0 takes any, see ``addresses``.
+    ``portals`` are (address, port); port 0 takes any, see ``addresses``.  ``units`` None remembers nothing of units.
     """
 
-    def __init__(self, portals: Sequence[tuple[str, int]], manager: Manager) -> None:
+    def __init__(self, portals: Sequence[tuple[str, int]], manager: Manager, units: UnitTable | None = None) -> None:
+        self.units = units or UnitTable()
         self._portals = tuple(portals)
         self._manager = manager
         self._listeners: list[socket.socket] = []
@@ -82,6 +84,7 @@ class RemoteTransport:
             connections = tuple(self._connections)
         for connection in connections:
             connection.shut_down()
+        self.units.stop()
         for connection in connections:
             connection.join()
         self._listeners, self._accepting = [], []

@@ -46,3 +46,12 @@ def decode_unmap_limits(octets: bytes) -> tuple[int, int]:
     if len(octets) < 28:
         return 0, 0
     return struct.unpack_from(">II", octets, 20)
+
+
+def encode_lba_status(lba: int, runs: tuple[tuple[int, bool], ...]) -> bytes:
+    """Return the answer to GET LBA STATUS: runs of (blocks, whether mapped), one behind the other (SBC-4 r22 5.6.2)."""
+    descriptors = b""
+    for blocks, mapped in runs:
+        descriptors += struct.pack(">QIB3x", lba, min(blocks, 0xFFFF_FFFF), 0x00 if mapped else 0x01)
+        lba += blocks
+    return struct.pack(">I4x", len(descriptors) + 4) + descriptors

@@ -5,8 +5,9 @@
         (12) │ op │ flags │ LBA 4     │ blocks 4 │ group │ control │
         (16) │ op │ flags │ LBA 8     │ blocks 4 │ group │ control │
 
-WRITE, VERIFY, WRITE SAME, SYNCHRONIZE CACHE and PRE-FETCH share these forms, and are all one ``BlockCommand``.  Over
-iSCSI a block is padded to 16 octets.  ``flags`` is octet 1 as it stands; the bits' names are constants.
+WRITE, VERIFY, WRITE AND VERIFY, WRITE SAME, ORWRITE, SYNCHRONIZE CACHE and PRE-FETCH share these forms, and are all one
+``BlockCommand``.  Over iSCSI a block is padded to 16 octets.  ``flags`` is octet 1 as it stands; the bits' names are
+constants.
 """
 
 import struct
@@ -28,45 +29,80 @@ class Operation(IntEnum):
     READ_6 = 0x08
     WRITE_6 = 0x0A
     INQUIRY = 0x12
+    MODE_SELECT_6 = 0x15
+    RESERVE_6 = 0x16
+    RELEASE_6 = 0x17
     MODE_SENSE_6 = 0x1A
     START_STOP_UNIT = 0x1B
+    PREVENT_ALLOW_MEDIUM_REMOVAL = 0x1E
     READ_CAPACITY_10 = 0x25
     READ_10 = 0x28
     WRITE_10 = 0x2A
+    WRITE_AND_VERIFY_10 = 0x2E
     VERIFY_10 = 0x2F
     PRE_FETCH_10 = 0x34
     SYNCHRONIZE_CACHE_10 = 0x35
+    READ_DEFECT_DATA_10 = 0x37
     WRITE_SAME_10 = 0x41
     UNMAP = 0x42
+    SANITIZE = 0x48
+    LOG_SENSE = 0x4D
+    MODE_SELECT_10 = 0x55
     MODE_SENSE_10 = 0x5A
+    PERSISTENT_RESERVE_IN = 0x5E
+    PERSISTENT_RESERVE_OUT = 0x5F
+    EXTENDED_COPY = 0x83
+    RECEIVE_COPY_RESULTS = 0x84
     READ_16 = 0x88
+    COMPARE_AND_WRITE = 0x89
     WRITE_16 = 0x8A
+    ORWRITE_16 = 0x8B
+    WRITE_AND_VERIFY_16 = 0x8E
     VERIFY_16 = 0x8F
     PRE_FETCH_16 = 0x90
     SYNCHRONIZE_CACHE_16 = 0x91
     WRITE_SAME_16 = 0x93
+    WRITE_ATOMIC_16 = 0x9C
     SERVICE_ACTION_IN_16 = 0x9E
     REPORT_LUNS = 0xA0
     MAINTENANCE_IN = 0xA3
     READ_12 = 0xA8
     WRITE_12 = 0xAA
+    WRITE_AND_VERIFY_12 = 0xAE
     VERIFY_12 = 0xAF
+    READ_DEFECT_DATA_12 = 0xB7
 
 
-READ_CAPACITY_16 = 0x10  # a service action of SERVICE_ACTION_IN_16
-REPORT_SUPPORTED_OPERATION_CODES = 0x0C  # a service action of MAINTENANCE_IN
+READ_CAPACITY_16, GET_LBA_STATUS = 0x10, 0x12  # service actions of SERVICE_ACTION_IN_16
+REPORT_TARGET_PORT_GROUPS = 0x0A  # service actions of MAINTENANCE_IN
+REPORT_SUPPORTED_OPERATION_CODES, REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS = 0x0C, 0x0D
+READ_KEYS, READ_RESERVATION, REPORT_CAPABILITIES, READ_FULL_STATUS = range(4)  # of PERSISTENT_RESERVE_IN
+(
+    REGISTER,
+    RESERVE,
+    RELEASE,
+    CLEAR,
+    PREEMPT,
+    PREEMPT_AND_ABORT,
+    REGISTER_AND_IGNORE_EXISTING_KEY,
+    REGISTER_AND_MOVE,
+) = range(8)  # of PERSISTENT_RESERVE_OUT
+COPY_STATUS, RECEIVE_DATA, OPERATING_PARAMETERS, FAILED_SEGMENT_DETAILS = 0, 1, 3, 4  # of RECEIVE_COPY_RESULTS
+OVERWRITE, BLOCK_ERASE, CRYPTOGRAPHIC_ERASE, EXIT_FAILURE_MODE = 0x01, 0x02, 0x03, 0x1F  # of SANITIZE
 
 PROTECT = 0xE0  # flags: RDPROTECT, WRPROTECT, VRPROTECT
 DPO, FUA = 0x10, 0x08  # READ, WRITE
 BYTE_CHECK = 0x06  # VERIFY
-SAME_UNMAP, SAME_NO_DATA = 0x08, 0x01  # WRITE SAME; the last only in (16)
+SAME_ANCHOR, SAME_UNMAP, SAME_NO_DATA = 0x10, 0x08, 0x01  # WRITE SAME; the last only in (16)
 UNMAP_ANCHOR = 0x01
 ENABLE_VITAL_PAGE = 0x01  # INQUIRY
 DISABLE_BLOCK_DESCRIPTORS = 0x08  # MODE SENSE
+PAGE_FORMAT, SAVE_PAGES = 0x10, 0x01  # MODE SELECT
+SANITIZE_IMMEDIATE, UNRESTRICTED_EXIT = 0x80, 0x20  # SANITIZE
 
 
 class BlockCommand(msgspec.Struct, frozen=True, gc=False):
-    """READ, WRITE, VERIFY, WRITE SAME, SYNCHRONIZE CACHE or PRE-FETCH."""
+    """READ, WRITE, WRITE AND VERIFY, VERIFY, WRITE SAME, ORWRITE, SYNCHRONIZE CACHE or PRE-FETCH."""
 
     operation: Operation
     flags: int
@@ -138,8 +174,99 @@ class Unmap(msgspec.Struct, frozen=True, gc=False):
     parameter_list_length: int
 
 
+class CompareAndWrite(msgspec.Struct, frozen=True, gc=False):
+    """SBC-4 r22 5.3."""
+
+    flags: int
+    lba: int
+    blocks: int
+
+
+class WriteAtomic(msgspec.Struct, frozen=True, gc=False):
+    """SBC-4 r22 5.48; ``boundary``: blocks between the places where the write may tear, 0 for none."""
+
+    flags: int
+    lba: int
+    boundary: int
+    blocks: int
+
+
+class ModeSelect(msgspec.Struct, frozen=True, gc=False):
+    """SPC-4 r37 6.9 and 6.10."""
+
+    operation: Operation
+    flags: int
+    parameter_list_length: int
+
+
+class PreventAllowMediumRemoval(msgspec.Struct, frozen=True, gc=False):
+    """SBC-4 r22 5.15."""
+
+    prevent: int
+
+
+class ReadDefectData(msgspec.Struct, frozen=True, gc=False):
+    """SBC-4 r22 5.22 and 5.23; ``flags``: lists and format."""
+
+    operation: Operation
+    flags: int
+    allocation_length: int
+
+
+class LogSense(msgspec.Struct, frozen=True, gc=False):
+    """SPC-4 r37 6.8; ``page`` is page control, two bits, and page code."""
+
+    flags: int
+    page: int
+    subpage_code: int
+    pointer: int
+    allocation_length: int
+
+
+class Sanitize(msgspec.Struct, frozen=True, gc=False):
+    """SBC-4 r22 5.30; ``options`` is octet 1: IMMED, AUSE and the service action."""
+
+    options: int
+    parameter_list_length: int
+
+    @property
+    def service_action(self) -> int:
+        """Return what is to be done."""
+        return self.options & 0x1F
+
+
+class PersistentReserveIn(msgspec.Struct, frozen=True, gc=False):
+    """SPC-4 r37 6.15."""
+
+    service_action: int
+    allocation_length: int
+
+
+class PersistentReserveOut(msgspec.Struct, frozen=True, gc=False):
+    """SPC-4 r37 6.16; ``scope_type`` is both of them, four bits each."""
+
+    service_action: int
+    scope_type: int
+    parameter_list_length: int
+
+
+class ExtendedCopy(msgspec.Struct, frozen=True, gc=False):
+    """SPC-4 r37 6.4: LID1 with service action 0."""
+
+    service_action: int
+    parameter_list_length: int
+
+
+class ReceiveCopyResults(msgspec.Struct, frozen=True, gc=False):
+    """SPC-4 r37 6.20 to 6.23."""
+
+    service_action: int
+    list_identifier: int
+    allocation_length: int
+
+
 class Plain(msgspec.Struct, frozen=True, gc=False):
-    """A command with nothing to say but its name: TEST UNIT READY, READ CAPACITY(10)."""
+    """A command with nothing to say but its name: TEST UNIT READY, READ CAPACITY(10), RESERVE(6), RELEASE(6)."""
 
     operation: Operation
 
@@ -154,6 +281,17 @@ Cdb = (
     | ServiceActionIn16
     | MaintenanceIn
     | Unmap
+    | CompareAndWrite
+    | WriteAtomic
+    | ModeSelect
+    | PreventAllowMediumRemoval
+    | ReadDefectData
+    | LogSense
+    | Sanitize
+    | PersistentReserveIn
+    | PersistentReserveOut
+    | ExtendedCopy
+    | ReceiveCopyResults
     | Plain
 )
 
@@ -164,10 +302,14 @@ _BLOCK_FORMS: Final = {
     5: struct.Struct(">BIIxx4x"),
 }  # by group code, the top three bits of the operation code (SPC-4 r37 4.2.5.1); group 2 is as 1
 _BLOCK_FORMS[2] = _BLOCK_FORMS[1]
-_MODE_SENSE: Final = {
-    Operation.MODE_SENSE_6: struct.Struct(">BBBBx10x"),
-    Operation.MODE_SENSE_10: struct.Struct(">BBB3xHx6x"),
-}
+_VARIANTS: Final[dict[Operation, tuple[type[msgspec.Struct], struct.Struct]]] = {
+    Operation.MODE_SENSE_6: (ModeSense, struct.Struct(">BBBBx10x")),
+    Operation.MODE_SENSE_10: (ModeSense, struct.Struct(">BBB3xHx6x")),
+    Operation.MODE_SELECT_6: (ModeSelect, struct.Struct(">BxxBx10x")),
+    Operation.MODE_SELECT_10: (ModeSelect, struct.Struct(">B5xHx6x")),
+    Operation.READ_DEFECT_DATA_10: (ReadDefectData, struct.Struct(">xB4xHx6x")),
+    Operation.READ_DEFECT_DATA_12: (ReadDefectData, struct.Struct(">B4xIxx4x")),
+}  # values that say their operation
 _FORMS: Final[dict[Operation, tuple[type[msgspec.Struct], struct.Struct]]] = {
     Operation.INQUIRY: (Inquiry, struct.Struct(">BBHx10x")),
     Operation.REQUEST_SENSE: (RequestSense, struct.Struct(">BxxBx10x")),
@@ -176,14 +318,32 @@ _FORMS: Final[dict[Operation, tuple[type[msgspec.Struct], struct.Struct]]] = {
     Operation.SERVICE_ACTION_IN_16: (ServiceActionIn16, struct.Struct(">BQIxx")),
     Operation.MAINTENANCE_IN: (MaintenanceIn, struct.Struct(">BBBHIxx4x")),
     Operation.UNMAP: (Unmap, struct.Struct(">B5xHx6x")),
+    Operation.COMPARE_AND_WRITE: (CompareAndWrite, struct.Struct(">BQ3xBxx")),
+    Operation.WRITE_ATOMIC_16: (WriteAtomic, struct.Struct(">BQHHxx")),
+    Operation.PREVENT_ALLOW_MEDIUM_REMOVAL: (PreventAllowMediumRemoval, struct.Struct(">3xBx10x")),
+    Operation.LOG_SENSE: (LogSense, struct.Struct(">BBBxHHx6x")),
+    Operation.SANITIZE: (Sanitize, struct.Struct(">B5xHx6x")),
+    Operation.PERSISTENT_RESERVE_IN: (PersistentReserveIn, struct.Struct(">B5xHx6x")),
+    Operation.PERSISTENT_RESERVE_OUT: (PersistentReserveOut, struct.Struct(">BBxxIx6x")),
+    Operation.EXTENDED_COPY: (ExtendedCopy, struct.Struct(">B8xIxx")),
+    Operation.RECEIVE_COPY_RESULTS: (ReceiveCopyResults, struct.Struct(">BB7xIxx")),
 }
 _BLOCK_OPERATIONS: Final = frozenset(
     operation
     for operation in Operation
-    if operation.name.startswith(("READ_1", "WRITE_", "VERIFY_", "SYNCHRONIZE_CACHE_", "PRE_FETCH_"))
+    if operation.name.startswith(("READ_1", "WRITE_", "VERIFY_", "SYNCHRONIZE_CACHE_", "PRE_FETCH_", "ORWRITE_"))
+    and operation is not Operation.WRITE_ATOMIC_16
 )
 _SIX: Final = frozenset({Operation.READ_6, Operation.WRITE_6})
 _OPERATIONS: Final = {int(operation): operation for operation in Operation}
+_WITH_SERVICE_ACTION: Final = (
+    ServiceActionIn16,
+    MaintenanceIn,
+    PersistentReserveIn,
+    PersistentReserveOut,
+    ExtendedCopy,
+    ReceiveCopyResults,
+)  # in the lower five bits of octet 1
 _OPERATION_OF: Final = {kind: operation for operation, (kind, _) in _FORMS.items()}
 
 
@@ -202,12 +362,13 @@ def decode(octets: bytes) -> Cdb | None:
         return BlockCommand(operation, 0, lba, octets[4] or 256)
     if operation in _BLOCK_OPERATIONS:
         return BlockCommand(operation, *_BLOCK_FORMS[octets[0] >> 5].unpack_from(octets, 1))
-    if operation in _MODE_SENSE:
-        return ModeSense(operation, *_MODE_SENSE[operation].unpack_from(octets, 1))
+    if operation in _VARIANTS:
+        kind, form = _VARIANTS[operation]
+        return kind(operation, *form.unpack_from(octets, 1))  # type: ignore[return-value]
     if operation in _FORMS:
         kind, form = _FORMS[operation]
         fields = form.unpack_from(octets, 1)
-        if kind in (ServiceActionIn16, MaintenanceIn):
+        if kind in _WITH_SERVICE_ACTION:
             fields = (fields[0] & 0x1F, *fields[1:])
         return kind(*fields)  # type: ignore[return-value]
     return Plain(operation)
@@ -220,8 +381,8 @@ def encode(cdb: Cdb) -> bytes:
             return struct.pack(">BBHBx10x", operation, flags | lba >> 16, lba & 0xFFFF, blocks & 0xFF)
         case BlockCommand(operation, flags, lba, blocks):
             rest = _BLOCK_FORMS[operation >> 5].pack(flags, lba, blocks)
-        case ModeSense(operation):
-            rest = _MODE_SENSE[operation].pack(*msgspec.structs.astuple(cdb)[1:])
+        case ModeSense(operation) | ModeSelect(operation) | ReadDefectData(operation):
+            rest = _VARIANTS[operation][1].pack(*msgspec.structs.astuple(cdb)[1:])
         case Plain(operation):
             rest = bytes(15)
         case _:

@@ -10,6 +10,7 @@ from panloom.wire import iscsi, scsi_cdb, scsi_sense
 from panloom.wire.iscsi import DataIn, DataOut, ReadyToTransfer, ScsiCommand
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from support.iscsi_peer import FIRMWARE, LINUX, Wire, split
+from support.units import tell
 
 INITIATOR = Iqn("iqn.2026-11.dev.panloom:node.n1")
 
@@ -24,7 +25,7 @@ class Session:
         self._wire = Wire([])
         self._immediate = immediate
         units = LogicalUnits({lun: _disk(descriptor) for lun, descriptor in descriptors.items()})
-        units.attentions.clear()
+        tell(units)
         session = IscsiSession(
             LINUX if immediate else FIRMWARE, cid=1, exp_cmd_sn=1, stat_sn=1, units=units, targets=()
         )

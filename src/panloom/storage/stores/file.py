@@ -22,6 +22,7 @@ from pathlib import Path
 from panloom.disk_io import (
     SyncError,
     close_file,
+    data_extents,
     end_of,
     lock_file,
     open_file,
@@ -36,6 +37,7 @@ from panloom.disk_io import (
     zero_range,
 )
 from panloom.errors import ConfigError, UnavailableError
+from panloom.storage.provisioning import first_run
 from panloom.storage.stores.store import DeviceType, check_room, check_writable, identity_of
 
 DISK_BLOCK_OCTETS = 512
@@ -113,6 +115,13 @@ class FileStore:
         check_writable(self)
         check_room(self, offset, octets)
         zero_range(self.fd, offset, octets, keep=self._thick)
+
+    def look_up(self, offset: int, end: int) -> tuple[int, bool]:
+        """Return how many octets from an offset on are alike, and whether they take space; block devices always do."""
+        check_room(self, offset, end - offset)
+        if stat.S_ISBLK(status(self.fd).st_mode):
+            return end - offset, True
+        return first_run(data_extents(self.fd, offset, end), offset, end)
 
     def resize(self, octets: int) -> None:
         """Make a file longer; of a block device take note of what it has by now."""

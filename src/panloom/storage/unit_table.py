@@ -1,0 +1,121 @@
+"""The logical units that are shared by sessions, by the identity of their device; and what they remember.
+
+    a session's Descriptors ──▶ UnitTable.join ──▶ LogicalUnits over units that other sessions have, too
+    LogicalUnit.remember ──▶ DIRECTORY/IDENTITY.unit: digest, JSON; replaced as a whole, durable before GOOD
+
+What is remembered goes with the device, not with the target: it holds again when the device is exported by another
+target, or by another process over the same directory.  A unit whose file is damaged is not served: nobody could say who
+may write to it.
+"""
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from panloom.disk_io import Directory, PartialFile, read_file, write_fully
+from panloom.errors import ConfigError, UnavailableError
+from panloom.protocol.scsi_disk import LogicalUnits
+from panloom.protocol.scsi_pages import Disk
+from panloom.protocol.scsi_reservations import NexusName
+from panloom.protocol.scsi_unit import LogicalUnit
+from panloom.storage.descriptor import Descriptor
+from panloom.storage.erasing import Eraser
+
+_DIGEST_OCTETS = 32
+
+
+class UnitTable:
+    """``directory`` None: nothing outlives the process, and no initiator is promised that it would."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """Open the directory, or make it; UnavailableError."""
+        self._path = directory
+        self._directory: Directory | None = None
+        if directory is not None:
+            try:
+                directory.mkdir(mode=0o700, exist_ok=True)
+                self._directory = Directory(directory)
+            except OSError as error:
+                raise UnavailableError(f"{directory} cannot be used: {error.strerror}") from error
+        self._lock = threading.RLock()  # of all units, and of the two maps
+        self._units: dict[bytes, LogicalUnit] = {}
+        self._erasers: dict[bytes, Eraser] = {}
+
+    def join(self, descriptors: Mapping[int, Descriptor], name: NexusName) -> LogicalUnits:
+        """Return the units of a new session, which are those of all; ConfigError when one's file is damaged."""
+        with self._lock:
+            shared = {lun: self._of(descriptor.identity) for lun, descriptor in descriptors.items()}
+            disks = {lun: _disk(descriptor, name.target) for lun, descriptor in descriptors.items()}
+            units = LogicalUnits(disks, units=shared, name=name)
+            erasers = [(self._erasers[each.identity], each) for each in descriptors.values()]
+        for eraser, descriptor in erasers:
+            eraser.resume(descriptor)
+        return units
+
+    def stop(self) -> None:
+        """Stop what is being erased."""
+        with self._lock:
+            erasers = tuple(self._erasers.values())
+        for eraser in erasers:
+            eraser.stop()
+
+    def _of(self, identity: bytes) -> LogicalUnit:
+        unit = self._units.get(identity)
+        if unit is None:
+            name = identity.hex()
+
+            def keep(octets: bytes) -> None:
+                self._keep(name, octets)
+
+            unit = LogicalUnit(
+                lock=self._lock,
+                keeping=threading.Lock(),
+                keep=None if self._directory is None else keep,
+                remembered=self._remembered(name),
+            )
+            self._units[identity] = unit
+            self._erasers[identity] = eraser = Eraser(name, unit)
+            unit.erase = eraser.begin
+        return unit
+
+    def _keep(self, name: str, octets: bytes) -> None:
+        """Replace a unit's file, durable on return; OSError."""
+        if self._directory is None:
+            return
+        content = hashlib.sha256(octets).digest() + octets
+        with PartialFile(self._directory, f"{name}.unit", 0o600) as file:
+            write_fully(file.fd, [content], 0)
+            file.appear(f"{name}.unit")
+
+    def _remembered(self, name: str) -> bytes | None:
+        """Return what a unit remembers; None when that is nothing."""
+        if self._path is None:
+            return None
+        path = self._path / f"{name}.unit"
+        try:
+            content = read_file(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(str(path), f"cannot be read: {error.strerror}") from error
+        digest, octets = content[:_DIGEST_OCTETS], content[_DIGEST_OCTETS:]
+        if digest != hashlib.sha256(octets).digest():
+            why = "is damaged: who has reserved the disk is not known; restore it, or remove it to forget reservations"
+            raise ConfigError(str(path), why)
+        return octets
+
+
+def _disk(descriptor: Descriptor, target: str) -> Disk:
+    return Disk(
+        blocks=descriptor.blocks,
+        read_only=descriptor.read_only,
+        identity=descriptor.identity,
+        serial=descriptor.serial,
+        product=descriptor.product,
+        block_octets=descriptor.block_octets,
+        thin=descriptor.thin,
+        removable=descriptor.removable,
+        device_type=descriptor.device_type,
+        target=target,
+    )
