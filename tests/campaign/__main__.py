@@ -20,10 +20,11 @@ from campaign import faults
 from campaign.faults import Faults
 from campaign.kills import Kills
 from campaign.mutants import Mutants
+from campaign.planted import Planted
 from campaign.states import States, examine
 from campaign.tally import ROOT
 
-PARTS = ("states", "faults", "mutants", "kills")
+PARTS = ("states", "faults", "mutants", "kills", "planted")
 MUTANT_SECONDS = 60.0  # of stories in which nothing is seen: the mutant survives
 RESULTS = ROOT / "bench" / "results"
 
@@ -68,6 +69,8 @@ def _parts(chosen):
         yield Mutants(MUTANT_SECONDS, fresh=chosen.fresh), RESULTS / "crash_mutants.json"
     if "kills" in wanted:
         yield Kills(chosen.kills, chosen.seed, fresh=chosen.fresh), RESULTS / "kills.json"
+    if "planted" in wanted:
+        yield Planted(fresh=chosen.fresh), RESULTS / "planted_bugs.json"
 
 
 def _again(story):

@@ -24,9 +24,10 @@ _REMEMBERED = Reason(
     "a revocation is in the file of exports, and an export is forgotten only after its volumes are flushed",
     (
         (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
-        (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known.volumes)"),
+        (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"),
     ),
 )
+_SAVE = "self._file.save({**self._exports, export.target: export}.values())"
 _HOLDS = (_STORE, "VolumeStore.create", "self._directory.holds(file_name)")
 _CREATE_SYNC = (_STORE, "VolumeStore.create", "self._directory.sync()")
 
@@ -58,17 +59,21 @@ REASONS = {
     ),
     (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"): _REMEMBERED,
     (_MANAGER, "ConnectionManager._fence", "self._raise_epoch(name, epoch)"): _REMEMBERED,
+    (_MANAGER, "ConnectionManager.export", "volume.raise_epoch(export.epoch)"): Reason(
+        "the file of exports holds the epoch by the time that anybody is told, and the next start raises it from there",
+        ((_MANAGER, "ConnectionManager.export", _SAVE),),
+    ),
     (_MANAGER, "ConnectionManager._raise_epochs_at_start", "volume.raise_epoch(export.epoch)"): Reason(
         "it comes from the file of exports, from where the next start takes it again"
     ),
     (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"): Reason(
         "a volume that nobody uses any more is flushed when it is closed",
         (
-            (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known.volumes)"),
+            (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"),
             (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
         ),
     ),
-    (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known.volumes)"): Reason(
+    (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"): Reason(
         "its volumes were flushed just before",
         (
             (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),

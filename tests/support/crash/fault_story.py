@@ -201,16 +201,13 @@ class FaultStory(VolumeStory):
         if name == CLONE and not self._is_there(CLONE):
             self._heal_clone()
             return
-        if not self._exists(name):
+        if not self.exists(name):
             self._create(name)
         if len(self.promise.volumes[name].sizes) > 1:
             self._grow(name)
         export = self._running.manager._exports.get(TARGETS[name])
         if export is None or export.access is None or self.promise.exports[TARGETS[name]] != {export}:
             self._export(name, self._epoch(name) + 1)
-
-    def _exists(self, name):
-        return (self._running.store._directory.path / f"{name}.volume").exists()
 
     def _heal_snapshots(self):
         """Where it is not known whether one is there, ask for what can be seen."""
@@ -226,7 +223,7 @@ class FaultStory(VolumeStory):
     def _heal_clone(self):
         if CLONE not in self.promise.volumes or self.promise.volumes[CLONE].there == {False}:
             return
-        if self._exists(CLONE):
+        if self.exists(CLONE):
             octets = len(self.promise.volumes[CLONE].now) * SECTOR
             self._running.store.create(CLONE, None, octets, snapshot=SNAPSHOTS[0])
             self.mark(lambda promise: setattr(promise.volumes[CLONE], "there", {True}))

@@ -368,6 +368,18 @@ def what_was_flushed(stage):
 
 
 @scene()
+def what_was_written_once_more_and_flushed(stage):
+    with Running(stage.root) as running:
+        _create(running)
+        _write(running, "v", 0, b"a" * CLUSTER)
+        running.store.open("v").flush()
+        stage.from_here()
+        _write(running, "v", 0, b"b" * CLUSTER)
+        running.store.open("v").flush()
+        stage.always("it is there", _reads("v", (b"b" * CLUSTER).ljust(2 * CLUSTER, b"\0")))
+
+
+@scene()
 def a_snapshot(stage):
     with Running(stage.root) as running:
         _create(running)

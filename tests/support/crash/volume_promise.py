@@ -45,6 +45,15 @@ class VolumePromise:
         self._changing = (0, [])
         self._flushing = None  # what each sector may hold once the flush that is under way is answered
 
+    def or_still(self, other):
+        """Be this one or another, nobody knows."""
+        self.sizes |= other.sizes
+        self.epochs = range(other.epochs.stop)
+        for mine, theirs in ((self.now, other.now), (self.on_disk, other.on_disk)):
+            mine += [set() for _ in range(len(theirs) - len(mine))]
+            for number, sectors in enumerate(theirs):
+                mine[number] |= sectors
+
     def begin(self, offset, octets):
         """Something is being written."""
         self._changing = (offset // SECTOR, sectors_of(octets))
@@ -188,6 +197,13 @@ class Promise:
     def forgetting(self, label, there):
         """A snapshot is being deleted, or was."""
         self.snapshots[label] = (there, self.snapshots[label][1])
+
+    def begin_again(self, name, sectors):
+        """A volume is being made; one that went, though that was refused, may come back from the disk till it is."""
+        before, made = self.volumes.get(name), VolumePromise(sectors)
+        if before is not None and True in before.there:
+            made.or_still(before)
+        self.volumes[name] = made
 
     def importing(self, name, octets):
         """An image is being imported."""

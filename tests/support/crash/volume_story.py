@@ -118,6 +118,10 @@ class VolumeStory(Story):
         """Return whether a sync of it has failed, which nobody says who lets go of it."""
         return False
 
+    def exists(self, name):
+        """Return whether there is a file of this volume."""
+        return (self._running.store._directory.path / f"{name}.volume").exists()
+
     def _is_there(self, name):
         return name in self.promise.volumes and self.promise.volumes[name].there == {True}
 
@@ -168,10 +172,11 @@ class VolumeStory(Story):
 
     def _create(self, name):
         known = self.promise.volumes.get(name)
-        if known is None or True not in known.there:
+        gone = known is not None and known.there == {False, True} and not self.exists(name)  # its end was refused, late
+        if known is None or True not in known.there or gone:
             octets = (IMAGE if OVER[name] else b"").ljust(SECTORS[name] * SECTOR, b"\0")
             new = [{sector} for sector in sectors_of(octets)]
-            self.mark(lambda promise: promise.volumes.update({name: VolumePromise(new)}))
+            self.mark(lambda promise: promise.begin_again(name, new))
             sectors = SECTORS[name]
         elif len(known.sizes) > 1:
             raise Refused(f"nobody knows how large {name} is")
@@ -179,6 +184,8 @@ class VolumeStory(Story):
             (sectors,) = known.sizes
         thick = self._thick and OVER[name] is None
         self._running.store.create(name, OVER[name], sectors * SECTOR, thick=thick)
+        if gone:
+            self.mark(lambda promise: promise.volumes.update({name: VolumePromise(new)}))
         self.mark(lambda promise: setattr(promise.volumes[name], "there", {True}))
 
     def _snapshot(self, label):
@@ -344,7 +351,9 @@ class VolumeStory(Story):
         self.mark(lambda promise: promise.volumes[name].flushed())
 
     def _flush_while_another_writes(self, name):
-        flusher, writer = self._session(name), self._session(name)
+        flusher = self._session(name)  # a second login would end the first
+        lun, epoch = ExportedLun(0, volume=name), self._running.manager._exports[TARGETS[name]].epoch
+        writer = Session({0: self._running.manager._local_transport.connect(TARGETS[name], lun, epoch)})
         self.mark(lambda promise: promise.volumes[name].flushing())
         self.recorder.meanwhile(self.chance.randrange(4), lambda: self._write(name, writer))
         sense = flusher.synchronize()
