@@ -24,6 +24,20 @@ def test_every_rfc_that_the_code_names_is_in_the_table():
     assert {rfc for rfc in named if rfc not in table} == set()
 
 
+def test_every_demand_of_iscsi_names_code_and_tests_that_exist():
+    rows = [line for line in (ROOT / "docs/rfc7143.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 40
+    for row in rows:
+        *_, code, tests, _ = row.split("|")
+        named = re.findall(r"`([^`]+)`", tests)
+        assert named, row
+        for path in re.findall(r"`([^`]+)`", code):
+            assert (ROOT / "src/panloom" / path).is_file(), path
+        for test in named:
+            path, _, function = test.partition("::")
+            assert f"\ndef {function}" in (ROOT / "tests" / path).read_text(), test
+
+
 def test_every_line_of_capabilities_names_the_files_that_test_it_and_no_others():
     tested: dict[int, set[str]] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):

@@ -241,6 +241,16 @@ def _write_rest(fd: int, parts: Sequence[bytes | memoryview], offset: int, count
         count = _system.pwritev(fd, views, offset, flags)
 
 
+def names_in(path: Path) -> tuple[str, ...]:
+    """Return what a directory of somebody's holds, sorted."""
+    return tuple(sorted(_system.listdir(path)))
+
+
+def status_of(path: Path) -> os.stat_result:
+    """Return what the kernel knows of a file, opened or not."""
+    return _system.stat(path)
+
+
 def sync_file(path: Path) -> None:
     """Return when the file that another descriptor writes to is on the disk; SyncError if that failed."""
     fd = open_file(path, os.O_RDONLY)

@@ -19,6 +19,9 @@ _OWN_FILE = Reason(
     "the file is synced before it has its name",
     ((_SQLITE, "_keep_copy", "file.appear(copy.name)"),),
 )
+_SYNCED_BY_SQLITE = Reason(
+    "whenever it opens its log, SQLite syncs the directory with the first sync of that, before a commit is in it"
+)
 _FOUND_LOG = Reason("SQLite uses a log that it finds, whatever the header of the file says of its journal")
 _REMEMBERED = Reason(
     "a revocation is in the file of exports, and an export is forgotten only after its volumes are flushed",
@@ -32,14 +35,8 @@ _HOLDS = (_STORE, "VolumeStore.create", "self._directory.holds(file_name)")
 _CREATE_SYNC = (_STORE, "VolumeStore.create", "self._directory.sync()")
 
 REASONS = {
-    (_SQLITE, "make_durable", "Directory(path.parent)"): Reason(
-        "the directory is synced once more at the end, and the control process has made it durable before",
-        ((_SQLITE, "make_durable", "directory.sync()"),),
-    ),
-    (_SQLITE, "make_durable", "directory.sync()"): Reason(
-        "names that an earlier process made were synced before, and for a log that it makes SQLite syncs the directory",
-        ((_SQLITE, "make_durable", "Directory(path.parent)"),),
-    ),
+    (_SQLITE, "make_durable", "Directory(path.parent)"): _SYNCED_BY_SQLITE,
+    (_SQLITE, "make_durable", "directory.sync()"): _SYNCED_BY_SQLITE,
     (_SQLITE, "connect", 'connection.execute("PRAGMA synchronous = FULL")'): Reason(
         "what it may sync is a journal played back, of one sector that says which journal there is"
     ),
@@ -49,7 +46,9 @@ REASONS = {
     (_SQLITE, "_set_journal_mode", 'connection.execute(f"PRAGMA journal_mode = {mode}")'): _FOUND_LOG,
     (_SQLITE, "_keep_copy", "Directory(copy.parent)"): Reason("it was synced when the store was opened"),
     (_SQLITE, "_keep_copy", "connection.backup(target)"): _OWN_FILE,
-    (_SQLITE, "_keep_copy", '_set_journal_mode(target, "delete", file.path)'): _OWN_FILE,
+    (_SQLITE, "_keep_copy", '_set_journal_mode(target, "delete", file.path)'): Reason(
+        "what is lost is which journal the copy says that it has; it is whole, and read, either way"
+    ),
     (_SQLITE, "_keep_copy", "file.appear(copy.name)"): Reason(
         "SQLite has synced the copy, and syncs the directory with the log of what comes after it",
         (

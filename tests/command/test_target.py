@@ -90,3 +90,25 @@ def test_a_listening_target_can_be_killed_and_comes_back_with_the_same_disk(disk
             target.process.wait()
     assert len(told) == 1
     assert IQN in target.url(7)
+
+
+def test_both_sides_prove_themselves(tmp_path, disk):
+    secret = tmp_path / "secret"
+    secret.write_text("initiators-secret\nus targets-own-secret\n")
+    secret.chmod(0o600)
+    with TargetProcess(tmp_path, "--lun", f"1={disk}", "--chap", f"web1:{secret}") as target:
+        url = target.url(1, user="web1%initiators-secret")
+
+        def inquiry(url):
+            return subprocess.run(["iscsi-inq", url], capture_output=True, timeout=60, check=False)
+
+        assert b"PANLOOM" in inquiry(url).stdout
+        assert b"PANLOOM" in inquiry(f"{url}?target_user=us&target_password=targets-own-secret").stdout
+        for wrong in (
+            target.url(1),
+            target.url(1, user="web1%another-secret"),
+            f"{url}?target_user=us&target_password=another-secret",
+        ):
+            answered = inquiry(wrong)
+            assert answered.returncode != 0
+            assert b"PANLOOM" not in answered.stdout

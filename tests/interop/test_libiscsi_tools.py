@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from panloom.protocol.chap import Credentials
+from panloom.storage.exports import Moved
 from support.file_target import TARGET, FileDisk, FileManager, serving
 
 BLOCKS = 131072
@@ -58,6 +59,34 @@ def test_a_wrong_secret_gets_nothing(tmp_path):
             )  # fmt: skip
             assert ended.returncode != 0
             assert "PANLOOM" not in ended.stdout
+
+
+BOTH = Credentials("web1", "secret-of-web1", "shop", "secret-of-shop")
+
+
+@pytest.mark.parametrize(("secret", "status"), [("secret-of-shop", 0), ("another-secret", 10)])
+def test_both_prove_themselves(tmp_path, secret, status):
+    with serving(FileManager({0: FileDisk(tmp_path / "disk", BLOCKS)}, wanted=BOTH)) as portal:
+        url = f"iscsi://web1%secret-of-web1@{portal}/{TARGET}/0?target_user=shop&target_password={secret}"
+        told = run("iscsi-inq", url, status=status)
+    assert ("Vendor:PANLOOM" in told) == (status == 0)
+
+
+@pytest.mark.parametrize("user", ["0x123", "0bdGVzdA=="])
+def test_a_user_who_is_called_like_a_number(tmp_path, user):
+    wanted = Credentials(user, "secret-of-web1")
+    with serving(FileManager({0: FileDisk(tmp_path / "disk", BLOCKS)}, wanted=wanted)) as portal:
+        assert "Vendor:PANLOOM" in run("iscsi-inq", f"iscsi://{user}%secret-of-web1@{portal}/{TARGET}/0")
+
+
+def test_a_target_that_has_moved_is_followed(tmp_path):
+    there = FileManager({0: FileDisk(tmp_path / "there", BLOCKS)})
+    here = FileManager({0: FileDisk(tmp_path / "here", BLOCKS)})
+    with serving(there) as elsewhere, serving(here) as portal:
+        here.elsewhere = Moved(elsewhere)
+        assert "Vendor:PANLOOM" in run("iscsi-inq", f"iscsi://{portal}/{TARGET}/0")
+    assert len(there.ended) == 1
+    assert here.ended == []
 
 
 FAMILIES = [

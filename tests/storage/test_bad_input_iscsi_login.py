@@ -26,6 +26,7 @@ from support.waiting import until
 
 IQN = "iqn.2026-11.dev.panloom:"
 USER, SECRET = "shop.web1.1", "correct-horse-battery"
+TARGET_SECRET = "horse-staple-correct"
 OTHER_USER, OTHER_SECRET = "shop.db1.1", "staple-battery-horse"
 NAMES = {"InitiatorName": f"{IQN}node.n1", "TargetName": f"{IQN}shop.web1", "SessionType": "Normal"}
 OPEN = NAMES | {"TargetName": f"{IQN}shop.open"}
@@ -41,6 +42,9 @@ def process(tmp_path_factory):
             "shop.web1": Access(f"{IQN}node.n1", user=USER, secret=SECRET),
             "shop.db1": Access(f"{IQN}node.n2", user=OTHER_USER, secret=OTHER_SECRET),
             "shop.open": Access(f"{IQN}node.n1"),
+            "shop.both": Access(
+                f"{IQN}node.n1", user=USER, secret=SECRET, target_user="shop", target_secret=TARGET_SECRET
+            ),
         }
         for name, access in rights.items():
             await client.create_volume(name, None, 1 << 20)
@@ -205,9 +209,9 @@ def test_bad_values_are_answered(bad, requests, key, value):
 # ── CHAP ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def challenged(bad, algorithms="5"):
+def challenged(bad, algorithms="5", hello=HELLO):
     """Go as far as the challenge; return its identifier and octets."""
-    words, asked = answers_to(bad, login(TO_OPERATIONAL, HELLO), login(TO_OPERATIONAL, text(CHAP_A=algorithms)))
+    words, asked = answers_to(bad, login(TO_OPERATIONAL, hello), login(TO_OPERATIONAL, text(CHAP_A=algorithms)))
     assert (words, asked["CHAP_A"]) == (OK, "5")
     return int(asked["CHAP_I"]), decode_binary(asked["CHAP_C"], longest_octets=1024)
 
@@ -249,6 +253,36 @@ def test_bad_input_of_chap(bad, proved, answer):
     assert answers_to(bad, login(TO_OPERATIONAL, text(**proved(identifier, challenge))))[0] == answer
     if answer != OK:
         assert bad.receive() is None
+
+
+OWN = "0x" + "5a" * 16
+ASKED_IN_RETURN = {
+    "a challenge": (lambda _: {"CHAP_I": "7", "CHAP_C": OWN}, OK),
+    "a challenge in base64": (lambda _: {"CHAP_I": "7", "CHAP_C": "0bWlpaWlpaWlpaWlpaWlpaWg=="}, OK),
+    "a challenge before an identifier": (lambda _: {"CHAP_C": OWN, "CHAP_I": "7"}, OK),
+    "no identifier": (lambda _: {"CHAP_C": OWN}, UNPROVED),
+    "no challenge": (lambda _: {"CHAP_I": "7"}, UNPROVED),
+    "an empty challenge": (lambda _: {"CHAP_I": "7", "CHAP_C": "0x"}, UNPROVED),
+    "a challenge of odd digits": (lambda _: {"CHAP_I": "7", "CHAP_C": OWN[:-1]}, UNPROVED),
+    "a challenge of 1,025 octets": (lambda _: {"CHAP_I": "7", "CHAP_C": "0x" + "5a" * 1025}, UNPROVED),
+    "our own challenge": (lambda challenge: {"CHAP_I": "7", "CHAP_C": "0x" + challenge.hex()}, UNPROVED),
+    "identifier 256": (lambda _: {"CHAP_I": "256", "CHAP_C": OWN}, UNPROVED),
+    "identifier -1": (lambda _: {"CHAP_I": "-1", "CHAP_C": OWN}, UNPROVED),
+}
+
+
+@pytest.mark.parametrize(("asked", "answer"), ASKED_IN_RETURN.values(), ids=ASKED_IN_RETURN.keys())
+def test_bad_input_of_mutual_chap(bad, asked, answer):
+    hello = text(**NAMES | {"TargetName": f"{IQN}shop.both"}, AuthMethod="CHAP")
+    identifier, challenge = challenged(bad, hello=hello)
+    proved = text(CHAP_N=USER, CHAP_R=proof(identifier, challenge), **asked(challenge))
+    words, keys = answers_to(bad, login(TO_OPERATIONAL, proved))
+    assert words == answer
+    if answer == OK:
+        own = "0x" + response(7, TARGET_SECRET.encode(), bytes.fromhex(OWN[2:])).hex()
+        assert (keys["CHAP_N"], keys["CHAP_R"]) == ("shop", own)
+    else:
+        assert "CHAP_R" not in keys
 
 
 OFFERS = {
@@ -303,6 +337,37 @@ def test_one_challenge_is_one_attempt(bad):
     assert answers_to(bad, login(TO_OPERATIONAL, text(CHAP_N=USER, CHAP_R="0x00")))[0] == UNPROVED
     right = login(TO_OPERATIONAL, text(CHAP_N=USER, CHAP_R=proof(identifier, challenge)))
     assert answers_to(bad, right)[0] == CLOSED
+
+
+LISTED = {
+    "a command before the login": ["a SCSI command"],
+    "stages": ["current stage 2", "next stage 2", "a stage back", "transit and more to come"],
+    "versions": ["version 1 at least", "version 255 at least", "version 255 at most"],
+    "an unknown session": ["a session that is not there"],
+    "keys without an end": ["64 KiB without NUL", "a key of 8 KiB without NUL"],
+    "keys": ["a key said twice", "no =", "no key", "a key of 64 characters", "an unknown key"],
+    "names": ["a name of 224 octets", "a name beyond ASCII", "a NUL in a name"],
+    "numbers": ["-1", "2^64", "0x and nothing", "base64 for a number"],
+    "lists": ["a thousand digests", "digests in order", "a digest that we do not do", "an empty list"],
+    "segment lengths": [f"MaxRecvDataSegmentLength={octets}" for octets in (0, 511)],
+    "dawdling": "test_a_login_has_a_deadline_however_it_dawdles",
+    "half-open connections": "test_a_thousand_half_open_logins_are_bounded_and_lock_nobody_out",
+    "failed logins": "test_a_thousand_failed_logins_leave_nothing_behind",
+    "CHAP_A": ["no CHAP_A", "an unknown CHAP_A", "a thousand of CHAP_A"],
+    "the order of CHAP_A": "test_md5_is_found_among_others",
+    "responses": ["an empty response", "odd digits", "base64 of 4 KiB", "in the other order"],
+    "reflection": ["our challenge for a response", "our challenge back to us", "our own challenge"],
+    "replay": "test_a_response_that_was_heard_proves_nothing_twice",
+    "another's name": ["another machine's name", "another machine's name and secret"],
+    "no proof": ["None where CHAP is wanted", "nothing where CHAP is wanted", "the security stage left out"],
+}
+
+
+def test_every_kind_of_bad_input_has_its_rows():
+    rows = HEADERS.keys() | BAD_TEXT.keys() | ANSWERS.keys() | PROOFS.keys() | OFFERS.keys() | ASKED_IN_RETURN.keys()
+    for kind, tests in LISTED.items():
+        known = callable(globals().get(tests)) if isinstance(tests, str) else rows >= set(tests)
+        assert known, kind
 
 
 # ── many at once ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -320,6 +320,39 @@ def test_bad_input(process, good, octets, answers):
     good.goes_on()
 
 
+LISTED = {
+    "a header that ends early": "test_a_header_that_ends_half_way_is_a_close",
+    "DataSegmentLength that lies": ["a data segment of 16 MiB", "a data segment beyond what we declared"],
+    "TotalAHSLength and AHS that lie": [f"an additional header of {words} words" for words in (1, 2, 64, 254, 255)],
+    "opcodes that nobody has": [f"opcode {opcode:#04x}, unknown" for opcode in UNKNOWN],
+    "one ISID that logs in without end": "test_one_isid_that_logs_in_again_and_again_has_one_session",
+    "CmdSN low, high, with a gap": ["CmdSN behind the window", "CmdSN beyond the window", "CmdSN with a gap"],
+    "CmdSN that wraps": "test_cmd_sn_wraps",
+    "initiator task tags": ["a tag in use", "the reserved tag"],
+    "an unknown target transfer tag": ["data under an unknown transfer tag"],
+    "DataSN and offset": ["a wrong DataSN", "a wrong buffer offset", "data that overlaps"],
+    "too much and too little data": ["data beyond the burst", "the last of a burst too early"],
+    "unsolicited data": ["more unsolicited data than FirstBurstLength", "more immediate data than is announced"],
+    "data after an abort": ["data after its task was aborted"],
+    "lengths that differ": ["a read that expects less than it reads", "a write that announces less than it writes"],
+    "both directions at once": ["a read that also writes", "a write that also reads"],
+    "a flood of immediate commands": ["300 immediate commands that wait"],
+    "NOP-Out with a transfer tag": ["NOP-Out that answers no ping", "NOP-Out with a tag and a transfer tag"],
+    "aborts of nothing": ["an abort of no task", "an abort of itself", "a reset of a unit that is not there"],
+    "SNACK": ["SNACK"],
+    "text without end": ["text that is to go on without end", "text that begins anew without end"],
+    "logouts": ["commands after a logout", "a logout of another connection"],
+    "LUNs of every form": [f"a read of LUN field {field:#06x}" for field in (0xFF, 0x7FFF, 0xC101)],
+}
+
+
+def test_every_kind_of_bad_input_has_its_rows():
+    rows = HEADERS.keys() | NUMBERS.keys() | DATA.keys() | MANAGEMENT.keys() | LUNS.keys()
+    for kind, tests in LISTED.items():
+        known = callable(globals().get(tests)) if isinstance(tests, str) else rows >= set(tests)
+        assert known, kind
+
+
 def test_a_header_that_ends_half_way_is_a_close(process, good):
     with initiator_of(process, "bad") as bad:
         bad.sock.sendall(read()[:47])

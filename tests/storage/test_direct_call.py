@@ -60,6 +60,10 @@ class Pretended:
     def __init__(self, disk):
         self.disk, self.connected, self.disconnected = disk, [], []
 
+    def platforms(self):
+        """There are none."""
+        return ()
+
     def open_device(self, name, **options):
         """Nothing has to be opened."""
 

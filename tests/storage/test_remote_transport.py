@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import socket
 import threading
 
@@ -106,6 +107,20 @@ def test_no_challenge_comes_twice(manager, portal):
             challenges.add(initiator.login(FINAL | 1, {"CHAP_A": "5"})[1]["CHAP_C"])
     assert len(challenges) == 40
     assert all(len(challenge) >= 2 + 32 for challenge in challenges)
+
+
+def test_challenges_come_from_the_operating_systems_generator(manager, portal, monkeypatch):
+    manager.wanted, taken, generator = WEB1, [], os.urandom
+
+    def note(octets):
+        taken.append(generator(octets))
+        return taken[-1]
+
+    monkeypatch.setattr(os, "urandom", note)
+    with initiator_at(portal) as initiator:
+        initiator.login(FINAL | 1, {**NAMES, "AuthMethod": "CHAP"})
+        challenge = initiator.login(FINAL | 1, {"CHAP_A": "5"})[1]["CHAP_C"]
+    assert bytes.fromhex(challenge.removeprefix("0x")) in taken
 
 
 def test_who_is_not_known_is_refused(manager, portal):

@@ -64,6 +64,13 @@ def test_the_first_line_of_a_file_is_the_secret(tmp_path):
     assert read("1=d", chap=f"web1:{path}").credentials == Credentials("web1", "twelve-octets")
 
 
+def test_the_second_line_is_how_the_target_proves_itself(tmp_path):
+    path = tmp_path / "secret"
+    path.write_text("twelve-octets\nus twelve-others\n")
+    path.chmod(0o600)
+    assert read("1=d", chap=f"web1:{path}").credentials == Credentials("web1", "twelve-octets", "us", "twelve-others")
+
+
 @pytest.mark.parametrize(
     ("luns", "why"),
     [
@@ -108,6 +115,9 @@ def test_a_bad_name_is_told(name):
         (0o600, b"x" * 256, "has 256 octets"),
         (0o600, b"", "has 0 octets"),
         (0o600, "zwölf-oder-so".encode(), "is not ASCII"),
+        (0o600, b"twelve-octets\nus short", "the second line of"),
+        (0o600, b"twelve-octets\nus twelve-octets", "must not have the same secret"),
+        (0o600, b"twelve-octets\na\nb", "has 3 lines"),
     ],
 )
 def test_a_bad_secret_is_told_and_never_shown(tmp_path, mode, content, why):
@@ -116,7 +126,7 @@ def test_a_bad_secret_is_told_and_never_shown(tmp_path, mode, content, why):
     path.chmod(mode)
     told = complaint("1=d", chap=f"web1:{path}")
     assert why in told
-    assert not content or content.decode() not in told
+    assert not content or content.decode().partition("\n")[0] not in told
 
 
 @pytest.mark.parametrize("text", ["web1", "web1:", ":secret", "web1:/does/not/exist", "web1:/"])

@@ -40,11 +40,12 @@ def run_calls(path: Path, calls: Callable[[StorageClient], Awaitable[Result]]) -
 class StorageProcess:
     """A storage process over ``path/store``; its log grows over restarts."""
 
-    def __init__(self, path: Path, *, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
         self.directory = path / "store"
         self.socket = path / "storage.sock"
         self.log = path / "storage.log"
         self.port = free_port()
+        self._options = options
         self._prefix = prefix  # a command that runs the process, such as one that gives it a namespace
         self.process = self._spawn()
 
@@ -108,5 +109,6 @@ class StorageProcess:
 
     def _begun(self) -> "subprocess.Popen[bytes]":
         arguments = ["--directory", self.directory, "--socket", self.socket, "--portal", f"127.0.0.1:{self.port}"]
+        arguments += self._options
         with self.log.open("ab") as log:
             return subprocess.Popen([*self._prefix, sys.executable, "-m", "panloom.storage", *arguments], stderr=log)

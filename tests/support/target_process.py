@@ -15,12 +15,26 @@ _LISTENING = re.compile(r"^listening (\S+):([0-9]+) (\S+)$", re.MULTILINE)
 
 
 class TargetProcess:
-    """A target with so many portals of the loopback address, listening when this returns."""
+    """A target with so many portals of the loopback address, or at these ports, listening when this returns.
 
-    def __init__(self, directory: Path, *arguments: str, portals: int = 1) -> None:
+    ``prefix``: a command that becomes the target, as one that gives it a file system.  ``first``: Python that it runs
+    before anything else.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        portals: int = 1,
+        ports: tuple[int, ...] = (),
+        prefix: tuple[str, ...] = (),
+        first: str = "",
+    ) -> None:
         self._log = directory / "target.log"
         output = directory / "target.out"
-        command = [*PANLOOM, "target", *("--portal", "127.0.0.1:0") * portals, *arguments]
+        wanted = ports or (0,) * portals
+        at = [part for port in wanted for part in ("--portal", f"127.0.0.1:{port}")]
+        command = [*prefix, *PANLOOM[:-1], f"{first}\n{PANLOOM[-1]}", "target", *at, *arguments]
         with self._log.open("wb") as log, output.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=log)
 
@@ -28,7 +42,7 @@ class TargetProcess:
             if self.process.poll() is not None:
                 raise AssertionError(f"the target ended with {self.process.returncode}: {self.told}")
             found = _LISTENING.findall(output.read_text())
-            return found if len(found) == portals else []
+            return found if len(found) == len(wanted) else []
 
         until(listening, "the target listens")
         found = listening()

@@ -28,7 +28,8 @@ DEFAULT_IQN = "iqn.2026-11.dev.panloom:target"
     multiple=True,
     required=True,
     metavar="N=PATH[,ro][,removable][,thick]",
-    help="A disk: its number, and the file behind it, or volume:NAME of --store.",
+    help="A disk: its number, and what is behind it: a file, a block device, mem:64M, rbd:POOL/IMAGE, "
+    "iscsi://HOST/IQN/LUN, or volume:NAME of --store.",
 )
 @click.option("--iqn", default=DEFAULT_IQN, show_default=True, metavar="IQN", help="The target's name.")
 @click.option("--chap", metavar="USER:FILE", help="Let in only who proves the secret in FILE, 12 octets or more.")

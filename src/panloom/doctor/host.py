@@ -51,7 +51,11 @@ def _python() -> Check:
 
 
 def _block_path() -> Check:
-    return Check(Purpose.CONTROL_NODE, "block path", State.OK, f"{_BUILDS[hot.build()]} build, {hot.__file__}")
+    found = f"{_BUILDS[hot.build()]} build, {hot.__file__}"
+    if hot.build() == "compiled":
+        return Check(Purpose.CONTROL_NODE, "block path", State.OK, found)
+    mend = "install a C compiler and Python's headers (gcc, python3-dev), then Panloom again: disks become quicker"
+    return Check(Purpose.CONTROL_NODE, "block path", State.WITHOUT, found, mend)
 
 
 def _clock() -> Check:

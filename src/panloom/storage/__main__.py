@@ -38,18 +38,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m panloom.storage", description="Serve volumes over iSCSI.")
     parser.add_argument("--directory", type=Path, required=True, help="where images, volumes and exports are kept")
     parser.add_argument("--socket", type=Path, required=True, help="the control channel")
+    parser.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="where devices are found: a directory of files, block, rbd:POOL, iscsi://HOST/IQN",
+    )
     parser.add_argument("--portal", type=portal, action="append", required=True, metavar="ADDRESS:PORT")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(_serve(chosen.directory, chosen.socket, chosen.portal))
+        asyncio.run(_serve(chosen.directory, chosen.socket, chosen.portal, chosen.platform))
     except PanloomError as error:
         print(f"panloom.storage: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, int]]) -> None:
+async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, int]], platforms: list[str]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,18 +64,21 @@ async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, in
     events = Events()
     store = VolumeStore(directory)
     manager = ConnectionManager(store, ExportsFile(directory / "exports.json"), events.report)
+    manager.platforms.add(platforms)
     flattening = Flattening(store)
     channel = Channel(store, manager, flattening, events)
     await channel.start(socket_path)
     log.info("started=yes directory=%s socket=%s", directory, socket_path)
     sd_notify("READY=1")
     flattening.resume()
+    scanned = asyncio.create_task(asyncio.to_thread(manager.platforms.facts, scan=True))  # it may wait for far ones
     served = [asyncio.create_task(_serve_portal(portal, manager, stop)) for portal in portals]
     while not stop.is_set():
         manager.look()
         await _pause(stop, LOOK_SECONDS)
     sd_notify("STOPPING=1")
     await channel.stop()
+    scanned.cancel()
     await asyncio.to_thread(flattening.stop)
     await asyncio.gather(*served)
     manager.shut_down()

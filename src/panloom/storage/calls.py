@@ -126,6 +126,12 @@ class Unexport(Call, frozen=True, tag="unexport"):
     epoch: Epoch
 
 
+class ListPlatforms(Call, frozen=True, tag="platforms"):
+    """→ Platforms, as the last scan found them; ``scan``: after another one."""
+
+    scan: bool = False
+
+
 class GetStatistics(Call, frozen=True, tag="statistics"):
     """→ Statistics."""
 
@@ -158,6 +164,7 @@ AnyCall = (
     | Drop
     | Drain
     | Unexport
+    | ListPlatforms
     | GetStatistics
     | ReopenVolume
     | GetStatus
@@ -186,6 +193,32 @@ class VolumeFacts(msgspec.Struct, frozen=True):
     flattening: bool = False
     unique_octets: int = 0
     shared_octets: int = 0
+
+
+class DeviceFacts(msgspec.Struct, frozen=True):
+    """A device that a scan has found; ``failed`` says why it cannot be used."""
+
+    name: str
+    kind: Literal["disk", "optical", "unknown"] = "unknown"
+    octets: int = 0
+    block_octets: int = 0
+    failed: str | None = None
+
+
+class PlatformFacts(msgspec.Struct, frozen=True):
+    """A platform as the Connection Manager describes it: its devices, the calls that it exports, and its context."""
+
+    name: str
+    devices: tuple[DeviceFacts, ...]
+    calls: dict[str, str]  # what each does → the function
+    context: str  # which of them all it is; what it means is the Local Transport's business
+    failed: str | None = None  # why nothing could be listed
+
+
+class Platforms(msgspec.Struct, frozen=True):
+    """The answer to ListPlatforms: one descriptor for each platform."""
+
+    platforms: tuple[PlatformFacts, ...]
 
 
 class DeviceStatistics(msgspec.Struct, frozen=True):

@@ -163,6 +163,8 @@ class Channel:
                 return manager.drain(call.target)
             case calls.GetStatus():
                 return manager.status()
+            case calls.ListPlatforms():
+                return manager.platforms.facts(scan=call.scan)
             case calls.GetStatistics():
                 return manager.statistics()
             case calls.ReopenVolume():

@@ -90,6 +90,10 @@ class StorageClient:
         """Forget an export; its volumes remember the epoch."""
         await self._call(calls.Unexport(id=next(self._ids), target=target, epoch=epoch), type(None))
 
+    async def platforms(self, *, scan: bool = False) -> calls.Platforms:
+        """Return the platforms and their devices, as of the last scan or of one now."""
+        return await self._call(calls.ListPlatforms(id=next(self._ids), scan=scan), calls.Platforms)
+
     async def statistics(self) -> calls.Statistics:
         """Return what each device has done."""
         return await self._call(calls.GetStatistics(id=next(self._ids)), calls.Statistics)

@@ -33,6 +33,7 @@ from panloom.storage.descriptor import Admission, Connection, Credentials, Descr
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, Moved, NoFile
 from panloom.storage.limits import NO_LIMITS
 from panloom.storage.local_transport import LocalTransport, Volumes
+from panloom.storage.platform_table import PlatformTable
 from panloom.storage.told import export_facts, session_facts
 from panloom.storage.volume_store import offline
 from panloom.values import Iqn
@@ -87,6 +88,7 @@ class ConnectionManager:
         self._report = report
         self._clock = clock
         self._local_transport = local_transport or LocalTransport(store, self._tell_lost)
+        self.platforms = PlatformTable(self._local_transport)
         self._serials = itertools.count(1)
         self._run = secrets.token_hex(3)  # ids of sessions differ from those before a restart
         self._changing = threading.Lock()  # one change of the exports at a time; taken before _lock, held over the disk
@@ -110,13 +112,13 @@ class ConnectionManager:
         """Return the targets that this initiator may log in to from this address."""
         with self._lock:
             exports = tuple(self._exports.values())
-        return tuple(Iqn(export.target) for export in exports if _allows(export, initiator.name, address))
+        return tuple(Iqn(export.target) for export in exports if export.admits(initiator.name, address))
 
     def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:
         """Return what the initiator must prove; None: it may not log in whatever it proves."""
         with self._lock:
             export = self._exports.get(target.name)
-        if export is None or export.access is None or not _allows(export, initiator.name, address):
+        if export is None or export.access is None or not export.admits(initiator.name, address):
             return None
         return export.access.credentials
 
@@ -124,7 +126,7 @@ class ConnectionManager:
         """Return where the initiator finds the target instead; None if it is here, or not its business."""
         with self._lock:
             export = self._exports.get(target.name)
-        return export.moved if export is not None and _allows(export, initiator.name, address) else None
+        return export.moved if export is not None and export.admits(initiator.name, address) else None
 
     def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:
         """Let an initiator in that has proved these; its older sessions end.
@@ -195,7 +197,7 @@ class ConnectionManager:
         with self._changing:
             known = self._exports.get(export.target)
             if known:
-                _check_epoch(known, export.epoch)
+                known.check_epoch(export.epoch)
             self._check_writers(export)
             for lun in export.luns:
                 if lun.device is not None:
@@ -225,7 +227,7 @@ class ConnectionManager:
         """
         with self._changing:
             known = self._exports.get(target) or Export(target, epoch, (), None)
-            _check_epoch(known, epoch)
+            known.check_epoch(epoch)
             with self._lock:
                 self._exports[target] = msgspec.structs.replace(known, epoch=epoch, access=None)
                 sessions = self._of(target)
@@ -268,7 +270,7 @@ class ConnectionManager:
             if known is None:
                 self._file.save(self._exports.values())  # an earlier call may have failed to
                 return
-            _check_epoch(known, epoch)
+            known.check_epoch(epoch)
             going = msgspec.structs.replace(known, epoch=epoch, access=None)
             with self._lock:
                 self._exports[target] = going
@@ -431,11 +433,7 @@ class ConnectionManager:
 
     def _check_writers(self, export: Export) -> None:
         for other in self._exports.values():
-            if other.target == export.target:
-                continue
-            shared = (export.written_volumes & set(other.volumes)) | (set(export.volumes) & other.written_volumes)
-            shared |= (export.written_devices & set(other.devices)) | (set(export.devices) & other.written_devices)
-            if shared:
+            if other.target != export.target and (shared := export.disputes(other)):
                 raise ConflictError(f"{min(shared)} is exported by {other.target}, and one of the two writes")
 
     def _close_unused(self, before: Export | None) -> None:
@@ -471,16 +469,6 @@ class ConnectionManager:
 
 def _said(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _check_epoch(known: Export, epoch: int) -> None:
-    if epoch < known.epoch:
-        raise ConflictError(f"{known.target} is at epoch {known.epoch}, {epoch} is over")
-
-
-def _allows(export: Export, initiator: str, address: str) -> bool:
-    access = export.access
-    return access is not None and access.initiator in (None, initiator) and access.address in (None, address)
 
 
 def _replaced(sessions: Iterable[_Session], access: Access, by: _Session) -> list[_Session]:

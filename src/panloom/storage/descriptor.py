@@ -16,7 +16,7 @@ The Connection Manager's methods are called from many threads.  A ``Descriptor``
 session, so by several at once when several sessions reach the same volume.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -31,6 +31,7 @@ __all__ = [
     "Credentials",
     "Descriptor",
     "Manager",
+    "PlatformDescriptor",
     "SessionFacts",
     "SessionKind",
     "StaleEpochError",
@@ -56,8 +57,21 @@ class Descriptor:
     send_handler: Callable[[Any, Frame], None] = field(repr=False)
     block_octets: int = 512
     thin: bool = True  # whether UNMAP gives space back
+    may_block: bool = False  # whether even READ and WRITE may take long, or be called back later
     removable: bool = False
     device_type: int = 0x00  # SPC-4 r37 table 142: a disk, or 05h, an optical disc
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformDescriptor:
+    """How the devices of one platform are reached: the Local Transport's calls, and its context for the platform."""
+
+    name: str
+    context: Any = field(repr=False)  # opaque, as a Descriptor's
+    found: Callable[[Any], tuple[Sequence[Any], str | None]] = field(repr=False)  # its devices; why there are none
+    connect: Callable[..., Descriptor] = field(repr=False)
+    disconnect: Callable[[Descriptor], None] = field(repr=False)
+    send_handler: Callable[[Any, Frame], None] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

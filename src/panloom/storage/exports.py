@@ -21,7 +21,7 @@ from typing import Annotated
 import msgspec
 
 from panloom.disk_io import Directory, PartialFile, close_file, open_file, read_file, reserve, write_fully
-from panloom.errors import ConfigError, UnavailableError
+from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.protocol.chap import Credentials
 from panloom.storage.limits import NO_LIMITS, Limits
 from panloom.storage.portals import parse_portal
@@ -123,6 +123,22 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     def written_volumes(self) -> frozenset[str]:
         """The names of those that may be written to."""
         return frozenset(lun.volume for lun in self.luns if lun.volume is not None and not lun.read_only)
+
+    def check_epoch(self, epoch: int) -> None:
+        """Raise ConflictError if an epoch is over."""
+        if epoch < self.epoch:
+            raise ConflictError(f"{self.target} is at epoch {self.epoch}, {epoch} is over")
+
+    def disputes(self, other: "Export") -> frozenset[str]:
+        """Return the volumes and devices that both have, and one of the two writes to."""
+        mine, theirs = {*self.volumes, *self.devices}, {*other.volumes, *other.devices}
+        written = self.written_volumes | self.written_devices | other.written_volumes | other.written_devices
+        return frozenset(mine & theirs & written)
+
+    def admits(self, initiator: str, address: str) -> bool:
+        """Whether an initiator may log in from an address, if it proves who it is."""
+        access = self.access
+        return access is not None and access.initiator in (None, initiator) and access.address in (None, address)
 
     @property
     def devices(self) -> tuple[str, ...]:

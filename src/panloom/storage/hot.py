@@ -3,68 +3,83 @@
     recv_into ──▶ ┌──────────── 1 MiB ────────────┐
                   │ PDU │ PDU │ PDU │ begun PDU … │
                   └──┬─────┬─────┬────────────────┘
-                     │     │     └─ anything else ──▶ IscsiSession ──▶ Action ──▶ the medium
+                     │     │     └─ anything else ──▶ IscsiSession ──▶ Actions ──▶ the medium, or Aside
                      │     └─ WRITE, all its data in the PDU ──▶ frame ──▶ send handler, straight from this buffer
-                     └─ READ ──▶ frame ──▶ Descriptor.send_handler, straight into the other
+                     └─ READ ──▶ frame ──▶ send handler, straight into the other, or an extent of a file
                   ┌──────────── answers ──────────┐
-      sendall ◀── │ Data-In … status │ status │ … │   when the input is dry, or at 128 KiB
+      send    ◀── │ Data-In … status │ status │ … │   when the input is dry, or at 128 KiB (``storage.output``)
                   └───────────────────────────────┘
 
 A plain READ(10), READ(16), WRITE(10) or WRITE(16), next in order and inside its unit, is answered here; whatever has
 anything unusual about it goes to the session, whose answers are the same, octet for octet.  One receive and one send
 serve as many commands as the initiator had sent; that, and status in the last Data-In, is where the speed comes from.
 
-A frame's context is the initiator task tag.  Nothing is acknowledged before the frame is called back.
+A frame's context is the initiator task tag.  Nothing is acknowledged before the frame is called back; a unit that calls
+back later, from a thread of its own, answers from there.  What else may take long, a flush, octets that are not in the
+page cache, is done by other threads (``storage.aside``), which answer likewise: under the connection's lock, which the
+loop holds but while it waits for input.
 """
 
+import contextlib
+import errno
+import os
+import socket
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
-from typing import Literal, Protocol
+from typing import Literal
+
+try:
+    import cython
+except ImportError:
+    from panloom.storage import uncompiled as cython
+
+import msgspec
 
 from panloom.errors import MalformedError
 from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
 from panloom.protocol.iscsi_session import BLOCK_OCTETS, NOT_SUPPORTED, IscsiSession
-from panloom.protocol.iscsi_task import Action, Write
+from panloom.protocol.iscsi_task import Action, Compare, Deed, OrWrite, Write, WriteAndVerify
 from panloom.protocol.scsi_disk import Flush, Read
+from panloom.storage.aside import Aside
 from panloom.storage.descriptor import Descriptor, SessionFacts
-from panloom.storage.frame import Frame
+from panloom.storage.frame import Callback, Frame, StaleEpochError
 from panloom.storage.frame import Operation as Ask
 from panloom.storage.medium import call, carry_out, write_sense
+from panloom.storage.output import FLUSH_OCTETS, SENDFILE_OCTETS, Output, Stream
+from panloom.storage.reading import Reader, Reading, Stop
 from panloom.wire import iscsi, scsi_sense
-from panloom.wire.iscsi import HEADER_OCTETS, NO_TAG, lun_field
-from panloom.wire.scsi_cdb import DPO, FUA, Operation
+from panloom.wire.crc32c import DIGEST_OCTETS, digest
+from panloom.wire.iscsi import HEADER_OCTETS, lun_field
+from panloom.wire.scsi_cdb import DPO, Operation
 from panloom.wire.scsi_sense import Sense
 
+if cython.compiled:
+    from cython.cimports.panloom.storage.linux import EAGAIN, digest_is, get32, receive
+
+__all__ = ["FLUSH_OCTETS", "INPUT_OCTETS", "HotLoop", "build"]
+
 INPUT_OCTETS = 1 << 20
-LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS
-FLUSH_OCTETS = 131072  # send answers from here on; smaller costs 20 %
-OUTPUT_OCTETS = FLUSH_OCTETS + HEADER_OCTETS + RECEIVE_OCTETS + BLOCK_OCTETS
+LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS + 2 * DIGEST_OCTETS
 
 _LENGTHS = struct.Struct(">4xI").unpack_from
 _COMMAND = struct.Struct(">xBxxIQIIIIBBQIxx").unpack_from  # RFC 7143 section 11.3; the CDB as op, flags, 8, 4 octets
-_DATA_IN = struct.Struct(">BBBBIQIIIIIIII").pack_into  # section 11.7
-_RESPONSE = struct.Struct(">BBBBI8xI4xIIIIII").pack_into  # section 11.4
-_SCSI_COMMAND, _SCSI_RESPONSE, _SCSI_DATA_IN = 0x01, 0x21, 0x25
+_SCSI_COMMAND, DATA_DIGEST_ERROR = 0x01, 0x02
+_INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS = INPUT_OCTETS, HEADER_OCTETS, BLOCK_OCTETS  # C's, where there is C
 _PLAIN_READ, _PLAIN_WRITE = iscsi.FINAL | iscsi.READ, iscsi.FINAL | iscsi.WRITE
 _ATTRIBUTES = 0x07  # task attributes, which change nothing here
-_TENS = frozenset((int(Operation.READ_10), int(Operation.WRITE_10)))
-_PLAIN = frozenset((*_TENS, int(Operation.READ_16), int(Operation.WRITE_16)))
-_READS = frozenset((int(Operation.READ_10), int(Operation.READ_16)))
+_READ_10, _READ_16 = int(Operation.READ_10), int(Operation.READ_16)
+_WRITE_10, _WRITE_16 = int(Operation.WRITE_10), int(Operation.WRITE_16)
+_READ, _WRITE = Ask.READ, Ask.WRITE
 
 
 def build() -> Literal["python", "compiled"]:
     """Return which build of this loop was loaded: the source, or an extension module in its place."""
     return "compiled" if __file__.endswith(tuple(EXTENSION_SUFFIXES)) else "python"
-
-
-class Stream(Protocol):
-    """What the loop needs of a socket; ``recv_into`` raises BlockingIOError after a while of silence."""
-
-    def recv_into(self, buffer: memoryview, /) -> int: ...
-    def sendall(self, data: memoryview, /) -> None: ...
 
 
 class HotLoop:
@@ -73,6 +88,7 @@ class HotLoop:
     ``clock`` is CLOCK_MONOTONIC in seconds.  ``first_read`` is called once, when the first block has been read.
     ``pings`` False leaves out NOP-In, for initiators that never answer it.  After ``patience_seconds`` of silence the
     connection ends; None: never.  ``resized`` brings, from any thread, a LUN and how many blocks it has now.
+    ``threads`` False does what may take long in the loop itself.
     """
 
     def __init__(
@@ -87,28 +103,47 @@ class HotLoop:
         pings: bool,
         patience_seconds: float | None = None,
         resized: deque[tuple[int, int]] | None = None,
+        threads: bool = False,
     ) -> None:
         self._stream = stream
+        self._fd = stream.fileno() if isinstance(stream, socket.socket) else -1
         self._session = session
         self._descriptors = dict(descriptors)
-        self._by_field = {lun_field(lun): descriptor for lun, descriptor in descriptors.items()}
+        self._units = {lun_field(lun): (lun, descriptor) for lun, descriptor in descriptors.items()}
         self._facts = facts
         self._clock = clock
         self._first_read = first_read
         self._pings = pings
         self._patience_seconds = patience_seconds
         self._resized = deque() if resized is None else resized
-        self._input = memoryview(bytearray(INPUT_OCTETS))
-        self._output = memoryview(bytearray(OUTPUT_OCTETS))
-        self._filled = 0  # octets of the output
+        self._view = memoryview(bytearray(INPUT_OCTETS))
+        self._octets = self._view
+        if cython.compiled:
+            self._base = cython.address(self._octets[0])
+        parameters = session.parameters
+        self._head = HEADER_OCTETS + (DIGEST_OCTETS if parameters.header_digest else 0)
+        self._header_digest = parameters.header_digest
+        self._data_digest = parameters.data_digest
+        self._output = Output(
+            stream,
+            header_digest=parameters.header_digest,
+            data_digest=parameters.data_digest,
+            withdrawn=self._withdrawn,
+        )
         self._take_parameters()
+        self._lock = threading.Condition(threading.Lock())  # of all that follows, of session and output
+        self._holder = 0  # the thread that has it
+        self._answered: Frame | None = None  # called back by that thread
+        self._late: dict[int, Callable[[], None]] = {}  # id of a frame that is not called back yet → what then
+        self._aside: Aside | None = Aside() if threads else None
+        self._broken: Exception | None = None  # what befell an answer from another thread
 
     def _take_parameters(self) -> None:
-        """Take note of what initiator and session have agreed on."""
+        """Take note of what initiator and session have agreed on; digests are agreed on once, at login."""
         self._parameters = parameters = self._session.parameters
-        # Whole blocks in every Data-In but the last, since a unit is read in whole blocks.
-        self._segment_octets = min(parameters.max_recv_data_segment_length, RECEIVE_OCTETS) & -BLOCK_OCTETS
-        self._burst_octets = parameters.max_burst_length & -BLOCK_OCTETS
+        self._reader = Reader(self._session, self._output, self._call)
+        # What goes out as one Data-In whose octets may be read later.
+        self._plain_octets = min(self._reader.segment_octets, parameters.max_burst_length, SENDFILE_OCTETS - 1)
         self._immediate_octets = parameters.first_burst_length if parameters.immediate_data else 0
 
     def run(self) -> str:
@@ -116,34 +151,68 @@ class HotLoop:
 
         OSError: the connection is broken.  StaleEpochError: a write was fenced off; nothing more may be answered.
         """
-        session, input_, recv_into = self._session, self._input, self._stream.recv_into
-        start = end = 0
+        try:
+            why = self._serve()
+        finally:
+            if self._aside is not None:
+                self._aside.finish()
+            with self._lock:
+                while self._late:  # a session is over when no call of it is executing any more
+                    self._lock.wait()
+        if self._broken is not None:
+            raise self._broken
+        return why
+
+    def _serve(self) -> str:
+        session, start, end = self._session, 0, 0
+        thread = threading.get_ident()
         while session.closing is None:
-            try:
-                octets = recv_into(input_[end:])
-            except BlockingIOError:
-                if self._pings:
-                    session.ping()
-                    self._take_answers()
-                    self._send()
+            octets = self._receive(end)
+            if octets < 0:
                 patience = self._patience_seconds
                 if patience is not None and self._clock() - self._facts.last_heard_at > patience:
                     return f"silent for {patience:g} s"
+                self._silence()
                 continue
             if octets == 0:
                 return "closed"
             self._facts.last_heard_at = self._clock()
-            if self._resized:
-                self._take_sizes()
             end += octets
-            start = self._consume(start, end)
-            self._send()
+            with self._lock:
+                self._holder = thread
+                try:
+                    if self._resized:
+                        self._take_sizes()
+                    start = self._consume(start, end)
+                    self._output.send()
+                finally:
+                    self._holder = 0
             if start == end:
                 start = end = 0
             elif INPUT_OCTETS - start < LARGEST_PDU:
-                input_[: end - start] = bytes(input_[start:end])  # the two may overlap
+                self._view[: end - start] = bytes(self._view[start:end])  # the two may overlap
                 start, end = 0, end - start
         return session.closing
+
+    def _receive(self, end: int) -> int:
+        """Wait for input; return how many octets came, 0 at its end, -1 after a while of silence."""
+        if cython.compiled and self._fd >= 0:
+            with cython.nogil:
+                octets = receive(self._fd, self._base + end, _INPUT_OCTETS - end)
+            if octets < 0 and octets != -EAGAIN:
+                raise OSError(-octets, os.strerror(-octets))
+            return int(max(octets, -1))
+        try:
+            return self._stream.recv_into(self._view[end:])
+        except BlockingIOError:
+            return -1
+
+    def _silence(self) -> None:
+        if self._pings:
+            with self._lock:
+                self._session.ping()
+                self._take_answers()
+                self._output.send()
 
     def _take_sizes(self) -> None:
         """Let units have the blocks that they have by now."""
@@ -151,178 +220,347 @@ class HotLoop:
             lun, blocks = self._resized.popleft()
             descriptor = self._descriptors.get(lun)
             if descriptor and blocks > descriptor.blocks:
-                self._descriptors[lun] = self._by_field[lun_field(lun)] = replace(descriptor, blocks=blocks)
+                self._descriptors[lun] = replace(descriptor, blocks=blocks)
+                self._units[lun_field(lun)] = lun, self._descriptors[lun]
                 self._session.resize(lun, blocks)
 
     def _consume(self, start: int, end: int) -> int:
         """Carry out every whole PDU between two offsets of the input; return where the rest begins."""
-        session, input_ = self._session, self._input
-        while end - start >= HEADER_OCTETS and session.closing is None:
-            (lengths,) = _LENGTHS(input_, start)
+        session, view = self._session, self._view
+        while end - start >= self._head and session.closing is None:
+            if cython.compiled:
+                lengths = get32(self._base + start + 4)
+                opcode = self._base[start]
+            else:
+                (lengths,) = _LENGTHS(view, start)
+                opcode = view[start]
             octets = lengths & 0xFFFFFF
             if octets > RECEIVE_OCTETS:
-                session.end(f"a data segment of {octets} octets", input_[start : start + HEADER_OCTETS])
+                session.end(f"a data segment of {octets} octets", view[start : start + HEADER_OCTETS])
                 self._take_answers()
                 break
-            data = start + HEADER_OCTETS + (lengths >> 24 << 2)
-            after = data + (octets + 3 & ~3)
+            data = start + self._head + (lengths >> 24 << 2)
+            after = data + (octets + 3 & ~3) + (DIGEST_OCTETS if octets and self._data_digest else 0)
             if end < after:
                 break
-            if input_[start] != _SCSI_COMMAND or not self._answer_plain(start):
-                self._hand_over(input_[start : start + HEADER_OCTETS], data, octets)
+            if (self._header_digest or self._data_digest) and not self._is_whole(start, data, after, octets):
+                break
+            if opcode != _SCSI_COMMAND or not self._answer_plain(start, data):
+                self._hand_over(view[start : start + HEADER_OCTETS], start, data, octets)
             start = after
         return start
 
-    def _answer_plain(self, start: int) -> bool:
-        """Answer the command at this offset of the input, if it is one of the usual kind."""
+    def _is_whole(self, start: int, data: int, after: int, octets: int) -> bool:
+        """Check a PDU's digests; one that is wrong ends the connection, as at level 0 (RFC 7143 section 7.8)."""
         session = self._session
-        flags, lengths, lun, tag, expected, cmd_sn, _, operation, bits, lba, blocks = _COMMAND(self._input, start)
-        if operation not in _PLAIN:
+        if self._header_digest and not self._digest_is(data - DIGEST_OCTETS, start, data - DIGEST_OCTETS):
+            session.closing = "a header digest is wrong"  # nothing in it can be believed, not even whom to answer
             return False
-        if operation in _TENS:
+        if octets and self._data_digest and not self._digest_is(after - DIGEST_OCTETS, data, after - DIGEST_OCTETS):
+            session.reject(DATA_DIGEST_ERROR, self._view[start : start + HEADER_OCTETS])
+            session.closing = "a data digest is wrong"
+            self._take_answers()
+            return False
+        return True
+
+    def _digest_is(self, stands: int, start: int, end: int) -> bool:
+        if cython.compiled:
+            return bool(digest_is(self._base + stands, self._base + start, end - start))
+        return self._view[stands : stands + DIGEST_OCTETS] == digest(self._view[start:end])
+
+    # -- plain commands ------------------------------------------------------------------------------------------
+
+    def _answer_plain(self, start: int, data: int) -> bool:
+        """Answer the command at this offset of the input, if it is one of the usual kind."""
+        if cython.compiled:
+            at = self._base + start
+            flags, lengths, tag, expected = at[1], get32(at + 4), get32(at + 16), get32(at + 20)
+            cmd_sn, operation, bits = get32(at + 24), at[32], at[33]
+            lun = cython.cast("uint64_t", get32(at + 8)) << 32 | get32(at + 12)
+            lba = cython.cast("uint64_t", get32(at + 34)) << 32 | get32(at + 38)
+            blocks = get32(at + 42)
+        else:
+            flags, lengths, lun, tag, expected, cmd_sn, _, operation, bits, lba, blocks = _COMMAND(self._view, start)
+        if operation in (_READ_10, _WRITE_10):
             blocks = lba >> 8 & 0xFFFF
             lba >>= 32
-        unit = self._by_field.get(lun)
-        offset = lba * BLOCK_OCTETS
-        if unit is None or not blocks or expected != blocks * BLOCK_OCTETS or lba + blocks > unit.blocks:
+        elif operation not in (_READ_16, _WRITE_16):
             return False
+        found = self._units.get(lun)
+        if found is None or not blocks or expected != blocks * _BLOCK_OCTETS:
+            return False
+        number, unit = found
+        limit = unit.blocks
+        if blocks > limit or lba > limit - blocks or unit.may_block:
+            return False
+        session = self._session
         if cmd_sn != session.exp_cmd_sn or session.must_see(tag, lun):
             return False
-        if operation in _READS:
+        if operation in (_READ_10, _READ_16):
             if flags & ~_ATTRIBUTES != _PLAIN_READ or lengths or bits & ~DPO:
                 return False
             session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
-            sense, sent = self._read(unit, tag, offset, expected)
-            if sense is not None:
-                self._fail(tag, sense, sent)
+            self._read_plain(unit, number, tag, lba * _BLOCK_OCTETS, expected)
             return True
-        if flags & ~_ATTRIBUTES != _PLAIN_WRITE or lengths != expected or expected > self._immediate_octets:
+        if flags & ~_ATTRIBUTES != _PLAIN_WRITE or lengths != expected or lengths > self._immediate_octets:
             return False
-        if bits & ~(DPO | FUA) or unit.read_only:
+        if bits & ~DPO or unit.read_only:
             return False
         session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
-        data = start + HEADER_OCTETS
-        self._write(unit, tag, offset, self._input[data : data + expected], bool(bits & FUA))
+        self._write_plain(unit, number, tag, lba * _BLOCK_OCTETS, self._view[data : data + expected])
         return True
 
-    def _read(
-        self, unit: Descriptor, tag: int, offset: int, octets: int, *, residual_flags: int = 0, residual_count: int = 0
-    ) -> tuple[Sense | None, int]:
-        """Send octets of the medium and GOOD; return why that failed, if so, and how many Data-In PDUs have gone."""
-        session, output, facts = self._session, self._output, self._facts
-        done = data_sn = 0
-        burst = self._burst_octets
-        while done < octets:
-            piece = min(octets - done, self._segment_octets, burst)
-            burst -= piece
-            last = done + piece == octets
-            at = self._filled + HEADER_OCTETS
-            whole_blocks = piece + -piece % BLOCK_OCTETS
-            frame = Frame(Ask.READ, offset + done, whole_blocks, output[at : at + whole_blocks], tag)
-            if call(unit, frame) is not None:
-                return scsi_sense.UNRECOVERED_READ, data_sn
-            flags = iscsi.FINAL | iscsi.DATA_IN_STATUS | residual_flags if last else 0 if burst else iscsi.FINAL
-            stat_sn = session.stat_sn if last else 0
-            numbers = stat_sn, session.exp_cmd_sn, session.max_cmd_sn, data_sn, done, residual_count if last else 0
-            _DATA_IN(output, self._filled, _SCSI_DATA_IN, flags, 0, 0, piece, 0, tag, NO_TAG, *numbers)
-            if piece & 3:
-                output[at + piece : at + piece + 4] = b"\0\0\0\0"  # the padding
-            self._filled = at + (piece + 3 & ~3)
-            done += piece
-            data_sn += 1
-            burst = burst or self._burst_octets
-            if self._filled >= FLUSH_OCTETS:
-                self._send()
-        session.stat_sn = session.stat_sn + 1 & 0xFFFFFFFF
+    def _read_plain(self, unit: Descriptor, lun: int, tag: int, offset: int, octets: int) -> None:
+        """Send octets of the medium and GOOD, or why not."""
+        if octets > self._plain_octets:
+            self._output.read_extents()
+            action = self._session.adopt(lun, tag, Read(offset, octets, flush=False))
+            self._go_on(action, unit, Reading(tag, offset, octets))
+            self._take_answers()
+            return
+        session, output = self._session, self._output
+        frame = Frame(_READ, offset, octets, output.room(octets), tag)
+        frame.takes_extent = True
+        if not self._call(unit, frame):
+            output.leave()
+            action = session.adopt(lun, tag, Read(offset, octets, flush=False))
+            reading = Reading(tag, offset, octets)
+            self._late[id(frame)] = partial(self._read_on, action, unit, reading, frame)
+            return
+        if frame.error is not None:
+            self._fail(tag, scsi_sense.UNRECOVERED_READ)
+            return
+        stat_sn = session.stat_sn
+        session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
+        if frame.extent is not None:
+            what = lun, tag, offset, octets
+            output.data_in_of(frame.extent, what, octets, tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn)
+        else:
+            flags = iscsi.FINAL | iscsi.DATA_IN_STATUS
+            output.data_in(flags, octets, tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn, 0, 0, 0)
+        self._count_read(octets)
+
+    def _write_plain(self, unit: Descriptor, lun: int, tag: int, offset: int, data: memoryview) -> None:
+        """Write, and only then answer."""
+        session, facts = self._session, self._facts
+        octets = len(data)
+        self._output.read_extents()  # as commands came, so the medium sees them
+        frame = Frame(_WRITE, offset, octets, data, tag)
+        if not self._call(unit, frame):
+            self._write_later(session.adopt(lun, tag, Write(offset, data)), frame)
+            return
+        if frame.error is not None:
+            self._fail(tag, write_sense(frame.error))
+            return
+        facts.writes += 1
+        facts.written_octets += octets
+        stat_sn = session.stat_sn
+        session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
+        self._output.good(tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn)
+
+    def _call(self, unit: Descriptor, frame: Frame) -> bool:
+        """Be the receive handler: save the frame's context and call the send handler; whether it has called back."""
+        frame.context = Callback(self._called_back, frame.context)
+        unit.send_handler(unit.context, frame)
+        if self._answered is not frame:
+            return False
+        self._answered = None
+        if frame.error is not None and isinstance(frame.error, StaleEpochError):
+            raise frame.error
+        return True
+
+    def _called_back(self, saved: object, frame: Frame) -> None:
+        frame.context = saved
+        if threading.get_ident() == self._holder:
+            self._answered = frame
+        else:
+            self._answer_late(partial(self._end_late, frame))
+
+    def _withdrawn(self, answers: list[tuple[tuple[int, int, int, int], int]]) -> None:
+        """Answer READs whose octets their extents did not give."""
+        session, facts = self._session, self._facts
+        session.stat_sn = session.stat_sn - len(answers) & 0xFFFFFFFF
+        for (lun, tag, offset, octets), code in answers:
+            facts.reads -= 1
+            facts.read_octets -= octets
+            if code == errno.EAGAIN:
+                action = session.adopt(lun, tag, Read(offset, octets, flush=False))
+                self._set_aside(action, Reading(tag, offset, octets))
+            else:
+                self._fail(tag, scsi_sense.UNRECOVERED_READ)
+
+    def _fail(self, tag: int, sense: Sense) -> None:
+        self._output.read_extents()
+        self._session.fail(tag, sense)
+        self._take_answers()
+
+    def _count_read(self, octets: int) -> None:
+        facts = self._facts
         facts.reads += 1
         facts.read_octets += octets
         if facts.first_read_at is None:
             facts.first_read_at = self._clock()
             self._first_read()
-        return None, data_sn
-
-    def _write(self, unit: Descriptor, tag: int, offset: int, data: memoryview, flush: bool) -> None:
-        """Write, make it durable where that is asked for, and only then answer."""
-        session, facts = self._session, self._facts
-        error = call(unit, Frame(Ask.WRITE, offset, len(data), data, tag))
-        if error is None and flush:
-            error = call(unit, Frame(Ask.FLUSH, context=tag))
-        if error is not None:
-            self._fail(tag, write_sense(error), 0)
-            return
-        facts.writes += 1
-        facts.written_octets += len(data)
-        numbers = session.stat_sn, session.exp_cmd_sn, session.max_cmd_sn, 0, 0, 0
-        _RESPONSE(self._output, self._filled, _SCSI_RESPONSE, iscsi.FINAL, 0, 0, 0, tag, *numbers)
-        session.stat_sn = session.stat_sn + 1 & 0xFFFFFFFF
-        self._filled += HEADER_OCTETS
-        if self._filled >= FLUSH_OCTETS:
-            self._send()
-
-    def _fail(self, tag: int, sense: Sense, data_in_pdus: int) -> None:
-        self._session.fail(tag, sense, exp_data_sn=data_in_pdus)
-        self._take_answers()
 
     # -- everything that is not plain ----------------------------------------------------------------------------
 
-    def _hand_over(self, header: memoryview, data: int, octets: int) -> None:
+    def _hand_over(self, header: memoryview, start: int, data: int, octets: int) -> None:
         """Give a PDU to the session, and do what it wants done."""
         session = self._session
+        self._output.read_extents()
         if header[0] & 0x3F not in iscsi.OPCODES:
             session.reject(NOT_SUPPORTED, header)
         else:
-            ahs = bytes(self._input[data - header[4] * 4 : data])
+            segments = start + HEADER_OCTETS
+            ahs = bytes(self._view[segments : segments + header[4] * 4])
             try:
-                session.receive(iscsi.decode(header, ahs, self._input[data : data + octets]))
+                session.receive(iscsi.decode(header, ahs, self._view[data : data + octets]))
             except MalformedError as error:
                 session.end(str(error), header)
-            while session.actions:
-                self._take_answers()
-                action = session.actions.popleft()
-                session.performed(action, self._do(action))
+            self._perform()
             self._facts.answers_nop = session.pings_answered > 0
             if session.parameters is not self._parameters:
                 self._take_parameters()
         self._take_answers()
 
-    def _do(self, action: Action) -> Sense | None:
-        unit, deed, task, facts = self._descriptors[action.lun], action.deed, action.task, self._facts
-        if not isinstance(deed, Read):
-            sense = carry_out(unit, deed, self._descriptors)
-            if isinstance(deed, Write) and sense is None:
-                facts.writes += 1
-                facts.written_octets += len(deed.data)
-            return sense
-        if deed.flush:
-            sense = carry_out(unit, Flush())
-            if sense is not None:
-                return sense
-        if not deed.octets:
-            return None
-        sense, task.data_in_pdus = self._read(
-            unit,
-            task.initiator_task_tag,
-            deed.offset,
-            deed.octets,
-            residual_flags=task.residual_flags,
-            residual_count=task.residual_count,
-        )
-        return sense
+    def _perform(self) -> None:
+        """Do what the session wants done, or have it done."""
+        session = self._session
+        while session.actions:
+            self._take_answers()
+            action = session.actions.popleft()
+            unit, deed, task = self._descriptors[action.lun], action.deed, action.task
+            if isinstance(deed, Read):
+                residual = {"residual_flags": task.residual_flags, "residual_count": task.residual_count}
+                reading = Reading(task.initiator_task_tag, deed.offset, deed.octets, **residual)
+                if deed.flush or unit.may_block:
+                    self._set_aside(action, reading)
+                else:
+                    self._go_on(action, unit, reading)
+            elif isinstance(deed, Write) and not unit.may_block:
+                data = memoryview(deed.data)
+                frame = Frame(_WRITE, deed.offset, len(data), data, task.initiator_task_tag)
+                if self._call(unit, frame):
+                    self._end_write(action, frame)
+                else:
+                    self._write_later(action, frame)
+            else:
+                self._set_aside(action, None)
+
+    def _go_on(self, action: Action, unit: Descriptor, reading: Reading) -> None:
+        """Send what a READ asks for, as far as it is to be had at once."""
+        frame = self._reader.send(unit, reading)
+        if frame is Stop.ENDED:
+            self._performed(action, reading, reading.sense)
+        elif frame is Stop.COLD:
+            self._set_aside(action, reading)
+        else:
+            self._output.leave()
+            self._late[id(frame)] = partial(self._read_on, action, unit, reading, frame)
+
+    def _read_on(self, action: Action, unit: Descriptor, reading: Reading, frame: Frame) -> None:
+        """Go on with a READ whose next piece came late."""
+        if frame.error is not None:
+            reading.sense = scsi_sense.UNRECOVERED_READ
+        else:
+            self._reader.send_octets(reading, frame.data)
+        self._go_on(action, unit, reading)
+
+    def _write_later(self, action: Action, frame: Frame) -> None:
+        """Leave the input to a frame that is not called back yet."""
+        self._view = self._octets = memoryview(bytearray(self._view))
+        if cython.compiled:
+            self._base = cython.address(self._octets[0])
+        self._late[id(frame)] = partial(self._end_write, action, frame)
+
+    def _end_write(self, action: Action, frame: Frame) -> None:
+        self._performed(action, None, None if frame.error is None else write_sense(frame.error))
+
+    def _performed(self, action: Action, reading: Reading | None, result: "Sense | memoryview | None") -> None:
+        """Tell the session of an action that is done; ``result`` is why it failed, or what was read."""
+        sense = None if isinstance(result, memoryview) else result
+        if reading is not None:
+            if isinstance(result, memoryview):
+                self._reader.send_octets(reading, result)
+            action.task.data_in_pdus = reading.data_sn
+            if sense is None and reading.octets:
+                self._count_read(reading.octets)
+        elif isinstance(action.deed, Write) and sense is None:
+            self._facts.writes += 1
+            self._facts.written_octets += len(action.deed.data)
+        self._session.performed(action, sense)
+
+    # -- what may take long --------------------------------------------------------------------------------------
+
+    def _set_aside(self, action: Action, reading: Reading | None) -> None:
+        """Have an action done by another thread, where there are any."""
+        unit, deed = self._descriptors[action.lun], action.deed
+        if self._aside is None:
+            self._performed(action, reading, _done_slowly(unit, deed, reading, self._descriptors))
+            return
+        if isinstance(deed, Write | Compare | WriteAndVerify | OrWrite):
+            deed = msgspec.structs.replace(deed, data=bytes(deed.data))  # the input will be used again
+        self._aside.take(action.lun, partial(self._do_aside, action, deed, reading))
+
+    def _do_aside(self, action: Action, deed: Deed, reading: Reading | None) -> None:
+        """Do an action and answer, in one of the threads."""
+        try:
+            result = _done_slowly(self._descriptors[action.lun], deed, reading, self._descriptors)
+        except Exception as error:  # noqa: BLE001  the thread's top guard; ``run`` raises it
+            self._break(error)
+        else:
+            self._answer_late(partial(self._performed, action, reading, result))
+
+    def _answer_late(self, finish: Callable[[], None]) -> None:
+        """Answer from another thread than the loop's."""
+        try:
+            with self._lock:
+                self._holder = threading.get_ident()
+                try:
+                    finish()
+                    self._perform()
+                    self._take_answers()
+                    self._output.send()
+                finally:
+                    self._holder = 0
+                    self._lock.notify_all()
+        except Exception as error:  # noqa: BLE001  the thread's top guard; ``run`` raises it
+            self._break(error)
+
+    def _end_late(self, frame: Frame) -> None:
+        finish = self._late.pop(id(frame))
+        if isinstance(frame.error, StaleEpochError):
+            raise frame.error
+        finish()
+
+    def _break(self, error: Exception) -> None:
+        """End the connection; the loop tells why."""
+        self._broken = self._broken or error
+        if isinstance(self._stream, socket.socket):
+            with contextlib.suppress(OSError):
+                self._stream.shutdown(socket.SHUT_RDWR)
 
     # -- output --------------------------------------------------------------------------------------------------
 
     def _take_answers(self) -> None:
         """Move the session's answers into the output."""
-        for answer in self._session.output:
-            if self._filled + len(answer) > OUTPUT_OCTETS:
-                self._send()
-            self._output[self._filled : self._filled + len(answer)] = answer
-            self._filled += len(answer)
-        self._session.output.clear()
-        if self._filled >= FLUSH_OCTETS:
-            self._send()
+        session = self._session
+        if session.output:
+            answers, session.output = session.output, []
+            for answer in answers:
+                self._output.append(answer)
 
-    def _send(self) -> None:
-        if self._filled:
-            self._stream.sendall(self._output[: self._filled])
-            self._filled = 0
+
+def _done_slowly(
+    unit: Descriptor, deed: Deed, reading: Reading | None, others: Mapping[int, Descriptor]
+) -> Sense | memoryview | None:
+    """Do a deed; return why it failed, or what was read."""
+    if not isinstance(deed, Read) or reading is None:
+        return carry_out(unit, deed, others)
+    if deed.flush and not reading.done:
+        sense = carry_out(unit, Flush())
+        if sense is not None:
+            return sense
+    octets = memoryview(bytearray(reading.rest_octets))
+    error = call(unit, Frame(_READ, reading.at, len(octets), octets, reading.tag)) if octets else None
+    return octets if error is None else scsi_sense.UNRECOVERED_READ

@@ -340,6 +340,7 @@ class IscsiConnection:
             pings=admission is not None and facts.kind != "firmware",
             patience_seconds=None if admission else DISCOVERY_SECONDS,
             resized=self._resized,
+            threads=True,
         )
         return loop.run()
 

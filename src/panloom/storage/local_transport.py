@@ -14,13 +14,14 @@ elsewhere, too.
 import errno
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic_ns
-from typing import Protocol
+from typing import Any, Protocol
 
+from panloom.errors import ConfigError, PanloomError
 from panloom.storage.access import Access, ContentAccess, StoreAccess, VolumeAccess
-from panloom.storage.calls import DeviceStatistics
+from panloom.storage.calls import DeviceFacts, DeviceStatistics
 from panloom.storage.descriptor import Descriptor
 from panloom.storage.device import SLOW_FOR_NANOSECONDS, SLOW_NANOSECONDS, Device
 from panloom.storage.elsewhere import Delays
@@ -28,6 +29,7 @@ from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Frame, MiscompareError, Operation, StaleEpochError, answer
 from panloom.storage.limits import NO_LIMITS, Limits
 from panloom.storage.overlay import Volume
+from panloom.storage.platforms import VOLUMES, Platform, found_at, scan_all
 from panloom.storage.statistics import Kind
 from panloom.storage.stores.names import open_store
 from panloom.storage.stores.store import Store, identity_of
@@ -53,6 +55,12 @@ class Volumes(Protocol):
 
     def open(self, name: str) -> Volume:
         """Return a volume; UnavailableError if there is none, ConfigError if it is damaged."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all volumes, those that cannot be read included."""
+
+    def look(self, name: str) -> int:
+        """Return a volume's octets; errors as ``open``."""
 
     def reopen(self, name: str) -> None:
         """Open a volume anew that is offline."""
@@ -83,6 +91,25 @@ class LocalTransport:
         self._devices: dict[str, Device] = {}  # by name; volumes as volume:NAME
         self._opened: dict[str, tuple[Store, Turnstile]] = {}
         self._delays = Delays()
+        self._platforms = [Platform(VOLUMES, store.names, self._look_at_volume)]
+
+    # -- platforms -----------------------------------------------------------------------------------------------
+
+    def add_platform(self, name: str) -> None:
+        """Have devices found at a platform, with the next scan; ConfigError if none is called so."""
+        self._platforms.append(found_at(name, self._store_in_use))
+
+    def scan(self) -> None:
+        """Find the devices of all platforms, each by itself; what fails is noted and holds up nothing."""
+        scan_all(self._platforms)
+
+    def platforms(self) -> tuple[tuple[str, Any], ...]:
+        """Return the name and the context of each platform."""
+        return tuple((platform.name, platform) for platform in self._platforms)
+
+    def _store_in_use(self, name: str) -> Store | None:
+        opened = self._opened.get(name)
+        return opened[0] if opened else None
 
     # -- devices -------------------------------------------------------------------------------------------------
 
@@ -119,6 +146,13 @@ class LocalTransport:
         with self._lock:
             devices = sorted(self._devices.items())
         return tuple(DeviceStatistics(name, device.limits, device.statistics.totals()) for name, device in devices)
+
+    def _look_at_volume(self, name: str) -> DeviceFacts:
+        try:
+            volume = self._store.look(name)
+        except (PanloomError, OSError) as error:
+            return DeviceFacts(f"volume:{name}", failed=error.why if isinstance(error, ConfigError) else str(error))
+        return DeviceFacts(f"volume:{name}", "disk", volume, BLOCK_OCTETS)
 
     def _open(self, name: str, *, read_only: bool, thick: bool) -> tuple[Store, Turnstile]:
         opened = self._opened.get(name)
@@ -210,6 +244,11 @@ class LocalTransport:
             context=ContentAccess(device, self._delays, padded),
             send_handler=send,
         )
+
+
+def found(platform: Platform) -> tuple[Sequence[DeviceFacts], str | None]:
+    """Return the devices of a platform's context as of the last scan, and why nothing could be listed, if so."""
+    return platform.devices, platform.failed
 
 
 def send(access: Access, frame: Frame) -> None:

@@ -119,8 +119,10 @@ def _called_back(saved: tuple[Any, threading.Lock], frame: Frame) -> None:
     answered.release()
 
 
-def write_sense(error: OSError) -> Sense:
-    """Return the sense data for an error of a write, a flush or an unmap."""
+def write_sense(error: OSError | StaleEpochError) -> Sense:
+    """Return the sense data for an error of a write, a flush or an unmap; StaleEpochError is raised, not answered."""
+    if isinstance(error, StaleEpochError):
+        raise error
     if isinstance(error, MiscompareError):
         return scsi_sense.miscompare(error.at)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

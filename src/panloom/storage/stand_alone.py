@@ -36,6 +36,14 @@ class NoStore:
         """There is no volume."""
         raise ConfigError(name, "which store is it in? Add --store DIR")
 
+    def names(self) -> tuple[str, ...]:
+        """There is no volume."""
+        return ()
+
+    def look(self, name: str) -> int:
+        """There is no volume."""
+        return self.open(name).octets
+
     def reopen(self, name: str) -> None:
         """There is no volume."""
         self.open(name)
@@ -88,7 +96,8 @@ def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionMan
     store = _store(options.store)
     manager = ConnectionManager(store, NoFile(), report)
     try:
-        access = Access(None, user=options.credentials.user, secret=options.credentials.secret)
+        proof = options.credentials
+        access = Access(None, None, proof.user, proof.secret, proof.target_user, proof.target_secret)
         manager.export(Export(str(options.target), _epoch(store, options), options.luns, access))
     except BaseException:
         manager.shut_down()

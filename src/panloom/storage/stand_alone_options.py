@@ -116,16 +116,25 @@ def _read_chap(text: str) -> Credentials:
         octets = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {error.strerror}") from error
-    lines = octets.splitlines()
-    if len(lines) > 1:
-        raise ValueError(f"{name} has {len(lines)} lines; write the secret as the only one")
-    secret = lines[0] if lines else b""
+    try:
+        lines = octets.decode("ascii").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not ASCII; write letters, digits and signs") from error
+    if len(lines) > 2:
+        raise ValueError(
+            f"{name} has {len(lines)} lines; write the secret, then the target's own user and secret if any"
+        )
+    secret = _checked_secret(lines[0] if lines else "", name)
+    if len(lines) < 2:
+        return Credentials(user, secret)
+    target_user, _, target_secret = lines[1].partition(" ")
+    return Credentials(user, secret, target_user, _checked_secret(target_secret, f"the second line of {name}"))
+
+
+def _checked_secret(secret: str, place: str) -> str:
     if not SHORTEST_SECRET_OCTETS <= len(secret) <= LONGEST_SECRET_OCTETS:
         raise ValueError(
-            f"the secret in {name} has {len(secret)} octets; take {SHORTEST_SECRET_OCTETS} to {LONGEST_SECRET_OCTETS}: "
-            f"(umask 077; openssl rand -hex 16 > {name})"
+            f"the secret in {place} has {len(secret)} octets; take {SHORTEST_SECRET_OCTETS} to "
+            f"{LONGEST_SECRET_OCTETS}, such as: openssl rand -hex 16"
         )
-    try:
-        return Credentials(user, secret.decode("ascii"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the secret in {name} is not ASCII; write letters, digits and signs") from error
+    return secret

@@ -134,6 +134,18 @@ class VolumeStore:
         with self._opening:
             return self._opened(name, file_name)
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all volumes, those that cannot be read included."""
+        files = (name for name in self._directory.names() if name.endswith(VOLUME))
+        return tuple(name.removesuffix(VOLUME) for name in files)
+
+    def look(self, name: str) -> int:
+        """Return a volume's octets without opening it; errors as ``open``."""
+        volume = self._open.get(name)
+        if name in self._lost or (volume and volume.lost):
+            raise UnavailableError(offline(name))
+        return read_header(self._directory.path / volume_file_name(name))[0].octets
+
     def reopen(self, name: str) -> None:
         """Open a volume anew that is offline; nothing happens to one that is not.
 

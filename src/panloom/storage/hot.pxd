@@ -1,0 +1,45 @@
+# Types of hot.py for the compiled build; the source says what they mean.
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from panloom.storage.output cimport Output
+
+cdef uint32_t _PLAIN_READ, _PLAIN_WRITE, _ATTRIBUTES
+cdef int _SCSI_COMMAND, _READ_10, _READ_16, _WRITE_10, _WRITE_16
+cdef Py_ssize_t _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS
+
+
+cdef class HotLoop:
+    cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _resized, _view, _reader, _parameters
+    cdef object _lock, _holder, _answered, _aside, _broken
+    cdef dict _late
+    cdef dict _descriptors, _units
+    cdef Output _output
+    cdef int _fd
+    cdef bint _pings, _header_digest, _data_digest
+    cdef uint8_t[::1] _octets
+    cdef uint8_t* _base
+    cdef Py_ssize_t _head, _plain_octets, _immediate_octets
+
+    @cython.locals(start=Py_ssize_t, end=Py_ssize_t, octets=Py_ssize_t)
+    cdef _serve(self)
+    @cython.locals(octets=Py_ssize_t)
+    cdef Py_ssize_t _receive(self, Py_ssize_t end) except -2
+    @cython.locals(lengths=uint32_t, opcode=int, octets=Py_ssize_t, data=Py_ssize_t, after=Py_ssize_t)
+    cdef Py_ssize_t _consume(self, Py_ssize_t start, Py_ssize_t end) except -1
+    cdef bint _is_whole(self, Py_ssize_t start, Py_ssize_t data, Py_ssize_t after, Py_ssize_t octets) except -1
+    cdef bint _digest_is(self, Py_ssize_t stands, Py_ssize_t start, Py_ssize_t end) except -1
+    @cython.locals(at="uint8_t*", flags=uint32_t, lengths=uint32_t, tag=uint32_t, expected=uint32_t, cmd_sn=uint32_t,
+                   operation=int, bits=uint32_t, lun=uint64_t, lba=uint64_t, blocks=uint64_t, limit=uint64_t)
+    cdef bint _answer_plain(self, Py_ssize_t start, Py_ssize_t data) except -1
+    @cython.locals(stat_sn=uint32_t)
+    cdef _read_plain(self, unit, lun, tag, offset, Py_ssize_t octets)
+    @cython.locals(stat_sn=uint32_t)
+    cdef _write_plain(self, unit, lun, tag, offset, data)
+    cpdef bint _call(self, unit, frame) except -1
+    cpdef _called_back(self, saved, frame)
+    cpdef _withdrawn(self, list answers)
+    cdef _count_read(self, Py_ssize_t octets)
+    cdef _perform(self)
+    cdef _take_answers(self)

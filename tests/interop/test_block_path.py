@@ -1,0 +1,465 @@
+"""The block path as a whole: processes, devices, kernel and file systems of others at both of its ends."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from panloom.initiator import Session, discover
+from panloom.protocol.iscsi_initiator_keys import Wishes
+from panloom.protocol.iscsi_initiator_login import LoginRefusedError
+from panloom.storage.exports import Access, ExportedLun
+from panloom.values import Iqn
+from panloom.wire import iscsi
+from panloom.wire.iscsi import FINAL
+from support.initiator import LINUX_KEYS, Initiator, connect
+from support.standing import memory, standing
+from support.storage_process import StorageProcess
+from support.target_process import TargetProcess
+from support.tgtd import TARGET as TGTD_TARGET
+from support.tgtd import Tgtd
+from support.waiting import until
+from support.waiting_async import eventually
+
+MIB = 1 << 20
+SHOP = "iqn.2026-11.dev.panloom:shop.web1"
+N1 = Iqn("iqn.2026-11.dev.panloom:node.n1")
+READS = {"pread64", "preadv", "preadv2"}
+WRITES = {"pwrite64", "pwritev", "pwritev2"}
+RECEIVES = {"recvfrom", "recvmsg"}
+SENDS = {"sendto", "sendmsg"}
+NEVER_SLOW = "from panloom.storage import local_transport as here; here.SLOW_NANOSECONDS = 1 << 62"  # though traced
+RUNTIME = {"futex", "epoll_wait", "getpid", "clock_nanosleep", "restart_syscall", "poll", "ppoll"}
+
+
+def made(path, octets=8 * MIB):
+    """Make an empty file."""
+    with path.open("wb") as file:
+        file.truncate(octets)
+    return path
+
+
+def node(number):
+    return Iqn(f"iqn.2026-11.dev.panloom:node.n{number}")
+
+
+def opened(port, target, *, initiator=N1, **options):
+    """Open a session; await it."""
+    options.setdefault("reconnect_seconds", 0)
+    return Session.open(("127.0.0.1", port), initiator=initiator, target=Iqn(str(target)), **options)
+
+
+async def checked(session, lun, *, start, octets, seed, rounds=24, thin=True):
+    """Write, flush, read and give back at random inside a range, and compare everything at the end."""
+    order = random.Random(seed)
+    content = bytearray(await session.read(lun, start, octets))
+    for number in range(rounds):
+        length = order.choice((512, 4096, 65536))
+        at = order.randrange(0, (octets - length) // 512 + 1) * 512
+        if number % 8 == 7 and thin:
+            await session.unmap(lun, start + at, length)
+            content[at : at + length] = bytes(length)
+        elif number % 3 == 2:
+            assert await session.read(lun, start + at, length) == content[at : at + length]
+        else:
+            data = order.randbytes(length)
+            await session.write(lun, start + at, data, fua=number % 5 == 0)
+            content[at : at + length] = data
+    await session.flush(lun)
+    found = await session.read(lun, start, octets)
+    assert hashlib.sha256(found).digest() == hashlib.sha256(content).digest()
+
+
+def test_cap_033_the_management_channel_takes_connections_with_no_device_there(tmp_path):
+    with StorageProcess(tmp_path) as process:
+
+        async def calls(client):
+            return await client.status()
+
+        status = process.run(calls)
+        assert (status.exports, status.sessions) == ((), ())
+        assert status.portals == (f"127.0.0.1:{process.port}",)
+        found = asyncio.run(discover(("127.0.0.1", process.port), initiator=N1))
+        assert found == ()
+        assert process.run(calls) == status
+
+
+class Traced:
+    """The system calls of a process while the ``with`` block runs, by thread and name."""
+
+    def __init__(self, pid, directory):
+        self.calls = {}
+        self._path = directory / "strace"
+        self._said = directory / "strace.said"
+        self._pid = str(pid)
+
+    def __enter__(self):
+        with self._said.open("wb") as said:
+            command = ["strace", "--follow-forks", "--output", self._path, "--attach", self._pid]
+            self._process = subprocess.Popen(command, stderr=said)
+        until(lambda: " attached" in self._said.read_text(), "strace has attached")
+        return self
+
+    def __exit__(self, *_):
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=30)
+        for line in self._path.read_text().splitlines():
+            match = re.match(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()", line)
+            if match and (match[2] or "<unfinished" not in line):
+                self.calls.setdefault(match[1], Counter())[match[2] or match[3]] += 1
+
+
+@pytest.mark.parametrize("writes", [False, True], ids=["read", "write"])
+def test_cap_040_an_io_is_one_receive_one_call_to_the_medium_and_one_send(tmp_path, writes):
+    count, medium = 200, WRITES if writes else READS
+    data = os.urandom(4096)
+
+    async def there():
+        async with await opened(target.ports[0], target.iqn) as session:
+            await session.write(1, 0, data * count)
+            with Traced(target.process.pid, tmp_path) as traced:
+                for number in range(count):
+                    if writes:
+                        await session.write(1, number * 4096, data)
+                    else:
+                        assert await session.read(1, number * 4096, 4096) == data
+            return traced.calls
+
+    disk = made(tmp_path / "disk")
+    with TargetProcess(tmp_path, "--lun", f"1={disk}", first=NEVER_SLOW) as target:
+        calls = asyncio.run(there())
+    (connection,) = (thread for thread, said in calls.items() if medium & said.keys())
+    said = calls.pop(connection)
+    assert set(said) <= medium | RECEIVES | SENDS | RUNTIME
+    assert sum(said[name] for name in medium) == count
+    pings = count // 10  # of a session that is silent while strace attaches
+    assert count <= sum(said[name] for name in RECEIVES) <= count + pings
+    assert count <= sum(said[name] for name in SENDS) <= count + pings
+    assert set().union(*calls.values()) <= RUNTIME, "another thread or process has a part in it"
+
+
+class Relay:
+    """Between an initiator and a target: counts the PDUs that the initiator sends, by operation code."""
+
+    def __init__(self, port):
+        self._port = port
+        self.pdus = Counter()
+        self.largest = 0
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+
+    async def _connected(self, reader, writer):
+        back_reader, forth = await asyncio.open_connection("127.0.0.1", self._port)
+        back = asyncio.create_task(self._copy(back_reader, writer))
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                header = await reader.readexactly(48)
+                ahs, octets = iscsi.header_lengths(header)
+                self.pdus[header[0] & 0x3F] += 1
+                self.largest = max(self.largest, octets)
+                forth.write(header + await reader.readexactly(ahs + octets + -octets % 4))
+                await forth.drain()
+        forth.close()
+        await back
+        writer.close()
+
+    @staticmethod
+    async def _copy(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while octets := await reader.read(65536):
+                writer.write(octets)
+                await writer.drain()
+
+
+def test_cap_041_a_message_larger_than_a_frame_is_cut_and_put_together():
+    data = random.Random(3).randbytes(3 * MIB)
+    wishes = Wishes(initial_r2t=True, immediate_data=False, first_burst_length=4096, max_burst_length=65536)
+
+    async def there():
+        async with Relay(here.portal[1]) as relay, await opened(relay.port, here.target, wishes=wishes) as session:
+            await session.write(1, MIB, data)
+            assert relay.pdus[iscsi.DataOut.OPCODE] >= len(data) // relay.largest
+            assert relay.pdus[iscsi.DataOut.OPCODE] > relay.pdus[iscsi.ScsiCommand.OPCODE]
+            assert relay.largest < len(data)
+            found = await session.read(1, MIB, len(data))
+            assert hashlib.sha256(found).digest() == hashlib.sha256(data).digest()
+
+    with standing(*memory(1, octets=8 * MIB)) as here:
+        here.target = "iqn.2026-11.dev.panloom:standing"
+        asyncio.run(there())
+
+
+@pytest.mark.parametrize("version", [1, 2, 255])
+def test_cap_042_a_handshake_of_another_version_is_refused_cleanly(version):
+    with standing(*memory(1)) as here:
+        portal = f"127.0.0.1:{here.portal[1]}"
+        names = {"InitiatorName": str(N1), "TargetName": "iqn.2026-11.dev.panloom:standing"}
+        with Initiator(connect(portal), names) as initiator:
+            keys = iscsi_text({**names, **LINUX_KEYS})
+            initiator.send(
+                iscsi.LoginRequest(
+                    flags=FINAL | 7, version_min=version, version_max=version, isid=bytes(6), initiator_task_tag=1,
+                    cmd_sn=1, data=keys,
+                )
+            )  # fmt: skip
+            answer = initiator.receive()
+            assert (answer.status_class, answer.status_detail) == (2, 5)  # RFC 7143 section 11.13.5
+            assert initiator.receive() is None
+        with Initiator(connect(portal), names) as initiator:
+            initiator.log_in_plainly()
+
+
+def iscsi_text(keys):
+    return b"".join(f"{key}={value}\0".encode() for key, value in keys.items())
+
+
+@contextlib.contextmanager
+def loop_device(path):
+    """A file as a block device of the kernel's."""
+    device = subprocess.run(["losetup", "--find", "--show", path], capture_output=True, text=True, check=True).stdout
+    try:
+        yield device.strip()
+    finally:
+        subprocess.run(["losetup", "--detach", device.strip()], check=True)
+
+
+@contextlib.contextmanager
+def device(kind, directory):
+    """Yield the name of a device of a kind."""
+    with contextlib.ExitStack() as stack:
+        match kind:
+            case "file":
+                yield str(made(directory / "disk"))
+            case "block":
+                yield stack.enter_context(loop_device(made(directory / "loop")))
+            case "memory":
+                yield "mem:8M"
+            case "remote":
+                other = stack.enter_context(Tgtd(directory, 8 * MIB))
+                yield f"iscsi://127.0.0.1:{other.port}/{TGTD_TARGET}/1"
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["single-device", "host-module"])
+@pytest.mark.parametrize("kind", ["file", "block", "memory", "remote"])
+def test_cap_043_any_device_works_with_any_module_in_front(tmp_path, kind, single):
+    """As one program that serves it, and as the storage process under a control node's channel.
+
+    The remote unit is one that gives no space back.
+    """
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(device(kind, tmp_path))
+        if single:
+            target = stack.enter_context(TargetProcess(tmp_path, "--lun", f"0={name}"))
+            port, iqn = target.ports[0], target.iqn
+        else:
+            process = stack.enter_context(StorageProcess(tmp_path))
+            port, iqn = process.port, SHOP
+
+            async def calls(client):
+                await client.export(SHOP, [ExportedLun(0, device=name)], 1, Access(None))
+
+            process.run(calls)
+
+        async def there():
+            async with await opened(port, iqn) as session:
+                assert (await session.capacity(0)).octets == 8 * MIB
+                await checked(session, 0, start=0, octets=2 * MIB, seed=kind, thin=kind != "remote")
+
+        asyncio.run(there())
+
+
+def test_cap_044_four_machines_share_three_devices(tmp_path):
+    luns = [part for number in (1, 2, 3) for part in ("--lun", f"{number}={made(tmp_path / f'disk{number}')}")]
+
+    async def client(number):
+        async with await opened(target.ports[0], target.iqn, initiator=node(number)) as session:
+            for lun in (1, 2, 3):  # a quarter of each is one machine's own
+                quarter = 2 * MIB
+                await checked(session, lun, start=number * quarter, octets=quarter, seed=10 * number + lun, rounds=16)
+
+    async def there():
+        await asyncio.gather(*(client(number) for number in range(4)))
+
+    with TargetProcess(tmp_path, *luns) as target:
+        asyncio.run(there())
+
+
+def test_cap_045_exports_come_grow_and_go_while_sessions_are_live(tmp_path):
+    with StorageProcess(tmp_path) as process:
+
+        async def there():
+            from panloom.storage.client import StorageClient
+
+            client = StorageClient(process.socket)
+            await client.create_volume("shop.web1", None, 8 * MIB)
+            await client.export(SHOP, [ExportedLun(0, volume="shop.web1")], 1, Access(str(N1)))
+            async with await opened(process.port, SHOP) as session:
+                stop = asyncio.Event()
+
+                async def load():
+                    seed = 0
+                    while not stop.is_set():
+                        await checked(session, 0, start=0, octets=MIB, seed=seed, rounds=8)
+                        seed += 1
+                    return seed
+
+                loading = asyncio.create_task(load())
+                for number in (2, 3):
+                    other = f"iqn.2026-11.dev.panloom:shop.web{number}"
+                    await client.export(other, [ExportedLun(0, device="mem:4M")], 1, Access(str(node(number))))
+                    async with await opened(process.port, other, initiator=node(number)) as another:
+                        await checked(another, 0, start=0, octets=MIB, seed=number, rounds=8)
+                    await client.unexport(other, 1)
+                    with pytest.raises(LoginRefusedError):
+                        await opened(process.port, other, initiator=node(number))
+                await client.grow_volume("shop.web1", 16 * MIB)
+                assert (await session.capacity(0)).octets == 16 * MIB
+                await checked(session, 0, start=8 * MIB, octets=MIB, seed=99)
+                stop.set()
+                assert await loading > 0
+                assert session.logins == 1
+            await client.close()
+
+        asyncio.run(there())
+
+
+def test_cap_045_a_newer_module_takes_over_open_sessions(tmp_path):
+    """It is started anew under load: calls without an answer are made again, and what was written is there."""
+    disk = made(tmp_path / "disk")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # free again from here on
+
+    async def there():
+        target = await asyncio.to_thread(TargetProcess, tmp_path, "--lun", f"1={disk}", ports=(port,))
+        session = await opened(port, target.iqn, reconnect_seconds=60)
+        stop = asyncio.Event()
+
+        async def load():
+            seed = 0
+            while not stop.is_set():
+                await checked(session, 1, start=0, octets=MIB, seed=seed, rounds=8)
+                seed += 1
+
+        loading = asyncio.create_task(load())
+        for _ in range(3):
+            logins = session.logins
+            assert await asyncio.to_thread(target.end) == 0
+            target = await asyncio.to_thread(TargetProcess, tmp_path, "--lun", f"1={disk}", ports=(port,))
+            await eventually(lambda logins=logins: session.logins > logins, "the session has come back")
+        stop.set()
+        await loading
+        await session.close()
+        assert await asyncio.to_thread(target.end) == 0
+
+    asyncio.run(there())
+
+
+def test_cap_209_three_hosts_each_export_a_device_and_use_those_of_the_others(tmp_path):
+    names = [f"iqn.2026-11.dev.panloom:host{number}" for number in range(3)]
+    with contextlib.ExitStack() as stack:
+        hosts = []
+        for number in range(3):
+            place = tmp_path / f"host{number}"
+            place.mkdir()
+            hosts.append(stack.enter_context(StorageProcess(place)))
+
+        def lend(number):
+            async def calls(client):
+                disk = ExportedLun(0, device=str(made(tmp_path / f"disk{number}")))
+                await client.export(names[number], [disk], 1, Access(None))
+
+            return calls
+
+        def borrow(number):
+            async def calls(client):
+                others = [other for other in range(3) if other != number]
+                luns = [
+                    ExportedLun(lun, device=f"iscsi://127.0.0.1:{hosts[other].port}/{names[other]}/0")
+                    for lun, other in enumerate(others)
+                ]
+                await client.export(f"{names[number]}.borrowed", luns, 1, Access(None))
+
+            return calls
+
+        for number, host in enumerate(hosts):
+            host.run(lend(number))
+        for number, host in enumerate(hosts):
+            host.run(borrow(number))
+
+        async def use(number, lun):
+            """Write by way of this host to a device of another, to a part that nobody else has."""
+            part = 2 * number + lun  # six in all
+            name = f"{names[number]}.borrowed"
+            async with await opened(hosts[number].port, name, initiator=node(part)) as session:
+                await checked(session, lun, start=part * MIB, octets=MIB, seed=part, rounds=16)
+
+        async def there():
+            await asyncio.gather(*(use(number, lun) for number in range(3) for lun in range(2)))
+
+        asyncio.run(there())
+
+
+APPLICATION = """
+set -e
+mkfs.ext4 -q -F "$1"
+mkdir "$2"
+mount -o loop "$1" "$2"
+python3 - "$2/shop.db" << 'END'
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as shop:
+    shop.execute("CREATE TABLE sold (what TEXT, price INTEGER)")
+    shop.executemany("INSERT INTO sold VALUES (?, ?)", [(f"thing {n}", n) for n in range(5000)])
+with sqlite3.connect(sys.argv[1]) as shop:
+    assert shop.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    print(shop.execute("SELECT count(*), sum(price) FROM sold").fetchone())
+END
+umount "$2"
+e2fsck -f -n "$1" > /dev/null
+"""
+
+
+def processes_below(pid):
+    """Return the process and all that it has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(below for child in children for below in processes_below(int(child)))]
+
+
+def test_cap_210_an_ordinary_file_system_and_database_use_a_remote_disk_unchanged(tmp_path):
+    with TargetProcess(tmp_path, "--lun", f"1={made(tmp_path / 'disk', 64 * MIB)}") as target:
+        before = processes_below(target.process.pid)
+        mounted = tmp_path / "block"
+        mounted.touch()
+        remote = f"portal=127.0.0.1:{target.ports[0]},target={target.iqn},lun=1"
+        daemon = subprocess.Popen(
+            [
+                "qemu-storage-daemon",
+                "--blockdev", f"driver=iscsi,node-name=disk,transport=tcp,{remote}",
+                "--export", f"type=fuse,id=block,node-name=disk,mountpoint={mounted},writable=on",
+            ]
+        )  # fmt: skip
+        try:
+            until(lambda: daemon.poll() is not None or mounted.stat().st_size == 64 * MIB, "the disk is there")
+            command = ["unshare", "--mount", "bash", "-c", APPLICATION, "bash", mounted, tmp_path / "mounted"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == "(5000, 12497500)\n"
+            assert processes_below(target.process.pid) == before
+        finally:
+            daemon.terminate()
+            daemon.wait(timeout=30)
+    assert before == [target.process.pid]

@@ -1,0 +1,66 @@
+"""A disk that takes seconds for everything, as one does that fails: nobody who does not use it waits for it.
+
+The disk is a file of a file system that answers when it is told to.  What is asserted is the order of events; how long
+they take is measured by bench/slow_disk.py.
+"""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from panloom.initiator import Session
+from panloom.values import Iqn
+from support import slow_file_system
+from support.block_load import TIMING
+from support.target_process import TargetProcess
+
+OCTETS = 1 << 20
+SECONDS = 1.0
+INITIATORS = [Iqn(f"iqn.2026-11.dev.panloom:node.n{number}") for number in (1, 2)]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    for name in ("disk", "quick"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(OCTETS)
+    return tmp_path
+
+
+@pytest.fixture
+def target(directory):
+    luns = ("--lun", f"1={directory}/quick", "--lun", f"2={directory}/slow/disk")
+    with TargetProcess(directory, *luns, prefix=slow_file_system.command(directory)) as target:
+        yield target
+
+
+async def _open(target, initiator):
+    portal = "127.0.0.1", target.ports[0]
+    return await Session.open(portal, initiator=initiator, target=Iqn(target.iqn), timing=TIMING)
+
+
+def _slow_down(directory: Path):
+    (directory / "delay").write_text(str(SECONDS))
+
+
+async def _write_and_read(session, number):
+    await session.write(1, number * 4096, bytes([number]) * 4096)
+    assert await session.read(1, number * 4096, 4096) == bytes([number]) * 4096
+
+
+def test_other_sessions_are_answered_while_a_disk_is_slow(target, directory):
+    async def talk():
+        one, other = [await _open(target, name) for name in INITIATORS]
+        async with one, other:
+            await one.write(2, 0, bytes(4096))
+            _slow_down(directory)
+            slow = [asyncio.create_task(one.write(2, 0, bytes(4096), fua=True)), asyncio.create_task(one.flush(2))]
+            for number in range(100):
+                await _write_and_read(other, number)
+            assert not any(task.done() for task in slow)
+            await asyncio.gather(*slow)
+            assert (one.logins, other.logins) == (1, 1)
+
+    asyncio.run(asyncio.wait_for(talk(), 60))
+    assert target.told == ""
