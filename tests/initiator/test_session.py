@@ -81,19 +81,20 @@ def test_chap(manager, portal):
         assert caught.value.status == (2, 1)
 
 
-def test_digests_that_the_target_does_not_offer_end_in_none(portal):
+@pytest.mark.parametrize(("header", "data"), [(True, True), (True, False), (False, True), (False, False)])
+def test_digests(portal, header, data):
     async def talk(session):
-        assert await session.read(0, 0, 512) == bytes(512)
+        await session.write(0, 0, b"x" * 65536)
+        assert await session.read(0, 0, 65536) == b"x" * 65536
         return session.agreed
 
-    agreed = run(portal, talk, header_digest=("CRC32C", "None"), data_digest=("CRC32C", "None"))
-    assert not agreed.header_digest
-    assert not agreed.data_digest
-    with pytest.raises(RefusedError, match="HeaderDigest"):
-        run(portal, talk, header_digest=("CRC32C",))
+    wishes = {True: ("CRC32C", "None"), False: ("None", "CRC32C")}
+    agreed = run(portal, talk, header_digest=wishes[header], data_digest=wishes[data])
+    assert (agreed.header_digest, agreed.data_digest) == (header, data)
+    assert run(portal, talk, header_digest=("CRC32C",)).header_digest
 
 
-def test_our_target_proves_nothing_so_who_insists_stays_out(manager, portal):
+def test_a_target_without_a_secret_proves_nothing_so_who_insists_stays_out(manager, portal):
     manager.wanted = WEB1
     with pytest.raises(RefusedError):
         run(portal, None, user="web1", secret="secret-of-web1", target_secret="secret-of-the-target")

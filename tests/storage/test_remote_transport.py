@@ -316,8 +316,44 @@ def test_stopping_ends_every_thread(manager):
     assert manager.connections == {}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("iscsi-")]
     for initiator in initiators:
-        assert initiator.receive() is None
+        while isinstance(initiator.receive(), iscsi.AsyncMessage):  # to those who had logged in
+            pass
         initiator.sock.close()
+
+
+def test_who_stops_says_goodbye(manager):
+    with serving(manager) as portal:
+        silent = initiator_at(portal).log_in()
+        awake = initiator_at(portal).log_in(isid=bytes(6))
+        ping = awake.receive()
+        awake.answer(ping)
+        until(lambda: any(each.facts.answers_nop for each in manager.connections.values()), "one shows that it listens")
+        heard = []
+
+        def leave():
+            while not isinstance(asked := awake.receive(), iscsi.AsyncMessage):
+                awake.answer(asked)
+            heard.append((asked.async_event, asked.parameter3))
+            awake.send(iscsi.LogoutRequest(initiator_task_tag=9, cmd_sn=awake.cmd_sn))
+            heard.append(type(awake.receive()))
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+    leaving.join()
+    assert heard == [(1, 2), iscsi.LogoutResponse]
+    while isinstance(told := silent.receive(), NopIn):
+        pass
+    assert (told.async_event, silent.receive()) == (3, None)
+    assert ("s2", "logout") in manager.ended
+    silent.sock.close()
+    awake.sock.close()
+
+
+def test_a_cold_reset_ends_every_connection_to_the_target(manager, portal):
+    with initiator_at(portal).log_in() as one, initiator_at(portal).log_in(isid=bytes(6)) as two:
+        one.send(iscsi.TaskManagementRequest(flags=FINAL | 7, initiator_task_tag=9, cmd_sn=one.cmd_sn))
+        assert (one.receive().response, one.receive(), two.receive()) == (0, None, None)
+    still_serves(portal)
 
 
 def test_a_portal_that_is_taken(manager):

@@ -24,7 +24,7 @@ from panloom.errors import MalformedError
 from panloom.wire.iscsi_text import decode_number
 
 CRC32C = "CRC32C"
-DIGESTS = frozenset({"None"})  # that whoever has the socket can put on and check
+DIGESTS = frozenset({"None", CRC32C})
 RECEIVE_OCTETS = 262144  # our MaxRecvDataSegmentLength
 RECEIVE_RANGE = range(512, 1 << 24)  # section 13.12
 

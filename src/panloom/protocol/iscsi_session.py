@@ -29,7 +29,7 @@ from panloom.protocol import iscsi_task_answers as task_answers
 from panloom.protocol.iscsi_command_order import CommandOrder, Numbered
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
-from panloom.protocol.iscsi_task import Action, Deed, Task, extent_of
+from panloom.protocol.iscsi_task import NOWHERE, Action, Deed, Task, extent_of
 from panloom.protocol.iscsi_task_answers import Numbers
 from panloom.protocol.iscsi_task_management import Answer, Function, TaskManagement
 from panloom.protocol.iscsi_task_set import TaskSet
@@ -55,6 +55,7 @@ from panloom.wire.scsi_sense import Sense
 MAX_TASKS = 2 * COMMAND_WINDOW  # immediate commands are outside the window, but not without end
 MAX_WAITING_OCTETS = 8 << 20  # of tasks that wait for others
 BLOCK_OCTETS = 512
+COLD_RESET = "cold reset"  # why a connection ends, and then all others of the target
 
 # Reasons of Reject (section 11.17.1)
 SNACK_REJECT, PROTOCOL_ERROR, NOT_SUPPORTED, TOO_MANY_IMMEDIATE = 0x03, 0x04, 0x05, 0x06
@@ -173,8 +174,8 @@ class IscsiSession:
         self._wake()
 
     def is_quiet(self, lun: int) -> bool:
-        """Whether nothing that was aborted is still under way at a unit."""
-        return not any(task.aborted for task in self._tasks.of(lun))
+        """Whether nothing that was aborted is still under way on a unit's medium."""
+        return not any(task.aborted and task.extent is not NOWHERE for task in self._tasks.of(lun))
 
     def announce(self, event: AsyncEvent, seconds: int = 0) -> None:
         """Tell the initiator unasked that the session ends now, or should be ended by it within so many seconds."""
@@ -447,7 +448,7 @@ class IscsiSession:
         else:
             response = iscsi.TaskManagementResponse(response=answer.response, initiator_task_tag=tag, **self._numbers())
             if answer.request.flags & 0x7F == Function.TARGET_COLD_RESET:
-                self.closing = "cold reset"
+                self.closing = COLD_RESET
         self._send(response)
 
     def _text_request(self, request: TextRequest) -> None:

@@ -17,7 +17,7 @@ cdef class HotLoop:
     cdef dict _descriptors, _units
     cdef Output _output
     cdef int _fd
-    cdef bint _pings, _header_digest, _data_digest
+    cdef bint _pings, _header_digest, _data_digest, _over
     cdef uint8_t[::1] _octets
     cdef uint8_t* _base
     cdef Py_ssize_t _head, _plain_octets, _immediate_octets

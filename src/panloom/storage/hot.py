@@ -64,6 +64,7 @@ if cython.compiled:
 __all__ = ["FLUSH_OCTETS", "INPUT_OCTETS", "HotLoop", "build"]
 
 INPUT_OCTETS = 1 << 20
+LOOK_SECONDS = 0.05  # how soon a fact is seen that nobody tells
 LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS + 2 * DIGEST_OCTETS
 
 _LENGTHS = struct.Struct(">4xI").unpack_from
@@ -137,6 +138,7 @@ class HotLoop:
         self._late: dict[int, Callable[[], None]] = {}  # id of a frame that is not called back yet → what then
         self._aside: Aside | None = Aside() if threads else None
         self._broken: Exception | None = None  # what befell an answer from another thread
+        self._over = False  # nothing of the session is under way any more, or ever will be
 
     def _take_parameters(self) -> None:
         """Take note of what initiator and session have agreed on; digests are agreed on once, at login."""
@@ -159,9 +161,36 @@ class HotLoop:
             with self._lock:
                 while self._late:  # a session is over when no call of it is executing any more
                     self._lock.wait()
+                self._over = True
+                self._lock.notify_all()
         if self._broken is not None:
             raise self._broken
         return why
+
+    def tell(self, what: Callable[[IscsiSession], None], *, seconds: float) -> bool:
+        """Have something done with the session, from another thread; what it has to say goes out at once.
+
+        False: its initiator takes no answers, so that the loop has not come to it within so many seconds.
+        """
+        if not self._lock.acquire(timeout=seconds):
+            return False
+        try:
+            if not self._over:
+                self._holder = threading.get_ident()
+                what(self._session)
+                self._perform()
+                self._take_answers()
+                self._output.send()
+        finally:
+            self._holder = 0
+            self._lock.release()
+        return True
+
+    def await_fact(self, fact: Callable[[IscsiSession], bool]) -> None:
+        """Return, in another thread, when something holds of the session, or it is over."""
+        with self._lock:
+            while not (self._over or fact(self._session)):
+                self._lock.wait(LOOK_SECONDS)
 
     def _serve(self) -> str:
         session, start, end = self._session, 0, 0

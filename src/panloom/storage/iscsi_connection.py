@@ -32,7 +32,7 @@ from panloom.protocol.iscsi_login import (
     Step,
     session_kind,
 )
-from panloom.protocol.iscsi_session import IscsiSession
+from panloom.protocol.iscsi_session import COLD_RESET, IscsiSession
 from panloom.protocol.scsi_disk import LogicalUnits
 from panloom.protocol.scsi_reservations import NexusName
 from panloom.storage.descriptor import Admission, Credentials, Descriptor, Manager, SessionFacts
@@ -41,12 +41,13 @@ from panloom.storage.portals import parse_portal, portal_text
 from panloom.storage.unit_table import UnitTable
 from panloom.values import Iqn
 from panloom.wire import iscsi
-from panloom.wire.iscsi import HEADER_OCTETS, LoginRequest
+from panloom.wire.iscsi import HEADER_OCTETS, AsyncEvent, LoginRequest
 
 LOGIN_SECONDS = 15.0  # from accept to full feature phase
 PING_SECONDS = 0.5
 LOGIN_DATA_OCTETS = 8192  # RFC 7143 section 13.12: the MaxRecvDataSegmentLength of every login
 DISCOVERY_SECONDS = 30.0  # of silence
+STUCK_SECONDS = 5.0  # how long an initiator may take none of our answers while another session wants something of its
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Transport(Protocol):
     def await_end(self, target: Iqn, but: "IscsiConnection") -> bool: ...
     def portals_for(self, local: str) -> tuple[str, ...]: ...
     def forget(self, connection: "IscsiConnection") -> None: ...
+    def shut_down(self, target: Iqn, why: str) -> None: ...
 
 
 class IscsiConnection:
@@ -79,6 +81,7 @@ class IscsiConnection:
         self._resized: deque[tuple[int, int]] = deque()  # from any thread; LUN and blocks
         self._admission: Admission | None = None
         self._units: LogicalUnits | None = None
+        self._loop: HotLoop | None = None  # in full feature phase
         self.accepted_at = time.monotonic()
         self.ending = ""  # why, once it was told to
         self.tsih = 0
@@ -129,6 +132,23 @@ class IscsiConnection:
         """Take note, from any thread, that a unit has more blocks."""
         self._resized.append((lun, blocks))
 
+    def announce(self, event: AsyncEvent, seconds: int = 0) -> None:
+        """Tell the initiator, from any thread, that the session ends, or should be ended by it."""
+        loop = self._loop
+        if loop is not None and self.has_disk:
+            loop.tell(lambda session: session.announce(event, seconds), seconds=STUCK_SECONDS)
+
+    def abort_unit(self, lun: int) -> None:
+        """Abort the session's tasks at a unit, from the thread of another; a session that is stuck ends."""
+        loop = self._loop
+        if loop is not None and not loop.tell(lambda session: session.abort_unit(lun), seconds=STUCK_SECONDS):
+            self.shut_down("takes no answers, and another session has reset a unit")
+
+    def await_quiet(self, lun: int) -> None:
+        """Return when nothing that was aborted at a unit is under way any more."""
+        if self._loop is not None:
+            self._loop.await_fact(lambda session: session.is_quiet(lun))
+
     def shut_down(self, why: str = "shut down") -> None:
         """End the connection soon, from any thread, without waiting."""
         self.ending = self.ending or why
@@ -144,6 +164,8 @@ class IscsiConnection:
             session = self._log_in()
             if session is not None:
                 why = self._serve(session)
+                if why == COLD_RESET and self._admission is not None:
+                    self._transport.shut_down(self._admission.target, why)
         except PeerError as error:
             why = str(error)
         except OSError as error:
@@ -330,7 +352,7 @@ class IscsiConnection:
                 "event=login session=%s peer=%s initiator=%s target=%s epoch=%d kind=%s",
                 *(admission.session_id, self.peer, facts.initiator, facts.target, admission.epoch, facts.kind),
             )
-        loop = HotLoop(
+        self._loop = loop = HotLoop(
             self._sock,
             session,
             admission.descriptors if admission else {},

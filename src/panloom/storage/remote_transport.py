@@ -23,9 +23,11 @@ from panloom.storage.iscsi_connection import IscsiConnection
 from panloom.storage.portals import portal_text
 from panloom.storage.unit_table import UnitTable
 from panloom.values import Iqn
+from panloom.wire.iscsi import AsyncEvent
 
 MAX_WITHOUT_DISK = 32  # connections of one address that log in or discover; for one more the oldest has to go
 TAKE_OVER_SECONDS = 10.0  # how long a login waits for what is under way of the session that it replaces
+LOGOUT_SECONDS = 2.0  # that initiators have to log out when we stop
 BACKLOG = 128
 
 _log = logging.getLogger(__name__)
@@ -82,12 +84,37 @@ class RemoteTransport:
             listener.close()
         with self._lock:
             connections = tuple(self._connections)
+        self._say_goodbye(connections)
         for connection in connections:
             connection.shut_down()
         self.units.stop()
         for connection in connections:
             connection.join()
         self._listeners, self._accepting = [], []
+
+    def _say_goodbye(self, connections: Sequence[IscsiConnection]) -> None:
+        """Have initiators log out that have shown that they listen; tell the others that it is over."""
+
+        def speak() -> None:
+            for connection in listening:
+                connection.announce(AsyncEvent.LOGOUT_REQUEST, seconds=int(LOGOUT_SECONDS))
+            for connection in listening:
+                connection.join(deadline - time.monotonic())
+            for connection in connections:
+                connection.announce(AsyncEvent.SESSION_DROPPED)
+
+        deadline = time.monotonic() + LOGOUT_SECONDS
+        listening = [each for each in connections if each.has_disk and each.facts.answers_nop]
+        speaking = threading.Thread(target=speak, name="iscsi-goodbye", daemon=True)
+        speaking.start()  # not in this thread: an initiator that takes nothing would hold us up
+        speaking.join(LOGOUT_SECONDS + 1)
+
+    def shut_down(self, target: Iqn, why: str) -> None:
+        """End every connection to a target."""
+        with self._lock:
+            ended = [each for each in self._connections if each.target == target]
+        for connection in ended:
+            connection.shut_down(why)
 
     def portals_for(self, local: str) -> tuple[str, ...]:
         """Return every portal as a TargetAddress, for an initiator that reaches us at a local address."""
