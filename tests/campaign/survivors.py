@@ -31,6 +31,13 @@ _REMEMBERED = Reason(
     ),
 )
 _SAVE = "self._file.save({**self._exports, export.target: export}.values())"
+_CLOSED = Reason(
+    "its volumes were flushed just before",
+    (
+        (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
+        (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
+    ),
+)
 _HOLDS = (_STORE, "VolumeStore.create", "self._directory.holds(file_name)")
 _CREATE_SYNC = (_STORE, "VolumeStore.create", "self._directory.sync()")
 
@@ -72,13 +79,8 @@ REASONS = {
             (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
         ),
     ),
-    (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"): Reason(
-        "its volumes were flushed just before",
-        (
-            (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
-            (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
-        ),
-    ),
+    (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"): _CLOSED,
+    (_MANAGER, "ConnectionManager._close_unused", "self._store.close(name)"): _CLOSED,
     ("storage.exports", "ExportsFile.save", "self._directory.remove(self._reserve_path.name)"): Reason(
         "it is removed for its space, and made again"
     ),
@@ -111,6 +113,10 @@ REASONS = {
     (_STORE, "VolumeStore.end_flattening", "self._remove_unused()"): _REMOVED_AGAIN,
     _HOLDS: Reason("whoever is told that it is there has synced the directory by then", (_CREATE_SYNC,)),
     _CREATE_SYNC: Reason("a name that was changed was synced when it was looked up", (_HOLDS,)),
+    (_STORE, "VolumeStore.grow", "self.open(name)"): Reason(
+        "the file is synced, its header too, before the next header is written",
+        (("storage.overlay", "Volume.grow", "self._sync(top.sync_for_header)"),),
+    ),
     (_STORE, "VolumeStore.snapshot", "self._directory.sync()"): Reason(
         "a name that was changed was synced when it was looked up",
     ),
