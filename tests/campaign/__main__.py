@@ -18,13 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from campaign import faults
 from campaign.faults import Faults
+from campaign.histories import Histories
 from campaign.kills import Kills
 from campaign.mutants import Mutants
 from campaign.planted import Planted
 from campaign.states import States, examine
 from campaign.tally import ROOT
 
-PARTS = ("states", "faults", "mutants", "kills", "planted")
+PARTS = ("states", "faults", "mutants", "kills", "histories", "planted")
 MUTANT_SECONDS = 60.0  # of stories in which nothing is seen: the mutant survives
 RESULTS = ROOT / "bench" / "results"
 
@@ -35,6 +36,7 @@ def main():
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"{' '.join(PARTS)} (all)")
     parser.add_argument("--states", type=int, default=100_000, help="how many to look at (100,000)")
     parser.add_argument("--kills", type=int, default=1000, help="how many (1,000)")
+    parser.add_argument("--histories", type=int, default=200, help="how many (200)")
     parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
@@ -69,6 +71,8 @@ def _parts(chosen):
         yield Mutants(MUTANT_SECONDS, fresh=chosen.fresh), RESULTS / "crash_mutants.json"
     if "kills" in wanted:
         yield Kills(chosen.kills, chosen.seed, fresh=chosen.fresh), RESULTS / "kills.json"
+    if "histories" in wanted:
+        yield Histories(chosen.histories, chosen.seed, fresh=chosen.fresh), RESULTS / "histories.json"
     if "planted" in wanted:
         yield Planted(fresh=chosen.fresh), RESULTS / "planted_bugs.json"
 

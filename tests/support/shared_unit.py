@@ -10,6 +10,7 @@ import asyncio
 import struct
 import time
 from collections import Counter
+from contextlib import suppress
 
 from panloom.errors import UnavailableError
 from panloom.initiator import CommandLostError, Session
@@ -31,9 +32,10 @@ class History:
     def __init__(self):
         self.calls = []
         self.done = Counter()
+        self._killed = []  # when
 
     async def note(self, what, answer):
-        """Wait for an answer and keep it; a call that is cut off stays open till ``killed``."""
+        """Wait for an answer and keep it; a call that is cut off was done before the process was dead, or never."""
         begin = time.monotonic()
         try:
             result = await answer
@@ -44,16 +46,33 @@ class History:
         self.done[what[0]] += 1
         return result
 
-    def killed(self):
-        """Take note that the process is dead: what is open was done by now, or never."""
-        now = time.monotonic()
-        self.calls = [call._replace(end=now) if call.end == float("inf") else call for call in self.calls]
+    def killed_at(self, now):
+        """Take note that the process is dead by now."""
+        self._killed.append(now)
+
+    @property
+    def closed(self):
+        """All calls; those that were cut off end with the kill, and those that came after it never happened."""
+        open_ended = float("inf")
+        cut_off = [call for call in self.calls if call.end == open_ended and call.begin < max(self._killed)]
+        return [
+            *(call for call in self.calls if call.end < open_ended),
+            *(call._replace(end=min(at for at in self._killed if at > call.begin)) for call in cut_off),
+        ]
 
 
 async def open_clients(portal, target, count):
-    """Return so many sessions, each of an initiator of its own."""
-    names = [Iqn(f"iqn.2026-11.dev.panloom:node.n{number}") for number in range(1, count + 1)]
-    return [await Session.open(portal, initiator=name, target=target, timing=TIMING) for name in names]
+    """Return so many sessions, each of an initiator port of its own, the same each time: it is what is registered."""
+    return [
+        await Session.open(
+            portal,
+            initiator=Iqn(f"iqn.2026-11.dev.panloom:node.n{number}"),
+            isid=bytes.fromhex(f"00023d0000{number:02x}"),
+            target=target,
+            timing=TIMING,
+        )
+        for number in range(1, count + 1)
+    ]
 
 
 # --- COMPARE AND WRITE
@@ -104,7 +123,7 @@ class Registers:
     def wrong(self):
         """Return the first answer that no order of the calls explains, None if there is none."""
         for lba in range(REGISTERS):
-            calls = [call for call in self.history.calls if call.what[1] == lba]
+            calls = [call for call in self.history.closed if call.what[1] == lba]
             found = first_wrong(calls, Model(0, _register))
             if found:
                 return found
@@ -198,7 +217,7 @@ class Reservations:
 
     def wrong(self):
         """Return the first answer that no order of the calls explains, None if there is none."""
-        return first_wrong(self.history.calls, Model((0, (), None, None), _reservation))
+        return first_wrong(self.history.closed, Model((0, (), None, None), _reservation))
 
 
 def _verdict(outcome):
@@ -253,21 +272,26 @@ def _changed(state, action, client, key, other, wanted):
     return generation + 1, tuple(sorted(keys.items())), holder, kind
 
 
-async def play(kind, target, calls):
-    """Have all clients do calls until the history has so many, or the target is killed; return whether it was."""
+def play(kind, target, calls, *, kill_after=None):
+    """Have all clients do so many calls at most, each its own; the target is killed after so many seconds, if any."""
+    asyncio.run(_play(kind, target, calls, kill_after))
+
+
+async def _play(kind, target, calls, kill_after):
     sessions = await open_clients(target.portal, target.target, kind.clients)
     wanted = len(kind.history.calls) + calls
 
     async def client(number, session):
-        while len(kind.history.calls) < wanted:
-            await kind.one(session, number)
+        with suppress(CommandLostError, UnavailableError):
+            while len(kind.history.calls) < wanted or kill_after is not None:
+                await kind.one(session, number)
 
-    working = [client(number, session) for number, session in enumerate(sessions)]
-    ended = await asyncio.gather(*working, return_exceptions=True)
+    working = asyncio.gather(*(client(number, session) for number, session in enumerate(sessions)))
+    if kill_after is not None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(working), kill_after)
+        await asyncio.to_thread(target.kill)
+        kind.history.killed_at(time.monotonic())
+    await working
     for session in sessions:
         await session.abort()
-    lost = [each for each in ended if isinstance(each, CommandLostError | UnavailableError)]
-    for each in ended:
-        if isinstance(each, BaseException) and each not in lost:
-            raise each
-    return bool(lost)

@@ -25,6 +25,7 @@ from panloom.storage.exports import ExportsFile
 from panloom.storage.flattening import Flattening
 from panloom.storage.portals import parse_portal as portal
 from panloom.storage.remote_transport import RemoteTransport
+from panloom.storage.unit_table import UnitTable
 from panloom.storage.volume_store import VolumeStore
 
 LOOK_SECONDS = 0.1  # how soon a silent session is noticed
@@ -65,6 +66,7 @@ async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, in
     store = VolumeStore(directory)
     manager = ConnectionManager(store, ExportsFile(directory / "exports.json"), events.report)
     manager.platforms.add(platforms)
+    units = UnitTable(directory / "units")
     flattening = Flattening(store)
     channel = Channel(store, manager, flattening, events)
     await channel.start(socket_path)
@@ -72,7 +74,7 @@ async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, in
     sd_notify("READY=1")
     flattening.resume()
     scanned = asyncio.create_task(asyncio.to_thread(manager.platforms.facts, scan=True))  # it may wait for far ones
-    served = [asyncio.create_task(_serve_portal(portal, manager, stop)) for portal in portals]
+    served = [asyncio.create_task(_serve_portal(portal, manager, units, stop)) for portal in portals]
     while not stop.is_set():
         manager.look()
         await _pause(stop, LOOK_SECONDS)
@@ -86,11 +88,13 @@ async def _serve(directory: Path, socket_path: Path, portals: list[tuple[str, in
     log.info("started=no")
 
 
-async def _serve_portal(address: tuple[str, int], manager: ConnectionManager, stop: asyncio.Event) -> None:
+async def _serve_portal(
+    address: tuple[str, int], manager: ConnectionManager, units: UnitTable, stop: asyncio.Event
+) -> None:
     """Serve one portal until the process stops; its address may come later than we do."""
     said = ""
     while not stop.is_set():
-        transport = RemoteTransport([address], manager)
+        transport = RemoteTransport([address], manager, units)
         try:
             transport.start()
         except UnavailableError as error:

@@ -23,6 +23,7 @@ from panloom.storage.overlay import Volume
 from panloom.storage.portals import portal_text
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.storage.stand_alone_options import Options
+from panloom.storage.unit_table import UnitTable
 from panloom.storage.volume_store import VolumeStore
 
 LOOK_SECONDS = 0.1  # how soon a silent session is noticed
@@ -73,7 +74,7 @@ async def serve(options: Options, listening: Callable[[str], None], report: Call
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
     manager = _manager(options, report)
-    transport = RemoteTransport(options.portals, manager)
+    transport = RemoteTransport(options.portals, manager, _units(options.store))
     try:
         _start(transport)
         for number in numbers:
@@ -90,6 +91,11 @@ async def serve(options: Options, listening: Callable[[str], None], report: Call
         await asyncio.to_thread(transport.stop)
     finally:
         await asyncio.to_thread(manager.shut_down)
+
+
+def _units(store: Path | None) -> UnitTable:
+    """Return what the units remember: in the store's directory, or nothing beyond the process."""
+    return UnitTable(None if store is None else store / "units")
 
 
 def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionManager:

@@ -209,6 +209,7 @@ class StateStory(Story):
         await self._told.commit(expect={}, put={f"{PREFIX}{write.address}": record})
         self.mark(lambda promise: promise.leased(write))
         self._lease(LeaseWrite(write.address, _machine(self.chance.randrange(1, 3))))
+        self._lease(LeaseWrite(write.address + 8, self._machine()))  # of the same group, so that each is written alone
         await self._write_leases()
 
     async def _write_leases(self):
