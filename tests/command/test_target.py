@@ -57,7 +57,9 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, disk):
     assert "is empty; give it a size" in refused(*portal, "--lun", f"1={empty}")
     assert "cannot be opened: Is a directory; name a file" in refused(*portal, "--lun", f"1={tmp_path}")
     assert "is neither a file nor a block device; name one" in refused(*portal, "--lun", "1=/dev/null")
-    assert "there is no such directory" in refused(*portal, "--lun", "1=volume:web1", "--store", absent)
+    assert "there are no volumes; name the directory of a storage process" in refused(
+        *portal, "--lun", "1=volume:web1", "--store", absent
+    )
 
 
 def test_a_port_in_use_is_told(disk):
@@ -65,10 +67,12 @@ def test_a_port_in_use_is_told(disk):
         port = taken.getsockname()[1]
         told = refused("--portal", f"127.0.0.1:{port}", "--lun", f"1={disk}")
     assert told.startswith(f"--portal: cannot listen at 127.0.0.1:{port}: Address already in use; choose another port")
+    told = refused("--portal", "192.0.2.1:3260", "--lun", f"1={disk}")
+    assert "Cannot assign requested address; name an address of this machine" in told
 
 
 def test_without_a_lun_it_says_what_is_missing():
-    assert refused().startswith("Missing option '--lun'")
+    assert refused().startswith("--lun: there is none; say what to serve, like --lun 1=disk.img\n")
 
 
 def test_all_that_is_wrong_is_told_at_once(disk):

@@ -74,8 +74,9 @@ def test_the_second_line_is_how_the_target_proves_itself(tmp_path):
 @pytest.mark.parametrize(
     ("luns", "why"),
     [
-        (("disk.img",), "--lun disk.img: is no LUN and what is behind it; write one like 1=disk.img"),
-        (("1=",), "write one like 1=disk.img"),
+        (("disk.img",), "--lun disk.img: write a number, = and what is behind it, like 1=disk.img"),
+        (("1=",), "like 1=disk.img"),
+        ((), "--lun: there is none; say what to serve, like --lun 1=disk.img"),
         (("x=disk.img",), "'x' is no LUN; write a number from 0 to 16383"),
         (("-1=disk.img",), "'-1' is no LUN"),
         (("16384=disk.img",), "a LUN is 0 … 16383, not 16384"),

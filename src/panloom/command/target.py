@@ -12,7 +12,15 @@ from panloom.command.output import emit
 DEFAULT_IQN = "iqn.2026-11.dev.panloom:target"
 
 
-@click.command("target", short_help="Serve files as disks over iSCSI, without a control node.")
+_EXAMPLE = """\b
+Example:
+  truncate -s 1G disk.img
+  panloom target --lun 1=disk.img
+  iscsi-ls -s iscsi://127.0.0.1:3260
+"""
+
+
+@click.command("target", short_help="Serve files as disks over iSCSI, without a control node.", epilog=_EXAMPLE)
 @click.option(
     "--portal",
     "portals",
@@ -26,7 +34,6 @@ DEFAULT_IQN = "iqn.2026-11.dev.panloom:target"
     "--lun",
     "luns",
     multiple=True,
-    required=True,
     metavar="N=PATH[,ro][,removable][,thick]",
     help="A disk: its number, and what is behind it: a file, a block device, mem:64M, rbd:POOL/IMAGE, "
     "iscsi://HOST/IQN/LUN, or volume:NAME of --store.",
@@ -38,20 +45,12 @@ DEFAULT_IQN = "iqn.2026-11.dev.panloom:target"
 def command(
     portals: tuple[str, ...], luns: tuple[str, ...], iqn: str, chap: str | None, store: Path | None, verbose: bool
 ) -> int:
-    r"""Serve files as disks over iSCSI until Ctrl-C, to whoever reaches the portal, or with --chap proves a secret.
-
-    \b
-      truncate -s 1G disk.img
-      panloom target --lun 1=disk.img
-      iscsi-ls -s iscsi://127.0.0.1:3260
-    """
+    """Serve files as disks over iSCSI until Ctrl-C, to whoever reaches the portal, or with --chap proves a secret."""
     from panloom.storage.stand_alone import serve
     from panloom.storage.stand_alone_options import read_options
 
     options = read_options(iqn=iqn, portals=portals, luns=luns, chap=chap, store=store)
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(message)s")
 
     def listening(portal: str) -> None:
         emit(f"listening {portal} {options.target}")

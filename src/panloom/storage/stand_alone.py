@@ -8,6 +8,7 @@ There is one target, and whoever proves what ``--chap`` asks for may log in, sev
 """
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -28,6 +29,11 @@ from panloom.storage.volume_store import VolumeStore
 
 LOOK_SECONDS = 0.1  # how soon a silent session is noticed
 INTERRUPTED = 130  # as a shell shows SIGINT
+_MENDS = {
+    errno.EADDRINUSE: "choose another port, or end what listens there; ss -ltnp shows it",
+    errno.EADDRNOTAVAIL: "name an address of this machine; ip -brief address shows them",
+    errno.EACCES: "choose a port above 1023, or be root",
+}
 
 
 class NoStore:
@@ -114,8 +120,8 @@ def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionMan
 def _store(directory: Path | None) -> Volumes:
     if directory is None:
         return NoStore()
-    if not directory.is_dir():
-        raise ConfigError(f"--store {directory}", "there is no such directory; name one that a storage process made")
+    if not (directory / "volumes").is_dir():
+        raise ConfigError(f"--store {directory}", "there are no volumes; name the directory of a storage process")
     return VolumeStore(directory)
 
 
@@ -132,5 +138,5 @@ def _start(transport: RemoteTransport) -> None:
     try:
         transport.start()
     except UnavailableError as error:
-        mend = "choose another port, or end what listens there; ss -ltnp shows it"
-        raise ConfigError("--portal", f"{error}; {mend}") from error
+        number = (error.__cause__.errno or 0) if isinstance(error.__cause__, OSError) else 0
+        raise ConfigError("--portal", f"{error}; {_MENDS.get(number, 'choose another one')}") from error

@@ -7,7 +7,7 @@
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def read_options(
-    *, iqn: str, portals: Iterable[str], luns: Iterable[str], chap: str | None, store: Path | None
+    *, iqn: str, portals: Iterable[str], luns: Sequence[str], chap: str | None, store: Path | None
 ) -> Options:
     """Return the options; ConfigErrors says all that is wrong with them."""
     errors: list[ConfigError] = []
@@ -47,7 +47,7 @@ def read_options(
     addresses = _each("--portal", portals, _read_portal, errors)
     units = _each("--lun", luns, _read_lun, errors)
     credentials = _each("--chap", () if chap is None else (chap,), _read_chap, errors)
-    errors.extend(_clashes(addresses, units, store))
+    errors.extend(_clashes(addresses, units, store, asked=bool(luns)))
     if errors:
         raise ConfigErrors(errors)
     return Options(targets[0], tuple(addresses), tuple(units), credentials[0] if credentials else Credentials(), store)
@@ -63,8 +63,12 @@ def _each(option: str, texts: Iterable[str], read: Callable[[str], Value], error
     return values
 
 
-def _clashes(portals: list[tuple[str, int]], luns: list[ExportedLun], store: Path | None) -> Iterator[ConfigError]:
+def _clashes(
+    portals: list[tuple[str, int]], luns: list[ExportedLun], store: Path | None, *, asked: bool
+) -> Iterator[ConfigError]:
     """Tell what is wrong with options together."""
+    if not asked:
+        yield ConfigError("--lun", "there is none; say what to serve, like --lun 1=disk.img")
     for portal, times in Counter(portals).items():
         if times > 1 and portal[1]:
             yield ConfigError("--portal", f"{portal[0]}:{portal[1]} is there {times} times; name each portal once")
@@ -87,7 +91,7 @@ def _read_portal(text: str) -> tuple[str, int]:
 def _read_lun(text: str) -> ExportedLun:
     number, equals, rest = text.partition("=")
     if not equals or not rest:
-        raise ValueError("is no LUN and what is behind it; write one like 1=disk.img or 1=disk.img,ro")
+        raise ValueError("write a number, = and what is behind it, like 1=disk.img or 1=disk.img,ro")
     lun = Lun.parse(number)
     name, *words = rest.split(",")
     while words and any(word not in LUN_WORDS for word in words):

@@ -189,6 +189,8 @@ def _opened(path: Path, *, read_only: bool) -> int:
     try:
         return open_file(path, flags)
     except FileNotFoundError:
+        if path.is_relative_to("/dev"):
+            raise ConfigError(str(path), "there is no such device; lsblk shows them") from None
         raise ConfigError(str(path), f"there is no such file; make one: truncate -s 1G {path}") from None
     except PermissionError:
         mend = "let us read it" if read_only else "let us write it, or add ,ro"
