@@ -87,6 +87,8 @@ class Wire:
 class CarefulSession(IscsiSession):
     """The slow twin: nothing is answered past it."""
 
+    quiet = False
+
     def must_see(self, initiator_task_tag, field):
         return True
 

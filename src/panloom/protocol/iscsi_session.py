@@ -115,6 +115,14 @@ class IscsiSession:
         unusual = field in self._units.unusual or bool(self._order) or self._tasks.busy(field)
         return unusual or initiator_task_tag == NO_TAG or initiator_task_tag in self._tasks
 
+    @property
+    def quiet(self) -> bool:
+        """Whether ``must_see`` claims no PDU that has come by now, until one goes through ``receive`` or ``adopt``.
+
+        A tag that none may have is left to who asks.
+        """
+        return not (self._units.unusual or self._order or self._tasks)
+
     def receive(self, pdu: Pdu) -> None:
         """Take a PDU.
 

@@ -151,14 +151,20 @@ class StoreAccess(_Access):
     def write(self, offset: int, data: memoryview) -> None:
         if self.read_only:
             raise _read_only()
-        with self.turnstile.shared(self.rights):
+        self.turnstile.enter(self.rights)
+        try:
             self.store.write(offset, data)
+        finally:
+            self.turnstile.leave(self.rights)
 
     def unmap(self, offset: int, octets: int) -> None:
         if self.read_only:
             raise _read_only()
-        with self.turnstile.shared(self.rights):
+        self.turnstile.enter(self.rights)
+        try:
             self.store.unmap(offset, octets)
+        finally:
+            self.turnstile.leave(self.rights)
 
     def modify(self, offset: int, octets: int, change: Change) -> None:
         if self.read_only:

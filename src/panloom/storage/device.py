@@ -14,7 +14,8 @@ from panloom.storage.elsewhere import Workers
 from panloom.storage.limits import NO_LIMITS, Limiter, Limits
 from panloom.storage.statistics import Counters, Kind, Statistics
 
-SLOW_NANOSECONDS = 5_000_000  # an operation that takes longer would be felt by others on its connection …
+# An operation that takes longer, and longer than a busy machine keeps a thread waiting, is felt by others …
+SLOW_NANOSECONDS = 25_000_000
 SLOW_FOR_NANOSECONDS = 1_000_000_000  # … so for that long the device's operations are done on threads of their own
 TELL_AGAIN_SECONDS = 60.0  # a disk that goes on failing is a line a minute
 

@@ -42,6 +42,7 @@ import msgspec
 
 from panloom.errors import MalformedError
 from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
+from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_session import BLOCK_OCTETS, NOT_SUPPORTED, IscsiSession
 from panloom.protocol.iscsi_task import Action, Compare, Deed, OrWrite, Write, WriteAndVerify
 from panloom.protocol.scsi_disk import Flush, Read
@@ -54,7 +55,7 @@ from panloom.storage.output import FLUSH_OCTETS, SENDFILE_OCTETS, Output, Stream
 from panloom.storage.reading import Reader, Reading, Stop
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.crc32c import DIGEST_OCTETS, digest
-from panloom.wire.iscsi import HEADER_OCTETS, lun_field
+from panloom.wire.iscsi import HEADER_OCTETS, NO_TAG, lun_field
 from panloom.wire.scsi_cdb import DPO, Operation
 from panloom.wire.scsi_sense import Sense
 
@@ -75,6 +76,8 @@ _PLAIN_READ, _PLAIN_WRITE = iscsi.FINAL | iscsi.READ, iscsi.FINAL | iscsi.WRITE
 _ATTRIBUTES = 0x07  # task attributes, which change nothing here
 _READ_10, _READ_16 = int(Operation.READ_10), int(Operation.READ_16)
 _WRITE_10, _WRITE_16 = int(Operation.WRITE_10), int(Operation.WRITE_16)
+_LAST = iscsi.FINAL | iscsi.DATA_IN_STATUS
+_NO_TAG = NO_TAG
 _READ, _WRITE = Ask.READ, Ask.WRITE
 
 
@@ -119,6 +122,8 @@ class HotLoop:
         self._resized = deque() if resized is None else resized
         self._view = memoryview(bytearray(INPUT_OCTETS))
         self._octets = self._view
+        self._quiet = False  # no plain command has to go through the session
+        self._next = self._end = 0  # what is in it, behind the PDU that is carried out now
         if cython.compiled:
             self._base = cython.address(self._octets[0])
         parameters = session.parameters
@@ -256,6 +261,7 @@ class HotLoop:
     def _consume(self, start: int, end: int) -> int:
         """Carry out every whole PDU between two offsets of the input; return where the rest begins."""
         session, view = self._session, self._view
+        self._quiet = session.quiet
         while end - start >= self._head and session.closing is None:
             if cython.compiled:
                 lengths = get32(self._base + start + 4)
@@ -272,6 +278,7 @@ class HotLoop:
             after = data + (octets + 3 & ~3) + (DIGEST_OCTETS if octets and self._data_digest else 0)
             if end < after:
                 break
+            self._next, self._end = after, end
             if (self._header_digest or self._data_digest) and not self._is_whole(start, data, after, octets):
                 break
             if opcode != _SCSI_COMMAND or not self._answer_plain(start, data):
@@ -323,7 +330,7 @@ class HotLoop:
         if blocks > limit or lba > limit - blocks or unit.may_block:
             return False
         session = self._session
-        if cmd_sn != session.exp_cmd_sn or session.must_see(tag, lun):
+        if cmd_sn != session.exp_cmd_sn or tag == _NO_TAG or (not self._quiet and session.must_see(tag, lun)):
             return False
         if operation in (_READ_10, _READ_16):
             if flags & ~_ATTRIBUTES != _PLAIN_READ or lengths or bits & ~DPO:
@@ -343,7 +350,7 @@ class HotLoop:
         """Send octets of the medium and GOOD, or why not."""
         if octets > self._plain_octets:
             self._output.read_extents()
-            action = self._session.adopt(lun, tag, Read(offset, octets, flush=False))
+            action = self._adopt(lun, tag, Read(offset, octets, flush=False))
             self._go_on(action, unit, Reading(tag, offset, octets))
             self._take_answers()
             return
@@ -352,21 +359,21 @@ class HotLoop:
         frame.takes_extent = True
         if not self._call(unit, frame):
             output.leave()
-            action = session.adopt(lun, tag, Read(offset, octets, flush=False))
+            action = self._adopt(lun, tag, Read(offset, octets, flush=False))
             reading = Reading(tag, offset, octets)
             self._late[id(frame)] = partial(self._read_on, action, unit, reading, frame)
             return
         if frame.error is not None:
             self._fail(tag, scsi_sense.UNRECOVERED_READ)
             return
-        stat_sn = session.stat_sn
+        stat_sn, exp_cmd_sn = session.stat_sn, session.exp_cmd_sn
         session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
+        max_cmd_sn = exp_cmd_sn + COMMAND_WINDOW - 1 & 0xFFFFFFFF if self._quiet else session.max_cmd_sn
         if frame.extent is not None:
             what = lun, tag, offset, octets
-            output.data_in_of(frame.extent, what, octets, tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn)
+            output.data_in_of(frame.extent, what, octets, tag, stat_sn, exp_cmd_sn, max_cmd_sn)
         else:
-            flags = iscsi.FINAL | iscsi.DATA_IN_STATUS
-            output.data_in(flags, octets, tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn, 0, 0, 0)
+            output.data_in(_LAST, octets, tag, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
         self._count_read(octets)
 
     def _write_plain(self, unit: Descriptor, lun: int, tag: int, offset: int, data: memoryview) -> None:
@@ -376,16 +383,17 @@ class HotLoop:
         self._output.read_extents()  # as commands came, so the medium sees them
         frame = Frame(_WRITE, offset, octets, data, tag)
         if not self._call(unit, frame):
-            self._write_later(session.adopt(lun, tag, Write(offset, data)), frame)
+            self._write_later(self._adopt(lun, tag, Write(offset, data)), frame)
             return
         if frame.error is not None:
             self._fail(tag, write_sense(frame.error))
             return
         facts.writes += 1
         facts.written_octets += octets
-        stat_sn = session.stat_sn
+        stat_sn, exp_cmd_sn = session.stat_sn, session.exp_cmd_sn
         session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
-        self._output.good(tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn)
+        max_cmd_sn = exp_cmd_sn + COMMAND_WINDOW - 1 & 0xFFFFFFFF if self._quiet else session.max_cmd_sn
+        self._output.good(tag, stat_sn, exp_cmd_sn, max_cmd_sn)
 
     def _call(self, unit: Descriptor, frame: Frame) -> bool:
         """Be the receive handler: save the frame's context and call the send handler; whether it has called back."""
@@ -413,10 +421,15 @@ class HotLoop:
             facts.reads -= 1
             facts.read_octets -= octets
             if code == errno.EAGAIN:
-                action = session.adopt(lun, tag, Read(offset, octets, flush=False))
+                action = self._adopt(lun, tag, Read(offset, octets, flush=False))
                 self._set_aside(action, Reading(tag, offset, octets))
             else:
                 self._fail(tag, scsi_sense.UNRECOVERED_READ)
+
+    def _adopt(self, lun: int, tag: int, deed: Read | Write) -> Action:
+        """Let the session take over a command that is not done at once."""
+        self._quiet = False
+        return self._session.adopt(lun, tag, deed)
 
     def _fail(self, tag: int, sense: Sense) -> None:
         self._output.read_extents()
@@ -448,6 +461,7 @@ class HotLoop:
                 session.end(str(error), header)
             self._perform()
             self._facts.answers_nop = session.pings_answered > 0
+            self._quiet = session.quiet
             if session.parameters is not self._parameters:
                 self._take_parameters()
         self._take_answers()
@@ -497,7 +511,9 @@ class HotLoop:
 
     def _write_later(self, action: Action, frame: Frame) -> None:
         """Leave the input to a frame that is not called back yet."""
-        self._view = self._octets = memoryview(bytearray(self._view))
+        rest = self._view[self._next : self._end]
+        self._view = self._octets = memoryview(bytearray(INPUT_OCTETS))
+        self._view[self._next : self._end] = rest
         if cython.compiled:
             self._base = cython.address(self._octets[0])
         self._late[id(frame)] = partial(self._end_write, action, frame)

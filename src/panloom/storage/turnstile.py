@@ -1,6 +1,6 @@
 """Who changes a store: many at a time, or one alone; and nobody whose session is over.
 
-    write        pass through with your Rights; others may be inside, too
+    write        enter and leave with your Rights; others may be inside, too
     compare and write, or write     be alone: whoever is inside has left, nobody enters
     a session ends                  its Rights are over; on return none of its writes is inside, and none ever will be
 
@@ -28,18 +28,31 @@ class Turnstile:
     """One for each store."""
 
     def __init__(self) -> None:
-        self._moved = threading.Condition()
+        self._lock = threading.Lock()
+        self._moved = threading.Condition(self._lock)
+        self._waiting = 0  # to come in, or to see somebody leave
         self._inside = 0
         self._alone = False
 
-    @contextmanager
-    def shared(self, rights: Rights) -> Iterator[None]:
-        """Be inside with others; StaleEpochError once the rights are over."""
+    def enter(self, rights: Rights) -> None:
+        """Be inside with others, until ``leave``; StaleEpochError once the rights are over."""
+        with self._lock:
+            if not self._alone:
+                if rights.ended:
+                    raise StaleEpochError("the session is over")
+                self._inside += 1
+                rights.inside += 1
+                return
         self._enter(rights)
-        try:
-            yield
-        finally:
-            self._leave(rights)
+
+    def leave(self, rights: Rights) -> None:
+        """Be outside again."""
+        with self._lock:
+            self._alone = False
+            self._inside -= 1
+            rights.inside -= 1
+            if self._waiting:
+                self._moved.notify_all()
 
     @contextmanager
     def alone(self, rights: Rights) -> Iterator[None]:
@@ -48,27 +61,26 @@ class Turnstile:
         try:
             yield
         finally:
-            self._leave(rights)
+            self.leave(rights)
 
     def end(self, rights: Rights) -> None:
         """End the rights; return when nobody is inside with them."""
         with self._moved:
             rights.ended = True
-            self._moved.wait_for(lambda: not rights.inside)
+            while rights.inside:
+                self._wait()
 
     def _enter(self, rights: Rights, *, alone: bool = False) -> None:
         with self._moved:
             while self._alone or (alone and self._inside):
-                self._moved.wait()
+                self._wait()
             if rights.ended:
                 raise StaleEpochError("the session is over")
             self._alone = alone
             self._inside += 1
             rights.inside += 1
 
-    def _leave(self, rights: Rights) -> None:
-        with self._moved:
-            self._alone = False
-            self._inside -= 1
-            rights.inside -= 1
-            self._moved.notify_all()
+    def _wait(self) -> None:
+        self._waiting += 1
+        self._moved.wait()
+        self._waiting -= 1
