@@ -314,7 +314,7 @@ def test_a_response_after_the_login():
     st.booleans(),
 )
 def test_our_own_target_agrees_on_the_same(secrets, wishes, discovers):
-    """Both sides of a login have the same parameters afterwards; our target has no digests, so there are none."""
+    """Both sides of a login have the same parameters afterwards."""
     login = login_of(secrets, wishes=wishes, target=None if discovers else TARGET)
     target = IscsiLogin(identifier=7, challenge=THEIRS)
     wanted = Credentials(secrets.user, secrets.secret) if secrets else Credentials()
@@ -327,8 +327,8 @@ def test_our_own_target_agrees_on_the_same(secrets, wishes, discovers):
     assert login.state is State.FINISHED
     assert target.proved == wanted
     agreed, theirs = login.agreed, target.parameters
-    assert not agreed.header_digest
-    assert not agreed.data_digest
+    assert agreed.header_digest == theirs.header_digest == (wishes.header_digest[0] == "CRC32C")
+    assert agreed.data_digest == theirs.data_digest == (wishes.data_digest[0] == "CRC32C")
     assert agreed.initial_r2t == theirs.initial_r2t
     assert agreed.immediate_data == theirs.immediate_data
     assert agreed.max_burst_length == theirs.max_burst_length

@@ -248,13 +248,15 @@ def test_another_session_aborts_the_tasks_of_a_unit():
     medium.read(0, lun=1)
     medium.session.abort_unit(0)
     assert (medium.session.is_quiet(0), medium.session.is_quiet(1)) == (False, True)
+    assert medium.write(0) == []  # ends in a unit attention
+    assert medium.ended() == [4]
     assert medium.write(0) == []  # not before the aborted one has ended
-    assert medium.perform(0) == [4]
+    assert medium.perform(0) == [5]
     assert medium.session.is_quiet(0)
     while medium.taken:
         medium.perform()
-    assert medium.ended() == [4]
-    assert medium.octets[:512] == b"D" * 512
+    assert medium.ended() == [5]
+    assert medium.octets[:512] == b"E" * 512
 
 
 def test_two_functions_wait_for_the_same_task():

@@ -21,7 +21,7 @@ TARGET = Iqn("iqn.2026-11.dev.panloom:shop.web1")
 class FileDisk:
     """One file as a unit; ``error`` is raised by the next calls, ``fenced`` refuses writes."""
 
-    def __init__(self, path: Path, blocks: int, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, blocks: int, *, read_only: bool = False, may_block: bool = False) -> None:
         self.path = path
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self.file, blocks * 512)
@@ -36,6 +36,7 @@ class FileDisk:
             product="file",
             context=self,
             send_handler=send,
+            may_block=may_block,
         )
 
     def _note(self, call: str, offset: int, octets: int) -> None:

@@ -27,14 +27,11 @@ def follows(number: int, other: int) -> int:
 
 
 class CommandOrder:
-    """The commands that came before their turn."""
+    """The commands that came before their turn; ``held`` has them, and is changed here alone."""
 
     def __init__(self) -> None:
-        self._held: dict[int, Numbered | None] = {}  # by CmdSN; None: aborted before it came
+        self.held: dict[int, Numbered | None] = {}  # by CmdSN; None: aborted before it came
         self._octets = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._held)
 
     def take(self, pdu: Numbered, *, exp_cmd_sn: int, max_cmd_sn: int) -> bool:
         """Return whether a command is the next in order; hold it, or ignore it, if it is not.
@@ -42,20 +39,16 @@ class CommandOrder:
         MalformedError: it cannot be held.
         """
         ahead = follows(pdu.cmd_sn, exp_cmd_sn)
-        if ahead > follows(max_cmd_sn, exp_cmd_sn) or pdu.cmd_sn in self._held:
+        if ahead > follows(max_cmd_sn, exp_cmd_sn) or pdu.cmd_sn in self.held:
             return False  # outside the window, or there already: to be ignored without a word
         if ahead:
             self._hold(pdu)
         return not ahead
 
-    def has(self, cmd_sn: int) -> bool:
-        """Whether the command with this number has come, or been aborted."""
-        return cmd_sn in self._held
-
     def pop(self, cmd_sn: int) -> Numbered | None:
         """Let go of a command whose turn it is; None: it was aborted."""
-        pdu = self._held.pop(cmd_sn)
-        if not self._held:
+        pdu = self.held.pop(cmd_sn)
+        if not self.held:
             self._octets = 0
         return pdu
 
@@ -63,7 +56,7 @@ class CommandOrder:
         """Count a command as received, and never hand it on; False if its number is outside the window."""
         if follows(cmd_sn, exp_cmd_sn) > follows(max_cmd_sn, exp_cmd_sn):
             return False
-        self._held[cmd_sn] = None
+        self.held[cmd_sn] = None
         return True
 
     def _hold(self, pdu: Numbered) -> None:
@@ -73,4 +66,4 @@ class CommandOrder:
             kept = msgspec.structs.replace(pdu, data=bytes(pdu.data))  # the caller's buffer will be used again
         if self._octets > MAX_HELD_OCTETS or (isinstance(pdu, ScsiCommand) and not pdu.flags & iscsi.FINAL):
             raise MalformedError("a command before its turn with too much data")
-        self._held[pdu.cmd_sn] = kept
+        self.held[pdu.cmd_sn] = kept

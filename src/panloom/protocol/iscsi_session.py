@@ -35,7 +35,7 @@ from panloom.protocol.iscsi_task_management import Answer, Function, TaskManagem
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.iscsi_text_exchange import TextExchange
 from panloom.protocol.scsi_disk import Conflict, Data, Flush, LogicalUnits, Read, Store, Then, Verdict, Wants
-from panloom.wire import iscsi
+from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import (
     NO_TAG,
     AsyncEvent,
@@ -95,6 +95,7 @@ class IscsiSession:
         self._leaving = False  # logged out, and waiting for what is under way
         self._tasks = TaskSet()
         self._order = CommandOrder()
+        self._by_tag, self._early = self._tasks.by_tag, self._order.held  # looked into for every command
         self._management = TaskManagement(self._tasks, self.actions, self._order, self._units)
         self._text = TextExchange(targets, discovery=self._discovers, new_tag=self._new_tag)
         self._ping: int | None = None  # the tag of one that is not yet answered
@@ -105,15 +106,16 @@ class IscsiSession:
     @property
     def max_cmd_sn(self) -> int:
         """Return MaxCmdSN: tasks that wait for data narrow the window."""
-        return (self.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._tasks)) & 0xFFFFFFFF
+        return (self.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._by_tag)) & 0xFFFFFFFF
 
     def must_see(self, initiator_task_tag: int, field: int) -> bool:
         """Whether even a plain READ or WRITE, the next in order, has to go through ``receive``.
 
         ``field`` is the unit's LUN field in its shortest form.
         """
-        unusual = field in self._units.unusual or bool(self._order) or self._tasks.busy(field)
-        return unusual or initiator_task_tag == NO_TAG or initiator_task_tag in self._tasks
+        if self._by_tag and (self._tasks.busy(field) or initiator_task_tag in self._by_tag):
+            return True
+        return field in self._units.unusual or bool(self._early) or initiator_task_tag == NO_TAG
 
     @property
     def quiet(self) -> bool:
@@ -124,11 +126,7 @@ class IscsiSession:
         return not (self._units.unusual or self._order or self._tasks)
 
     def receive(self, pdu: Pdu) -> None:
-        """Take a PDU.
-
-        What the session keeps it copies, but ``actions`` may refer to the PDU's data: do them, or copy that, before
-        the octets change.
-        """
+        """Take a PDU; ``actions`` may refer to its data: do them, or copy that, before the octets change."""
         if self._leaving or self.closing is not None:
             return
         match pdu:
@@ -161,10 +159,7 @@ class IscsiSession:
 
         Its deed is not in ``actions``: it is being done.  After a READ the caller has sent data and GOOD, as always.
         """
-        command = ScsiCommand(
-            lun=iscsi.lun_field(lun), initiator_task_tag=initiator_task_tag, cmd_sn=self.exp_cmd_sn, cdb=bytes(16)
-        )
-        task = Task(command, lun)
+        task = Task(ScsiCommand(initiator_task_tag=initiator_task_tag, cmd_sn=0, cdb=bytes(16)), lun)
         task.extent = extent_of(deed)
         task.under_way = 1
         self._tasks.add(task)
@@ -178,8 +173,10 @@ class IscsiSession:
 
     def abort_unit(self, lun: int) -> None:
         """Abort the tasks of a unit because of another session; their initiator hears of that by a unit attention."""
-        self._management.drop(self._tasks.of(lun))
-        self._wake()
+        tasks = self._tasks.of(lun)
+        if tasks:
+            self._management.drop(tasks)
+            self._units.raise_attention(lun, scsi_sense.COMMANDS_CLEARED)
 
     def is_quiet(self, lun: int) -> bool:
         """Whether nothing that was aborted is still under way on a unit's medium."""
@@ -224,7 +221,7 @@ class IscsiSession:
 
     def _in_turn(self) -> None:
         """Carry out the commands that waited for the one before them."""
-        while self._order and self._order.has(self.exp_cmd_sn) and self.closing is None:
+        while self.exp_cmd_sn in self._early and self.closing is None:
             pdu = self._order.pop(self.exp_cmd_sn)
             self.exp_cmd_sn = (self.exp_cmd_sn + 1) & 0xFFFFFFFF
             if pdu is not None:

@@ -24,7 +24,8 @@ from panloom.protocol.iscsi_command_order import CommandOrder, follows
 from panloom.protocol.iscsi_task import Action, Task
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.scsi_disk import LogicalUnits
-from panloom.wire.iscsi import LogoutRequest, TaskManagementRequest, lun_number
+from panloom.protocol.scsi_verdicts import Quiesce
+from panloom.wire.iscsi import LogoutRequest, ScsiCommand, TaskManagementRequest, lun_number
 
 
 class Function(IntEnum):
@@ -70,26 +71,31 @@ class TaskManagement:
         """Carry out a function; return its answer, or None as long as that has to wait."""
         function, lun = request.flags & 0x7F, lun_number(request.lun)
         aborted: tuple[Task, ...] = ()
+        shared: tuple[int, ...] = ()  # units whose tasks go, whosesoever they are
         match function:
             case Function.TASK_REASSIGN:
                 response = Response.NO_REASSIGNMENT
             case Function.ABORT_TASK:
                 response, aborted = self._abort_task(request, exp_cmd_sn, max_cmd_sn)
             case Function.TARGET_WARM_RESET | Function.TARGET_COLD_RESET:
-                response, aborted = Response.FUNCTION_COMPLETE, self._tasks.of(None)
-                for each in self._units.disks:
-                    self._units.reset(each)
+                response, aborted, shared = Response.FUNCTION_COMPLETE, self._tasks.of(None), tuple(self._units.disks)
             case Function.ABORT_TASK_SET | Function.CLEAR_TASK_SET | Function.LOGICAL_UNIT_RESET:
                 response, aborted = self._of_unit(lun)
-                if function == Function.LOGICAL_UNIT_RESET and lun is not None and not response:
-                    self._units.reset(lun)
+                if function != Function.ABORT_TASK_SET and lun is not None and not response:
+                    shared = (lun,)
             case _:
                 response = Response.NOT_SUPPORTED
-        return self.abort(aborted, Answer(request, response))
+        if function != Function.CLEAR_TASK_SET:
+            for each in shared:
+                self._units.reset(each)
+        return self.abort(aborted, Answer(request, response), shared)
 
-    def abort(self, tasks: tuple[Task, ...], answer: Answer) -> Answer | None:
-        """Abort tasks; return the answer to that, or None as long as something of theirs is under way on a medium."""
-        under_way = self.drop(tasks)
+    def abort(self, tasks: tuple[Task, ...], answer: Answer, shared: tuple[int, ...] = ()) -> Answer | None:
+        """Abort tasks, and those that other sessions have at shared units.
+
+        Return the answer to that, or None as long as something of theirs is under way on a medium.
+        """
+        under_way = self.drop(tasks) | {*filter(None, (self._quiesce(answer, lun) for lun in shared))}
         if under_way:
             self._waiting.append((answer, under_way))
         return None if under_way else answer
@@ -109,6 +115,19 @@ class TaskManagement:
             if not task.under_way:  # the others keep their place: what overlaps them must not overtake them
                 self._tasks.remove(task)
         return {task for task in tasks if task.under_way}
+
+    def _quiesce(self, answer: Answer, lun: int) -> Task | None:
+        """Have the tasks of other sessions at a unit aborted; return what stands for that while it is under way."""
+        others = self._units.others(lun)
+        if not others:
+            return None
+        tag = answer.request.initiator_task_tag
+        task = Task(
+            ScsiCommand(initiator_task_tag=tag, cmd_sn=0, cdb=bytes(16)), lun
+        )  # in no task set: it has no range
+        task.aborted, task.under_way = True, 1
+        self._actions.append(Action(lun, Quiesce(others), task))
+        return task
 
     def settled(self, task: Task) -> tuple[Answer, ...]:
         """Take note that nothing of an aborted task is under way any more; return the answers that waited for that."""

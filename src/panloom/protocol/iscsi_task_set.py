@@ -28,23 +28,23 @@ _BARRIERS = (Attribute.ORDERED, Attribute.HEAD_OF_QUEUE)
 
 
 class TaskSet:
-    """Tasks in the order of their arrival, by initiator task tag."""
+    """Tasks in the order of their arrival; ``by_tag`` has them by initiator task tag, and is changed here alone."""
 
     def __init__(self) -> None:
-        self._tasks: dict[int, Task] = {}
+        self.by_tag: dict[int, Task] = {}
         self._open = Counter[int]()  # how many, by LUN field
         self._dormant = 0
         self.kept_octets = 0  # of the dormant ones
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self.by_tag)
 
     def __contains__(self, initiator_task_tag: int) -> bool:
-        return initiator_task_tag in self._tasks
+        return initiator_task_tag in self.by_tag
 
     def get(self, initiator_task_tag: int) -> Task | None:
         """Return the task with this tag; None if there is none."""
-        return self._tasks.get(initiator_task_tag)
+        return self.by_tag.get(initiator_task_tag)
 
     def busy(self, field: int) -> bool:
         """Whether a unit, by the field that its shortest form makes, has tasks."""
@@ -52,13 +52,13 @@ class TaskSet:
 
     def add(self, task: Task) -> None:
         """Take a task in, as the youngest."""
-        self._tasks[task.initiator_task_tag] = task
+        self.by_tag[task.initiator_task_tag] = task
         self._open[_field(task)] += 1
 
     def remove(self, task: Task) -> None:
         """Let a task go, which has ended or been aborted."""
-        if self._tasks.get(task.initiator_task_tag) is task:
-            del self._tasks[task.initiator_task_tag]
+        if self.by_tag.get(task.initiator_task_tag) is task:
+            del self.by_tag[task.initiator_task_tag]
             self._stir(task)
             field = _field(task)
             self._open[field] -= 1
@@ -67,13 +67,13 @@ class TaskSet:
 
     def of(self, lun: int | None) -> tuple[Task, ...]:
         """Return the tasks of a unit, oldest first; None: of all units."""
-        return tuple(task for task in self._tasks.values() if lun is None or task.lun == lun)
+        return tuple(task for task in self.by_tag.values() if lun is None or task.lun == lun)
 
     def may_begin(self, task: Task) -> bool:
         """Whether the attributes of older tasks, and its own, let a task begin."""
         if task.attribute == Attribute.HEAD_OF_QUEUE:
             return True
-        for older in self._tasks.values():
+        for older in self.by_tag.values():
             if older is task:
                 break
             if older.lun == task.lun and (task.attribute == Attribute.ORDERED or older.attribute in _BARRIERS):
@@ -83,7 +83,7 @@ class TaskSet:
     def may_touch(self, task: Task) -> bool:
         """Whether no older task has a range that overlaps the task's, where either writes."""
         ahead = task.attribute == Attribute.HEAD_OF_QUEUE
-        for older in self._tasks.values():
+        for older in self.by_tag.values():
             if older is task:
                 break
             if older.lun == task.lun and task.extent.disturbs(older.extent) and not (ahead and older.dormant):
@@ -101,7 +101,7 @@ class TaskSet:
     def awake(self) -> tuple[Task, list[ScsiCommand | DataOut]] | None:
         """Wake the oldest dormant task that may go on; return it and what was kept for it.  None if all must wait."""
         if self._dormant:
-            for task in self._tasks.values():
+            for task in self.by_tag.values():
                 if task.dormant and self.may_begin(task) and (task.verdict is None or self.may_touch(task)):
                     return task, self._stir(task)
         return None

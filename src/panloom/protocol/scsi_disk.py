@@ -109,6 +109,11 @@ class LogicalUnits:
         with self._lock:
             self.nexuses[lun].raise_attention(sense)
 
+    def others(self, lun: int) -> tuple[Nexus, ...]:
+        """Return the other sessions' ends of a unit."""
+        with self._lock:
+            return tuple(nexus for nexus in self._units[lun].nexuses if nexus is not self.nexuses[lun])
+
     def reset(self, lun: int) -> None:
         """Reset a unit: every initiator is told."""
         with self._lock:

@@ -183,9 +183,7 @@ class HotLoop:
             if not self._over:
                 self._holder = threading.get_ident()
                 what(self._session)
-                self._perform()
-                self._take_answers()
-                self._output.send()
+                self._speak()
         finally:
             self._holder = 0
             self._lock.release()
@@ -209,7 +207,7 @@ class HotLoop:
                 self._silence()
                 continue
             if octets == 0:
-                return "closed"
+                return session.closing or "closed"
             self._facts.last_heard_at = self._clock()
             end += octets
             with self._lock:
@@ -563,14 +561,25 @@ class HotLoop:
                 self._holder = threading.get_ident()
                 try:
                     finish()
-                    self._perform()
-                    self._take_answers()
-                    self._output.send()
+                    self._speak()
                 finally:
                     self._holder = 0
                     self._lock.notify_all()
         except Exception as error:  # noqa: BLE001  the thread's top guard; ``run`` raises it
             self._break(error)
+
+    def _speak(self) -> None:
+        """Go on with the session, and send what it says, from another thread than the loop's."""
+        self._perform()
+        self._take_answers()
+        self._output.send()
+        if self._session.closing is not None:
+            self._shut_down(socket.SHUT_RD)  # the loop waits for input, and has to see it
+
+    def _shut_down(self, how: int) -> None:
+        if isinstance(self._stream, socket.socket):
+            with contextlib.suppress(OSError):
+                self._stream.shutdown(how)
 
     def _end_late(self, frame: Frame) -> None:
         finish = self._late.pop(id(frame))
@@ -581,9 +590,7 @@ class HotLoop:
     def _break(self, error: Exception) -> None:
         """End the connection; the loop tells why."""
         self._broken = self._broken or error
-        if isinstance(self._stream, socket.socket):
-            with contextlib.suppress(OSError):
-                self._stream.shutdown(socket.SHUT_RDWR)
+        self._shut_down(socket.SHUT_RDWR)
 
     # -- output --------------------------------------------------------------------------------------------------
 

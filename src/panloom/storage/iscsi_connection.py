@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from panloom.errors import ConfigError, MalformedError, PeerError, RefusedError, UnavailableError
@@ -364,6 +365,8 @@ class IscsiConnection:
             resized=self._resized,
             threads=True,
         )
+        for lun, nexus in self._units.nexuses.items() if self._units else ():
+            nexus.abort, nexus.await_quiet = partial(self.abort_unit, lun), partial(self.await_quiet, lun)
         return loop.run()
 
     def _first_read(self) -> None:
