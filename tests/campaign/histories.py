@@ -9,6 +9,7 @@ from pathlib import Path
 from campaign.tally import Tally
 from panloom.storage.volume_store import VolumeStore
 from panloom.values import Iqn
+from support import slow_file_system
 from support.shared_unit import Registers, Reservations, play
 from support.target_process import TargetProcess
 
@@ -20,19 +21,26 @@ SECONDS = 0.15  # of calls before a kill, at most
 
 
 class SharedTarget:
-    """``panloom target`` with one volume, killed and started again."""
+    """``panloom target`` with one volume, killed and started again; ``slow``: a file on a disk that takes long."""
 
-    def __init__(self, directory):
-        self._directory = directory
+    def __init__(self, directory, *, slow=False):
+        self._directory, self._slow = directory, slow
         store = VolumeStore(directory / "store")
         store.create("v", None, OCTETS)
         store.shut_down()
+        with (directory / "disk").open("wb") as file:
+            file.truncate(OCTETS)
+        (directory / "delay").write_text("0.002")
         self._process = None
 
     def start(self):
         """Start it, on whatever port is free."""
-        arguments = ("--store", str(self._directory / "store"), "--lun", "1=volume:v")
-        self._process = TargetProcess(self._directory, *arguments)
+        if self._slow:
+            prefix = slow_file_system.command(self._directory)
+            self._process = TargetProcess(self._directory, "--lun", f"1={self._directory}/slow/disk", prefix=prefix)
+        else:
+            arguments = ("--store", str(self._directory / "store"), "--lun", "1=volume:v")
+            self._process = TargetProcess(self._directory, *arguments)
         self.portal = "127.0.0.1", self._process.ports[0]
         self.target = Iqn(self._process.iqn)
 
@@ -43,10 +51,10 @@ class SharedTarget:
 
 
 @contextmanager
-def serving():
+def serving(*, slow=False):
     """Lend a target."""
     with tempfile.TemporaryDirectory(prefix="panloom-histories-") as directory:
-        target = SharedTarget(Path(directory))
+        target = SharedTarget(Path(directory), slow=slow)
         target.start()
         try:
             yield target
@@ -54,10 +62,10 @@ def serving():
             target.kill()
 
 
-def examine(kind, seed, *, calls=CALLS, kills=KILLS):
+def examine(kind, seed, *, calls=CALLS, kills=KILLS, slow=False):
     """Play a history of a kind, "registers" or "reservations"; return it, and the first answer that is wrong."""
     chance = random.Random(seed)
-    with serving() as target:
+    with serving(slow=slow) as target:
         played = Registers(1, chance) if kind == "registers" else Reservations(1, chance, durable=True)
         for _ in range(kills):
             play(played, target, calls, kill_after=chance.uniform(0.01, SECONDS))

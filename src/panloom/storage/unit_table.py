@@ -34,7 +34,6 @@ class UnitTable:
         self._directory: Directory | None = None
         if directory is not None:
             try:
-                directory.mkdir(mode=0o700, exist_ok=True)
                 self._directory = Directory(directory)
             except OSError as error:
                 raise UnavailableError(f"{directory} cannot be used: {error.strerror}") from error

@@ -35,6 +35,27 @@ BUGS = {
         "self._exports[target] = msgspec.structs.replace(known, epoch=epoch)",
         "tests/storage/test_fences.py",
     ),
+    "cache-denied": Bug(
+        "MODE SENSE says that there is no write cache, and a write is answered before the disk has it",
+        "panloom.protocol.scsi_modes",
+        "return bytes((_WCE if write_cache else 0,)).ljust(",
+        "return bytes((0,)).ljust(",
+        "tests/campaign/test_campaign.py -k without_cache",
+    ),
+    "compare-without-lock": Bug(
+        "COMPARE AND WRITE lets others write between",
+        "panloom.storage.access",
+        "        with self.turnstile.alone(self.rights):\n            self.store.read(",
+        "        if True:\n            self.store.read(",
+        "tests/campaign/test_histories.py -k compared",
+    ),
+    "reservations-not-saved": Bug(
+        "a reservation that is to outlive the process is answered and not written down",
+        "panloom.protocol.scsi_unit",
+        "        self._keep(msgspec.json.encode(wanted))\n",
+        "",
+        "tests/campaign/test_histories.py -k reservations",
+    ),
     "lease-by-wall-clock": Bug(
         "a lease ends when somebody sets the clock",
         "panloom.state.sqlite",

@@ -21,22 +21,30 @@ from typing import NamedTuple
 
 from panloom.disk_io import Directory, PartialFile, close_file, make_directory, open_file, set_size, write_fully
 from panloom.errors import PanloomError, UnavailableError
+from panloom.protocol.scsi_reservations import NexusName, Registration
+from panloom.protocol.scsi_reservations import Reservations as ReservationState
 from panloom.state.sqlite import SqliteStore
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
 from panloom.storage.flattening import Flattening
 from panloom.storage.overlay import Volume, this_boot
+from panloom.storage.unit_table import UnitTable
+from panloom.values import Iqn
+from panloom.wire import scsi_cdb
+from panloom.wire.scsi_cdb import Operation
 from support.crash.chapter import NOTHING, Chapter, Finding, Violation, boot_of_the_machine
-from support.crash.conversation import INITIATOR
+from support.crash.conversation import INITIATOR, Session
 from support.crash.disk import Contents
 from support.crash.recorder import Killed, Recorder, refuse
 from support.crash.sqlite_recorder import SQLITE
 from support.crash.state_story import PLACE as STATE
 from support.crash.state_story import older_format
 from support.crash.volume_promise import Running
+from support.crash.volume_story import Connection
 
 LIMIT = 64  # states that a power cut may leave, of one moment: nearly always all
 CLUSTER = 4096
+IDENTITY = b"\x31234567"
 TARGET = "iqn.2026-11.dev.panloom:shop.v"
 EXPORT = Export(TARGET, 1, (ExportedLun(0, volume="v"),), Access(INITIATOR.name))
 
@@ -473,10 +481,65 @@ def a_larger_disk(stage):
         stage.always("it is larger", _reads("v", bytes(3 * CLUSTER)))
 
 
+def _log_in(running, *, immediate):
+    manager, target = running.manager, Iqn(TARGET)
+    admission = manager.admit(INITIATOR, target, manager.credentials(INITIATOR, target, ""), Connection())
+    return Session(admission.descriptors, immediate=immediate)
+
+
+def _has_cache(session):
+    """Return WCE of the caching mode page (SBC-4 r22 6.5.5)."""
+    if session.command(scsi_cdb.ModeSense(Operation.MODE_SENSE_6, 8, 8, 0, 64), octets_in=64):
+        raise AssertionError("MODE SENSE is refused")
+    return bool(session.data[4 + 2] & 0x04)
+
+
+def _without_cache(stage, *, immediate):
+    """A unit that says that it has no cache keeps whatever it has answered."""
+    with Running(stage.root) as running:
+        _create(running)
+        running.manager.export(EXPORT)
+        session = _log_in(running, immediate=immediate)
+        stage.from_here()
+        if _has_cache(session):
+            page = bytes((0, 0, 0, 0, 8, 18)) + bytes(18)
+            if session.command(scsi_cdb.ModeSelect(Operation.MODE_SELECT_6, 0x10, len(page)), page):
+                raise AssertionError("MODE SELECT is refused")
+        if _has_cache(session):
+            raise AssertionError("it still has a cache")
+        if session.write(1, b"a" * 512):
+            raise AssertionError("a write is refused")
+        stage.always("it is there", _reads("v", (bytes(512) + b"a" * 512).ljust(2 * CLUSTER, b"\0")))
+
+
+@scene()
+def a_write_to_a_unit_without_cache(stage):
+    _without_cache(stage, immediate=True)
+
+
+@scene()
+def a_write_that_a_unit_without_cache_asks_for(stage):
+    _without_cache(stage, immediate=False)
+
+
+@scene()
+def a_reservation_that_is_to_outlive_the_process(stage):
+    registered = (Registration(NexusName("i", "t"), 5),)
+    unit = UnitTable(stage.root / "units")._of(IDENTITY)
+    for generation in (1, 2):
+        with unit.keeping:
+            unit.remember(reservations=ReservationState(generation, registered, durable=True))
+        stage.always("it is known", lambda root, least=generation: _generation(root) >= least)
+
+
+def _generation(root):
+    return UnitTable(root / "units")._of(IDENTITY).reservations.generation
+
+
 def header_of_version_1(sequence, epoch, boot, octets=1 << 20):
     """Return a header page as version 1 wrote it."""
     fields = struct.pack(
-        ">8sIIQQQQ8s16s32s256s", b"PANLOOMV", 1, 4096, sequence, epoch, octets, 0, b"\x31234567", boot, b"", b""
+        ">8sIIQQQQ8s16s32s256s", b"PANLOOMV", 1, 4096, sequence, epoch, octets, 0, IDENTITY, boot, b"", b""
     )
     page = fields.ljust(4092, b"\0")
     return page + zlib.crc32(page).to_bytes(4, "big")

@@ -97,6 +97,8 @@ class VolumeStory(Story):
         for name in SECTORS:
             self._create(name)
             self._export(name, self._epoch(name) + 1)
+        if self._is_there(CLONE):  # a process that was killed had made it, and perhaps not exported it
+            self._export(CLONE, self._epoch(CLONE) + 1)
 
     def _epoch(self, name):
         """Return the highest epoch that anybody has heard of."""
