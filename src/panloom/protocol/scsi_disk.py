@@ -24,13 +24,14 @@ from panloom.protocol import (
     scsi_block,
     scsi_medium,
     scsi_modes,
+    scsi_optical,
     scsi_pages,
     scsi_persistent,
     scsi_sanitize,
     scsi_supported,
 )
 from panloom.protocol.scsi_copy import Copies, CopyUnit
-from panloom.protocol.scsi_pages import DIRECT_ACCESS, Disk
+from panloom.protocol.scsi_pages import DIRECT_ACCESS, OPTICAL, Disk
 from panloom.protocol.scsi_reservations import NexusName
 from panloom.protocol.scsi_rules import is_open_under_reserve, rule_of
 from panloom.protocol.scsi_unit import LogicalUnit, Medium, Nexus
@@ -279,8 +280,13 @@ def _primary(disk: Disk, unit: LogicalUnit, nexus: Nexus, command: scsi_cdb.Cdb)
             return scsi_sense.INVALID_OPERATION
 
 
+def _optical(disk: Disk, unit: LogicalUnit, nexus: Nexus, command: scsi_cdb.Cdb) -> Verdict:
+    return scsi_optical.interpret(disk, unit, command) or _direct_access(disk, unit, nexus, command)
+
+
 _BY_DEVICE_TYPE: dict[int, Callable[[Disk, LogicalUnit, Nexus, scsi_cdb.Cdb], Verdict]] = {
     DIRECT_ACCESS: _direct_access,
+    OPTICAL: _optical,
 }
 
 

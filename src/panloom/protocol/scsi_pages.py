@@ -26,13 +26,14 @@ MAX_TRANSFER_BLOCKS = 1 << 20  # 512 MiB in one command
 MAX_COMPARE_BLOCKS = 128  # in one COMPARE AND WRITE
 MAX_ATOMIC_BLOCKS = 256  # in one WRITE ATOMIC
 ATOMIC_BLOCKS = 8  # of which a WRITE ATOMIC has a multiple, from a multiple on: a page
-DIRECT_ACCESS = 0x00  # device type
+DIRECT_ACCESS, OPTICAL = 0x00, 0x05  # device types
 UNMAP_GRANULARITY_BLOCKS = 8  # what volumes give back at once: 4 KiB
 
 TARGET_PORT_GROUP = 1  # the tag that every portal has
 NO_SUCH_UNIT = 0x7F  # INQUIRY octet 0: there could be no unit at this LUN
 _SPC_4 = 0x06
-_VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460, 0x04C0)  # SAM-5, iSCSI, SPC-4, SBC-3; annex of SPC-4
+_VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460)  # SAM-5, iSCSI, SPC-4; annex of SPC-4
+_SBC_3, _MMC_6 = 0x04C0, 0x04E0
 
 
 class Disk(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +68,8 @@ def inquiry(disk: Disk | None) -> bytes:
     # HISUP, format 2, 96 octets, 3PC, TPGS 01b: the target tells of its port groups and nobody sets them, CMDQUE
     flags = bytes((kind, removable, _SPC_4, 0x12, 0x5B, 0x18 if disk else 0x00, 0x00, 0x02))
     names = _text(VENDOR, 8) + _text(disk.product if disk else "", 16) + _text(REVISION, 4)
-    versions = struct.pack(">4H", *_VERSION_DESCRIPTORS)
+    commands = _MMC_6 if disk and disk.device_type == OPTICAL else _SBC_3
+    versions = struct.pack(">4H", *_VERSION_DESCRIPTORS, commands)
     return (flags + names + bytes(22) + versions).ljust(96, b"\0")
 
 

@@ -42,6 +42,12 @@ _RULES: dict[Operation, Rule] = {
         (operation for operation in Operation if operation.name.startswith(("READ_1", "READ_6", "VERIFY_", "PRE_F"))),
         _READS,
     ),
+    Operation.READ_TOC: _READS,
+    Operation.READ_DISC_INFORMATION: _READS,
+    Operation.READ_TRACK_INFORMATION: _READS,
+    Operation.GET_CONFIGURATION: _SAYS,
+    Operation.GET_EVENT_STATUS_NOTIFICATION: _SAYS,
+    Operation.MECHANISM_STATUS: _SAYS,
     Operation.READ_DEFECT_DATA_10: _READS,
     Operation.READ_DEFECT_DATA_12: _READS,
 }

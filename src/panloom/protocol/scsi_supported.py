@@ -6,7 +6,7 @@ The commands are listed as values with every bit set that is looked at: such a v
 import struct
 from collections.abc import Callable
 
-from panloom.protocol.scsi_pages import Disk
+from panloom.protocol.scsi_pages import DIRECT_ACCESS, OPTICAL, Disk
 from panloom.wire import scsi_cdb
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 
@@ -66,6 +66,23 @@ _DIRECT_ACCESS: tuple[scsi_cdb.Cdb, ...] = (
     scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES, 0x87, 0xFF, _ONES_16, _ONES_32),
     scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS, 0x80, 0, 0, _ONES_32),
 )
+_DISC = (
+    scsi_cdb.ReadToc(0x02, 0x0F, 0xFF, _ONES_16),
+    scsi_cdb.GetConfiguration(0x03, _ONES_16, _ONES_16),
+    scsi_cdb.GetEventStatusNotification(0x01, 0xFF, _ONES_16),
+    scsi_cdb.ReadDiscInformation(0x07, _ONES_16),
+    scsi_cdb.ReadTrackInformation(0x03, _ONES_32, _ONES_16),
+    scsi_cdb.MechanismStatus(_ONES_16),
+)
+_NOT_OF_A_DISC = (
+    scsi_cdb.ModeSelect,
+    scsi_cdb.ReadDefectData,
+    scsi_cdb.Sanitize,
+    scsi_cdb.Unmap,
+    scsi_cdb.CompareAndWrite,
+    scsi_cdb.WriteAtomic,
+)
+_OPTICAL = (*(each for each in _DIRECT_ACCESS if not isinstance(each, _NOT_OF_A_DISC)), *_DISC)
 _NEEDS: dict[tuple[int, int | None], Callable[[Disk], bool]] = {
     (Operation.UNMAP, None): lambda disk: disk.thin,
     (Operation.SANITIZE, scsi_cdb.BLOCK_ERASE): lambda disk: disk.thin,
@@ -83,12 +100,13 @@ def _usage(commands: tuple[scsi_cdb.Cdb, ...]) -> dict[tuple[int, int | None], b
     return dict(sorted(usage.items(), key=lambda item: (item[0][0], item[0][1] or 0)))
 
 
-_USAGE = _usage(_DIRECT_ACCESS)
+_USAGES = {DIRECT_ACCESS: _usage(_DIRECT_ACCESS), OPTICAL: _usage(_OPTICAL)}
 
 
 def operation_codes(disk: Disk, command: scsi_cdb.MaintenanceIn) -> bytes | None:
     """Return all commands, or one; None when the request contradicts itself (SPC-4 r37 table 313)."""
-    supported = {key: usage for key, usage in _USAGE.items() if key not in _NEEDS or _NEEDS[key](disk)}
+    usages = _USAGES.get(disk.device_type, {})
+    supported = {key: usage for key, usage in usages.items() if key not in _NEEDS or _NEEDS[key](disk)}
     timeouts = _TIMEOUTS if command.options & 0x80 else b""
     option = command.options & 0x07
     operation, action = command.requested_operation, command.requested_service_action

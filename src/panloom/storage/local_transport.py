@@ -32,7 +32,7 @@ from panloom.storage.overlay import Volume
 from panloom.storage.platforms import VOLUMES, Platform, found_at, scan_all
 from panloom.storage.statistics import Kind
 from panloom.storage.stores.names import open_store
-from panloom.storage.stores.store import Store, identity_of
+from panloom.storage.stores.store import DeviceType, Store, identity_of
 from panloom.storage.turnstile import Turnstile
 from panloom.storage.volume_store import BLOCK_OCTETS
 
@@ -223,7 +223,7 @@ class LocalTransport:
             identity=store.identity,
             serial=store.identity.hex(),
             product=store.product,
-            removable=lun.removable,
+            removable=lun.removable or store.device_type is DeviceType.OPTICAL,
             context=access,
             send_handler=send,
             block_octets=store.block_octets,

@@ -1,4 +1,4 @@
-"""SCSI command descriptor blocks, octets to values and back (SPC-4 r37, SBC-4 r22).
+"""SCSI command descriptor blocks, octets to values and back (SPC-4 r37, SBC-4 r22, MMC-6 r02g).
 
     READ(6)  │ op │ LBA, 21 bits      │ blocks │ control │              0 blocks mean 256
         (10) │ op │ flags │ LBA 4     │ group │ blocks 2 │ control │
@@ -48,6 +48,11 @@ class Operation(IntEnum):
     SANITIZE = 0x48
     LOG_SENSE = 0x4D
     MODE_SELECT_10 = 0x55
+    READ_TOC = 0x43
+    GET_CONFIGURATION = 0x46
+    GET_EVENT_STATUS_NOTIFICATION = 0x4A
+    READ_DISC_INFORMATION = 0x51
+    READ_TRACK_INFORMATION = 0x52
     MODE_SENSE_10 = 0x5A
     PERSISTENT_RESERVE_IN = 0x5E
     PERSISTENT_RESERVE_OUT = 0x5F
@@ -71,6 +76,7 @@ class Operation(IntEnum):
     WRITE_AND_VERIFY_12 = 0xAE
     VERIFY_12 = 0xAF
     READ_DEFECT_DATA_12 = 0xB7
+    MECHANISM_STATUS = 0xBD
 
 
 READ_CAPACITY_16, GET_LBA_STATUS = 0x10, 0x12  # service actions of SERVICE_ACTION_IN_16
@@ -265,6 +271,52 @@ class ReceiveCopyResults(msgspec.Struct, frozen=True, gc=False):
     allocation_length: int
 
 
+class ReadToc(msgspec.Struct, frozen=True, gc=False):
+    """Of a disc (MMC-6); ``track``: the first that is wanted, or a session's number."""
+
+    flags: int
+    format: int
+    track: int
+    allocation_length: int
+
+
+class GetConfiguration(msgspec.Struct, frozen=True, gc=False):
+    """Of a disc (MMC-6); ``option``: all features from the starting one on, the current ones of them, or that one."""
+
+    option: int
+    starting_feature: int
+    allocation_length: int
+
+
+class GetEventStatusNotification(msgspec.Struct, frozen=True, gc=False):
+    """Of a disc (MMC-6)."""
+
+    flags: int
+    classes: int
+    allocation_length: int
+
+
+class ReadDiscInformation(msgspec.Struct, frozen=True, gc=False):
+    """Of a disc (MMC-6)."""
+
+    kind: int
+    allocation_length: int
+
+
+class ReadTrackInformation(msgspec.Struct, frozen=True, gc=False):
+    """Of a disc (MMC-6); ``address`` is an LBA, a track's number or a session's, by ``kind``."""
+
+    kind: int
+    address: int
+    allocation_length: int
+
+
+class MechanismStatus(msgspec.Struct, frozen=True, gc=False):
+    """Of a disc (MMC-6)."""
+
+    allocation_length: int
+
+
 class Plain(msgspec.Struct, frozen=True, gc=False):
     """A command with nothing to say but its name: TEST UNIT READY, READ CAPACITY(10), RESERVE(6), RELEASE(6)."""
 
@@ -292,6 +344,12 @@ Cdb = (
     | PersistentReserveOut
     | ExtendedCopy
     | ReceiveCopyResults
+    | ReadToc
+    | GetConfiguration
+    | GetEventStatusNotification
+    | ReadDiscInformation
+    | ReadTrackInformation
+    | MechanismStatus
     | Plain
 )
 
@@ -327,6 +385,12 @@ _FORMS: Final[dict[Operation, tuple[type[msgspec.Struct], struct.Struct]]] = {
     Operation.PERSISTENT_RESERVE_OUT: (PersistentReserveOut, struct.Struct(">BBxxIx6x")),
     Operation.EXTENDED_COPY: (ExtendedCopy, struct.Struct(">B8xIxx")),
     Operation.RECEIVE_COPY_RESULTS: (ReceiveCopyResults, struct.Struct(">BB7xIxx")),
+    Operation.READ_TOC: (ReadToc, struct.Struct(">BB3xBHx6x")),
+    Operation.GET_CONFIGURATION: (GetConfiguration, struct.Struct(">BH3xHx6x")),
+    Operation.GET_EVENT_STATUS_NOTIFICATION: (GetEventStatusNotification, struct.Struct(">BxxBxxHx6x")),
+    Operation.READ_DISC_INFORMATION: (ReadDiscInformation, struct.Struct(">B5xHx6x")),
+    Operation.READ_TRACK_INFORMATION: (ReadTrackInformation, struct.Struct(">BIxHx6x")),
+    Operation.MECHANISM_STATUS: (MechanismStatus, struct.Struct(">7xHxx4x")),
 }
 _BLOCK_OPERATIONS: Final = frozenset(
     operation
