@@ -80,7 +80,7 @@ def test_vital_product_data():
     assert page(0x83)[:12] == bytes.fromhex("01030008 3123456789abcdef")
     assert int.from_bytes(page(0xB0)[16:20], "big") == MAX_UNMAP_BLOCKS
     assert int.from_bytes(page(0xB0, 1)[16:20], "big") == 0
-    assert page(0xB1)[:2] == b"\0\1"
+    assert page(0xB1)[:4] == b"\0\1\0\x40"
     assert page(0xB2)[1] == 0xE4
     assert page(0xB2, 1)[1] == 0
     assert ask(scsi_cdb.Inquiry(1, 0xC0, 255)) == scsi_sense.INVALID_FIELD_IN_CDB

@@ -81,7 +81,7 @@ def test_the_second_line_is_how_the_target_proves_itself(tmp_path):
         (("-1=disk.img",), "'-1' is no LUN"),
         (("16384=disk.img",), "a LUN is 0 … 16383, not 16384"),
         (("1=a", "2=b", "1=c"), "LUN 1 is there 2 times; give each its own number"),
-        (("1=disk.img,rw",), "'rw' is none of ro, removable, thick, and there is no file disk.img,rw"),
+        (("1=disk.img,rw",), "'rw' is none of ro, removable, thick, 4k, and there is no file disk.img,rw"),
         (("1=volume:web1",), "which store is it in? Add --store DIR"),
         (("1=volume:web1,thick",), "leave out ,thick"),
     ],

@@ -34,7 +34,7 @@ Example:
     "--lun",
     "luns",
     multiple=True,
-    metavar="N=PATH[,ro][,removable][,thick]",
+    metavar="N=PATH[,ro][,removable][,thick][,4k]",
     help="A disk: its number, and what is behind it: a file, a block device, mem:64M, rbd:POOL/IMAGE, "
     "iscsi://HOST/IQN/LUN, or volume:NAME of --store.",
 )

@@ -105,6 +105,7 @@ class TaskManagement:
         victims = set(tasks)
         for task in victims:
             task.aborted = True
+            self._units.aborted(task.lun)
         kept = [action for action in self._actions if action.task not in victims]
         if len(kept) < len(self._actions):
             for action in self._actions:

@@ -104,16 +104,21 @@ def _write_same(disk: Disk, unit: LogicalUnit, command: BlockCommand) -> Verdict
     no_data = command.operation is Operation.WRITE_SAME_16 and command.flags & scsi_cdb.SAME_NO_DATA
     # ANCHOR is refused, as the logical block provisioning page says (ANC_SUP 0).
     allowed = (scsi_cdb.SAME_UNMAP if disk.thin else 0) | (scsi_cdb.SAME_NO_DATA if no_data else 0)
-    if command.flags & ~allowed or not 0 < command.blocks <= scsi_pages.MAX_WRITE_SAME_BLOCKS:
+    blocks = (
+        command.blocks if command.blocks or disk.thin else disk.blocks - command.lba
+    )  # 0: all that follow, but WSNZ
+    if command.flags & ~allowed or blocks > scsi_pages.MAX_WRITE_SAME_BLOCKS or (disk.thin and not blocks):
         return scsi_sense.INVALID_FIELD_IN_CDB
-    offset, octets = command.lba * disk.block_octets, command.blocks * disk.block_octets
+    offset, octets = command.lba * disk.block_octets, blocks * disk.block_octets
 
     def fill(block: bytes) -> Verdict:
+        if not octets:
+            return GOOD
         if command.flags & scsi_cdb.SAME_UNMAP and not any(block):
             return _durably(unit, Deallocate(((offset, octets),)))
         return _durably(unit, Fill(offset, octets, block))
 
-    return fill(bytes(disk.block_octets)) if no_data else Wants(disk.block_octets, fill)
+    return fill(bytes(disk.block_octets)) if no_data else Wants(disk.block_octets, fill, exact=True)
 
 
 def unmap(disk: Disk, unit: LogicalUnit, command: scsi_cdb.Unmap) -> Verdict:

@@ -103,7 +103,13 @@ class LogicalUnits:
         """End the session: its reservations by RESERVE(6) and its say against removal go with it."""
         with self._lock:
             for lun, nexus in self.nexuses.items():
-                self._units[lun].leave(nexus)
+                if not nexus.left:
+                    self._units[lun].leave(nexus)
+
+    def aborted(self, lun: int) -> None:
+        """Take note that a task is: nobody waits for the end of a SANITIZE any more, which goes on."""
+        if lun in self.nexuses:
+            self.nexuses[lun].waits = False
 
     def raise_attention(self, lun: int, sense: Sense) -> None:
         """Tell the initiator of an event with its next command to the unit; the same one is told once."""
@@ -244,7 +250,7 @@ def _direct_access(disk: Disk, unit: LogicalUnit, nexus: Nexus, command: scsi_cd
         case scsi_cdb.ServiceActionIn16():
             return scsi_sense.INVALID_FIELD_IN_CDB
         case scsi_cdb.Sanitize():
-            return scsi_sanitize.interpret(disk, unit, command)
+            return scsi_sanitize.interpret(disk, unit, nexus, command)
         case scsi_cdb.ReadDefectData():
             return _defects(command)
         case _:

@@ -47,6 +47,7 @@ class Disk(msgspec.Struct, frozen=True, gc=False):
     block_octets: int = 512
     thin: bool = True  # UNMAP gives space back
     removable: bool = False
+    physical_octets: int = 512  # what the medium writes at once, a power of two
     device_type: int = DIRECT_ACCESS
     target: str = ""  # the iSCSI name of the target that it is seen by
 
@@ -102,7 +103,8 @@ def _block_limits(disk: Disk) -> bytes:
     unmap = (MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS) if disk.provisions else (0, 0)
     return struct.pack(
         ">BBHIIIIIIIQIIIII",
-        *(0x01, MAX_COMPARE_BLOCKS, UNMAP_GRANULARITY_BLOCKS),  # WSNZ; optimal transfer granularity
+        # WSNZ: "all blocks that follow" only where that takes no space; COMPARE AND WRITE; optimal transfer granularity
+        *(disk.thin, MAX_COMPARE_BLOCKS, UNMAP_GRANULARITY_BLOCKS),
         *(MAX_TRANSFER_BLOCKS, 0, 0),  # no optimum for a transfer; no limit for prefetch
         *unmap,
         UNMAP_GRANULARITY_BLOCKS,
@@ -112,8 +114,9 @@ def _block_limits(disk: Disk) -> bytes:
     )
 
 
-def _block_device_characteristics(_: Disk) -> bytes:
-    return struct.pack(">H", 1).ljust(60, b"\0")  # does not rotate
+def _block_device_characteristics(disk: Disk) -> bytes:
+    # Does not rotate; WABEREQ 01b: what a block erase has erased can be read
+    return struct.pack(">HBB", 1, 0, 0x40 if disk.thin else 0).ljust(60, b"\0")
 
 
 def _logical_block_provisioning(disk: Disk) -> bytes:
@@ -159,9 +162,10 @@ def read_capacity_10(disk: Disk) -> bytes:
 
 
 def read_capacity_16(disk: Disk) -> bytes:
-    """Return the last LBA, the block length and whether the unit is thin."""
+    """Return the last LBA, the block length, how many are a physical block, and whether the unit is thin."""
     provisioning = 0xC000 if disk.provisions else 0x0000  # LBPME, LBPRZ
-    return struct.pack(">QIBBH16x", disk.blocks - 1, disk.block_octets, 0, 0, provisioning)
+    exponent = max(1, disk.physical_octets // disk.block_octets).bit_length() - 1
+    return struct.pack(">QIBBH16x", disk.blocks - 1, disk.block_octets, 0, exponent, provisioning)
 
 
 def report_luns(luns: tuple[int, ...], select: int) -> bytes | None:

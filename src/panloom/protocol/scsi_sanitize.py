@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 
 from panloom.protocol.scsi_pages import Disk
-from panloom.protocol.scsi_unit import Erasing, LogicalUnit
+from panloom.protocol.scsi_unit import Erasing, LogicalUnit, Nexus
 from panloom.protocol.scsi_verdicts import GOOD, Erase, Perform, Then, Verdict, Wants
 from panloom.wire import scsi_cdb, scsi_sense
 from panloom.wire.scsi_sense import Sense
@@ -25,9 +25,11 @@ _HEADER_OCTETS = 4
 _INVERT, _COUNT = 0x80, 0x1F
 
 
-def interpret(disk: Disk, unit: LogicalUnit, command: scsi_cdb.Sanitize) -> Verdict:
+def interpret(disk: Disk, unit: LogicalUnit, nexus: Nexus, command: scsi_cdb.Sanitize) -> Verdict:
     """Return what SANITIZE means."""
     action, octets = command.service_action, command.parameter_list_length
+    if command.options & scsi_cdb.SANITIZE_RESERVED or any(command.reserved):
+        return scsi_sense.INVALID_FIELD_IN_CDB
     if action == scsi_cdb.EXIT_FAILURE_MODE:
         return scsi_sense.INVALID_FIELD_IN_CDB if octets else _exit(unit)
     if action not in (scsi_cdb.OVERWRITE, scsi_cdb.BLOCK_ERASE):
@@ -39,7 +41,7 @@ def interpret(disk: Disk, unit: LogicalUnit, command: scsi_cdb.Sanitize) -> Verd
     if refused := unit.cannot_write:
         return refused
     if action == scsi_cdb.BLOCK_ERASE:
-        return _begin(unit, command, Erasing(block=None))
+        return _begin(unit, nexus, command, Erasing(block=None))
     if not _HEADER_OCTETS < octets <= disk.block_octets + _HEADER_OCTETS:
         return scsi_sense.INVALID_FIELD_IN_CDB
 
@@ -48,12 +50,12 @@ def interpret(disk: Disk, unit: LogicalUnit, command: scsi_cdb.Sanitize) -> Verd
         if not count or int.from_bytes(parameters[2:4], "big") != len(pattern):
             return scsi_sense.INVALID_FIELD_IN_PARAMETERS
         block = (pattern * -(-disk.block_octets // len(pattern)))[: disk.block_octets]
-        return _begin(unit, command, Erasing(block, count, invert=bool(parameters[0] & _INVERT)))
+        return _begin(unit, nexus, command, Erasing(block, count, invert=bool(parameters[0] & _INVERT)))
 
     return Wants(octets, overwrite)
 
 
-def _begin(unit: LogicalUnit, command: scsi_cdb.Sanitize, erasing: Erasing) -> Verdict:
+def _begin(unit: LogicalUnit, nexus: Nexus, command: scsi_cdb.Sanitize, erasing: Erasing) -> Verdict:
     erase = unit.erase
     if erase is None:
         return scsi_sense.INVALID_FIELD_IN_CDB
@@ -73,8 +75,11 @@ def _begin(unit: LogicalUnit, command: scsi_cdb.Sanitize, erasing: Erasing) -> V
                 unit.recheck()
         return None
 
-    immediate = bool(command.options & scsi_cdb.SANITIZE_IMMEDIATE)
-    return Then(Perform(remember), lambda: Erase(partial(erase, immediate=immediate)))
+    def begin() -> Verdict:
+        nexus.waits = not command.options & scsi_cdb.SANITIZE_IMMEDIATE
+        return Erase(partial(erase, waiting=nexus))
+
+    return Then(Perform(remember), begin)
 
 
 def end(unit: LogicalUnit, *, failed: bool) -> None:

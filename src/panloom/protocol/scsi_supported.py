@@ -51,7 +51,7 @@ _DIRECT_ACCESS: tuple[scsi_cdb.Cdb, ...] = (
     scsi_cdb.CompareAndWrite(_DPO_FUA, _ONES_64, 0xFF),
     scsi_cdb.WriteAtomic(_DPO_FUA, _ONES_64, _ONES_16, _ONES_16),
     *(
-        scsi_cdb.Sanitize(scsi_cdb.SANITIZE_IMMEDIATE | scsi_cdb.UNRESTRICTED_EXIT | action, _ONES_16)
+        scsi_cdb.Sanitize(scsi_cdb.SANITIZE_IMMEDIATE | scsi_cdb.UNRESTRICTED_EXIT | action, bytes(5), _ONES_16)
         for action in (scsi_cdb.OVERWRITE, scsi_cdb.BLOCK_ERASE, scsi_cdb.EXIT_FAILURE_MODE)
     ),
     *(scsi_cdb.PersistentReserveIn(action, _ONES_16) for action in range(4)),

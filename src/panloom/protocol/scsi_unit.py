@@ -62,6 +62,8 @@ class Nexus:
     def __init__(self, name: NexusName) -> None:
         self.name = name
         self.attentions: deque[Sense] = deque()
+        self.left = False  # the session has ended
+        self.waits = False  # a SANITIZE of its has no status yet
         self.restricted = False  # its READs and WRITEs may not be what they usually are
         self.noticed: Callable[[], None] = _unheard  # called when either of them has changed
         self.abort: Callable[[], None] = _unheard
@@ -107,7 +109,7 @@ class LogicalUnit:
         self.prevented_by: set[Nexus] = set()
         self.erasing = known.erasing
         self.nexuses: list[Nexus] = []
-        # Begins to erase the unit by what reaches its medium; returns how that went, at once when ``immediate``.
+        # Begins to erase the unit by what reaches its medium; returns how that went, at once unless ``waiting.waits``.
         self.erase: Callable[..., Sense | None] | None = None  # None: no SANITIZE here
 
     @property
@@ -127,6 +129,7 @@ class LogicalUnit:
 
     def leave(self, nexus: Nexus) -> None:
         """End what ends with a session: an I_T nexus loss (SAM-5 6.3.4)."""
+        nexus.left, nexus.waits = True, False
         self.nexuses.remove(nexus)
         self.prevented_by.discard(nexus)
         if self.reserved_by is nexus:

@@ -59,6 +59,7 @@ class Descriptor:
     thin: bool = True  # whether UNMAP gives space back
     may_block: bool = False  # whether even READ and WRITE may take long, or be called back later
     removable: bool = False
+    physical_octets: int = 512  # what the initiator is told that the medium writes at once
     device_type: int = 0x00  # SPC-4 r37 table 142: a disk, or 05h, an optical disc
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 
 from panloom.protocol import scsi_sanitize
-from panloom.protocol.scsi_unit import Erasing, LogicalUnit
+from panloom.protocol.scsi_unit import Erasing, LogicalUnit, Nexus
 from panloom.storage.descriptor import Descriptor
 from panloom.storage.frame import Frame, Operation, StaleEpochError
 from panloom.storage.medium import call
@@ -22,6 +22,7 @@ from panloom.wire.scsi_sense import Sense
 
 PIECE_OCTETS = 1 << 20
 OCTETS_A_SECOND = 32 << 20  # so that other units do not suffer
+LOOK_SECONDS = 0.1  # how soon it is seen that nobody waits any more
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,13 @@ class Eraser:
         self._next: Descriptor | None = None  # whose right to use once that of the first is gone
         self._stopping = threading.Event()
 
-    def begin(self, descriptor: Descriptor, *, immediate: bool) -> Sense | None:
-        """Begin to erase; wait for the end unless ``immediate``, and return how that was."""
+    def begin(self, descriptor: Descriptor, *, waiting: Nexus) -> Sense | None:
+        """Begin to erase; return how it went, at its end as long as the nexus waits for that."""
         thread = self.resume(descriptor)
-        if immediate or thread is None:
+        if not waiting.waits or thread is None:
             return None
-        thread.join()
+        while thread.is_alive() and waiting.waits:
+            thread.join(LOOK_SECONDS)
         with self._unit.lock:
             erasing = self._unit.erasing
         if erasing is None:

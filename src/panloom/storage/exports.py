@@ -45,6 +45,7 @@ class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     device: str | None = None  # see ``LocalTransport.open_device``
     thick: bool = False  # of a device: space is never given back
     removable: bool = False
+    physical_4k: bool = False  # told to be written in pieces of 4 KiB
     limits: Limits = NO_LIMITS
 
     def __post_init__(self) -> None:

@@ -86,13 +86,18 @@ def build() -> Literal["python", "compiled"]:
     return "compiled" if __file__.endswith(tuple(EXTENSION_SUFFIXES)) else "python"
 
 
+def _nothing() -> None:
+    """Nobody is to be told."""
+
+
 class HotLoop:
     """Serves one connection until it ends.
 
     ``clock`` is CLOCK_MONOTONIC in seconds.  ``first_read`` is called once, when the first block has been read.
     ``pings`` False leaves out NOP-In, for initiators that never answer it.  After ``patience_seconds`` of silence the
     connection ends; None: never.  ``resized`` brings, from any thread, a LUN and how many blocks it has now.
-    ``threads`` False does what may take long in the loop itself.
+    ``leaving`` is called when no more input is taken, before what is under way is waited for.  ``threads`` False does
+    what may take long in the loop itself.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class HotLoop:
         pings: bool,
         patience_seconds: float | None = None,
         resized: deque[tuple[int, int]] | None = None,
+        leaving: Callable[[], None] = _nothing,
         threads: bool = False,
     ) -> None:
         self._stream = stream
@@ -120,6 +126,7 @@ class HotLoop:
         self._pings = pings
         self._patience_seconds = patience_seconds
         self._resized = deque() if resized is None else resized
+        self._leaving = leaving
         self._view = memoryview(bytearray(INPUT_OCTETS))
         self._octets = self._view
         self._quiet = False  # no plain command has to go through the session
@@ -161,6 +168,7 @@ class HotLoop:
         try:
             why = self._serve()
         finally:
+            self._leaving()
             if self._aside is not None:
                 self._aside.finish()
             with self._lock:

@@ -182,8 +182,7 @@ class IscsiConnection:
 
     def _end(self, why: str) -> None:
         login = self._login
-        if self._units is not None:
-            self._units.leave()
+        self._leave()
         if self._admission is not None:
             self._manager.gone(self._admission.session_id, why)
             _log.info("event=end session=%s peer=%s why=%r", self._admission.session_id, self.peer, why)
@@ -363,11 +362,16 @@ class IscsiConnection:
             pings=admission is not None and facts.kind != "firmware",
             patience_seconds=None if admission else DISCOVERY_SECONDS,
             resized=self._resized,
+            leaving=self._leave,
             threads=True,
         )
         for lun, nexus in self._units.nexuses.items() if self._units else ():
             nexus.abort, nexus.await_quiet = partial(self.abort_unit, lun), partial(self.await_quiet, lun)
         return loop.run()
+
+    def _leave(self) -> None:
+        if self._units is not None:
+            self._units.leave()
 
     def _first_read(self) -> None:
         if self._admission is not None:

@@ -36,6 +36,8 @@ from panloom.storage.stores.store import DeviceType, Store, identity_of
 from panloom.storage.turnstile import Turnstile
 from panloom.storage.volume_store import BLOCK_OCTETS
 
+PHYSICAL_OCTETS = 4096
+
 log = logging.getLogger(__name__)
 
 _KINDS = {
@@ -201,6 +203,7 @@ class LocalTransport:
             serial=volume.identity.hex(),
             product="VOLUME",
             removable=lun.removable,
+            physical_octets=PHYSICAL_OCTETS if lun.physical_4k else BLOCK_OCTETS,
             context=VolumeAccess(device, self._delays, volume, grant),
             send_handler=send,
             thin=volume.thin,
@@ -224,6 +227,7 @@ class LocalTransport:
             serial=store.identity.hex(),
             product=store.product,
             removable=lun.removable or store.device_type is DeviceType.OPTICAL,
+            physical_octets=PHYSICAL_OCTETS if lun.physical_4k else BLOCK_OCTETS,
             context=access,
             send_handler=send,
             block_octets=store.block_octets,

@@ -33,12 +33,12 @@ from typing import Self
 
 import msgspec
 
-from panloom.disk_io import Directory, PartialFile, copy_range, data_extents
+from panloom.disk_io import Directory, PartialFile, copy_range
 from panloom.errors import ConflictError
 from panloom.storage.below import Below, check_below
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.image import Image
-from panloom.storage.provisioning import first_run
+from panloom.storage.provisioning import run_at
 from panloom.storage.volume_file import VolumeFile, write_new_file
 from panloom.storage.volume_header import NO_ID, VolumeHeader
 from panloom.storage.volume_layout import CLUSTER_OCTETS
@@ -259,14 +259,7 @@ class Volume:
     def look_up(self, offset: int, end: int) -> tuple[int, bool]:
         """Return how many octets from an offset on are alike, and whether they take space."""
         self._check(offset, end)
-        top, below = self._stack
-        first = offset // CLUSTER_OCTETS
-        own, limit = top.own.run(first, min(-(-end // CLUSTER_OCTETS), first + RUN_CLUSTERS))
-        end = min(end, limit * CLUSTER_OCTETS)
-        if not own:
-            return first_run(((each.start, each.end) for each in below.extents(offset, end)), offset, end)
-        at, end = top.layout.data_at(offset), min(end, top.group_end(offset))
-        return first_run(data_extents(top.fd, at, at + end - offset), at, at + end - offset)
+        return run_at(*self._stack, offset, end)
 
     def flush(self) -> None:
         """Return when all writes that returned before are on the disk; OSError, and then offline, if that failed."""

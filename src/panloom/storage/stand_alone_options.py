@@ -8,6 +8,7 @@
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from panloom.storage.exports import ExportedLun
 from panloom.storage.portals import parse_portal
 from panloom.values import Iqn, Lun
 
-LUN_WORDS = ("ro", "removable", "thick")
+LUN_WORDS = ("ro", "removable", "thick", "4k")
 VOLUME = "volume:"
 SHORTEST_SECRET_OCTETS = 12  # RFC 7143 section 9.2.1: 96 bits
 LONGEST_SECRET_OCTETS = 255
@@ -100,12 +101,14 @@ def _read_lun(text: str) -> ExportedLun:
         word = name.rpartition(",")[2]
         raise ValueError(f"{word!r} is none of {', '.join(LUN_WORDS)}, and there is no file {name}")
     given = dict.fromkeys(words)
-    read_only, removable, thick = (word in given for word in LUN_WORDS)
+    read_only, removable, thick, physical_4k = (word in given for word in LUN_WORDS)
     if name.startswith(VOLUME):
         if thick:
             raise ValueError("a volume knows whether it is thick; leave out ,thick")
-        return ExportedLun(lun.number, volume=name.removeprefix(VOLUME), read_only=read_only, removable=removable)
-    return ExportedLun(lun.number, device=name, read_only=read_only, removable=removable, thick=thick)
+        lun_of = partial(ExportedLun, lun.number, volume=name.removeprefix(VOLUME))
+    else:
+        lun_of = partial(ExportedLun, lun.number, device=name, thick=thick)
+    return lun_of(read_only=read_only, removable=removable, physical_4k=physical_4k)
 
 
 def _read_chap(text: str) -> Credentials:

@@ -115,6 +115,7 @@ def _disk(descriptor: Descriptor, target: str) -> Disk:
         block_octets=descriptor.block_octets,
         thin=descriptor.thin,
         removable=descriptor.removable,
+        physical_octets=descriptor.physical_octets,
         device_type=descriptor.device_type,
         target=target,
     )

@@ -104,7 +104,7 @@ UNMAP_ANCHOR = 0x01
 ENABLE_VITAL_PAGE = 0x01  # INQUIRY
 DISABLE_BLOCK_DESCRIPTORS = 0x08  # MODE SENSE
 PAGE_FORMAT, SAVE_PAGES = 0x10, 0x01  # MODE SELECT
-SANITIZE_IMMEDIATE, UNRESTRICTED_EXIT = 0x80, 0x20  # SANITIZE
+SANITIZE_IMMEDIATE, SANITIZE_RESERVED, UNRESTRICTED_EXIT = 0x80, 0x40, 0x20  # SANITIZE
 
 
 class BlockCommand(msgspec.Struct, frozen=True, gc=False):
@@ -230,9 +230,10 @@ class LogSense(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sanitize(msgspec.Struct, frozen=True, gc=False):
-    """SBC-4 r22 5.30; ``options`` is octet 1: IMMED, AUSE and the service action."""
+    """SBC-4 r22 5.30; ``options`` is octet 1: IMMED, AUSE, service action; ``reserved`` the five octets behind it."""
 
     options: int
+    reserved: bytes
     parameter_list_length: int
 
     @property
@@ -380,7 +381,7 @@ _FORMS: Final[dict[Operation, tuple[type[msgspec.Struct], struct.Struct]]] = {
     Operation.WRITE_ATOMIC_16: (WriteAtomic, struct.Struct(">BQHHxx")),
     Operation.PREVENT_ALLOW_MEDIUM_REMOVAL: (PreventAllowMediumRemoval, struct.Struct(">3xBx10x")),
     Operation.LOG_SENSE: (LogSense, struct.Struct(">BBBxHHx6x")),
-    Operation.SANITIZE: (Sanitize, struct.Struct(">B5xHx6x")),
+    Operation.SANITIZE: (Sanitize, struct.Struct(">B5sHx6x")),
     Operation.PERSISTENT_RESERVE_IN: (PersistentReserveIn, struct.Struct(">B5xHx6x")),
     Operation.PERSISTENT_RESERVE_OUT: (PersistentReserveOut, struct.Struct(">BBxxIx6x")),
     Operation.EXTENDED_COPY: (ExtendedCopy, struct.Struct(">B8xIxx")),
