@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_session import IscsiSession
 from panloom.protocol.iscsi_task import Write
 from panloom.protocol.iscsi_task_set import Attribute
@@ -14,7 +15,7 @@ from panloom.protocol.scsi_pages import Disk
 from panloom.wire import iscsi, scsi_cdb, scsi_sense
 from panloom.wire.iscsi import DataOut, LogoutRequest, ReadyToTransfer, ScsiCommand, ScsiResponse, TaskManagementRequest
 from panloom.wire.scsi_cdb import BlockCommand, Operation
-from support.iscsi_peer import FIRMWARE, LINUX, split
+from support.iscsi_peer import LINUX, split
 from support.units import tell
 
 ORDERED, HEAD_OF_QUEUE = Attribute.ORDERED, Attribute.HEAD_OF_QUEUE
@@ -24,12 +25,12 @@ BLOCKS = 64
 class Medium:
     """A session whose actions wait until they are told to be done, against two units in memory."""
 
-    def __init__(self, parameters=LINUX):
-        disk = Disk(blocks=BLOCKS, read_only=False, identity=bytes(8), serial="1", product="memory")
+    def __init__(self, parameters=LINUX, blocks=BLOCKS):
+        disk = Disk(blocks=blocks, read_only=False, identity=bytes(8), serial="1", product="memory")
         units = LogicalUnits({0: disk, 1: disk})
         tell(units)
         self.session = IscsiSession(parameters, cid=1, exp_cmd_sn=1, stat_sn=1, units=units)
-        self.octets = bytearray(BLOCKS * 512)
+        self.octets = bytearray(blocks * 512)
         self.taken = []
         self.tag = 0
 
@@ -189,7 +190,7 @@ def test_a_failed_write_is_answered_when_nothing_of_it_is_under_way():
 
 
 def test_several_bursts_are_asked_for_at_once():
-    medium = Medium(FIRMWARE.__class__(True, False, 8192, 1024, 512, max_outstanding_r2t=2))
+    medium = Medium(SessionParameters(True, False, 8192, 1024, 512, max_outstanding_r2t=2))
     medium.write(0, 8, data=b"")
     assert [each.buffer_offset for each in medium.answers()] == [0, 1024]
     for number, offset in enumerate(range(0, 4096, 1024)):
@@ -204,8 +205,27 @@ def test_several_bursts_are_asked_for_at_once():
     assert medium.octets[:4096] == b"w" * 4096
 
 
+def test_no_more_data_is_asked_for_than_there_is_room():
+    """A slow medium holds up the initiators that write to it, and does not fill our memory with their data."""
+    medium = Medium(SessionParameters(True, False, 8192, 16 << 20, 512, max_outstanding_r2t=8), blocks=1 << 18)
+    for number in range(4):
+        medium.write(number << 15, 1 << 15, data=b"")  # 16 MiB each
+    first, second = medium.answers()
+    for r2t in (first, second):
+        data = bytes(r2t.desired_data_transfer_length)
+        medium.say(DataOut(
+            initiator_task_tag=r2t.initiator_task_tag, target_transfer_tag=r2t.target_transfer_tag, data=data
+        ))  # fmt: skip
+    assert medium.answers() == []  # all of it is on its way to the medium
+    medium.perform()
+    done, third = medium.answers()
+    assert (done.initiator_task_tag, third.initiator_task_tag) == (1, 3)
+    medium.manage(1, of=3)  # what was asked for will not come any more
+    assert [answer.initiator_task_tag for answer in medium.answers()] == [0x900, 4]
+
+
 def test_bursts_come_in_the_order_in_which_they_were_asked_for():
-    medium = Medium(FIRMWARE.__class__(True, False, 8192, 1024, 512, max_outstanding_r2t=2))
+    medium = Medium(SessionParameters(True, False, 8192, 1024, 512, max_outstanding_r2t=2))
     medium.write(0, 4, data=b"")
     medium.say(DataOut(initiator_task_tag=1, target_transfer_tag=2, buffer_offset=1024, data=b"w" * 1024))
     answer = medium.answers()[-1]

@@ -9,11 +9,8 @@
       command ──▶ immediate data ──▶ unsolicited Data-Out … F ──▶ R2T, R2T, … ──▶ Data-Out … F, … ──▶ status
                   (ImmediateData)    (InitialR2T=No)              at most MaxBurstLength each, MaxOutstandingR2T at once
 
-The oldest action is the first in ``actions``, and whoever does them one after the other does them in the order of the
-commands.  Commands that must not overtake each other wait in ``protocol.iscsi_task_set``.
-
-An aborted task is forgotten with the actions that nobody has taken yet; if one is under way, the answer to the task
-management function waits until it has been performed.  So no octet of the task is written after that answer.
+The oldest action is the first in ``actions``.  Commands that must not overtake each other wait in
+``protocol.iscsi_task_set``; what becomes of aborted ones is told in ``protocol.iscsi_task_management``.
 
 The caller may answer READ and WRITE commands by itself, for speed, as long as it keeps ``exp_cmd_sn`` and ``stat_sn``
 and leaves to the session whatever ``must_see`` claims; one that it has begun and cannot end at once it gives to
@@ -93,6 +90,7 @@ class IscsiSession:
         self._units = units or LogicalUnits({})
         self._cid = cid
         self._leaving = False  # logged out, and waiting for what is under way
+        self._starved = False  # a task would ask for data, but there is no room
         self._tasks = TaskSet()
         self._order = CommandOrder()
         self._by_tag, self._early = self._tasks.by_tag, self._order.held  # looked into for every command
@@ -143,7 +141,7 @@ class IscsiSession:
     def performed(self, action: Action, sense: Sense | None) -> None:
         """Go on after an action: ``sense`` says why it failed, None that it is done."""
         task = action.task
-        task.under_way -= 1
+        task.ended(action.deed)
         if task.aborted:
             if not task.under_way:
                 self._tasks.remove(task)
@@ -161,7 +159,7 @@ class IscsiSession:
         """
         task = Task(ScsiCommand(initiator_task_tag=initiator_task_tag, cmd_sn=0, cdb=bytes(16)), lun)
         task.extent = extent_of(deed)
-        task.under_way = 1
+        task.began(deed)
         self._tasks.add(task)
         return Action(lun, deed, task)
 
@@ -252,6 +250,10 @@ class IscsiSession:
                     self._data_out(each)
                 else:
                     self._begin(task, each)
+        if self._starved:
+            self._starved = False
+            for task in tuple(self._by_tag.values()):
+                self._solicit(task)
 
     def _wait(self, task: Task, pdu: ScsiCommand | DataOut) -> None:
         """Let a task wait, with a PDU of its."""
@@ -317,7 +319,7 @@ class IscsiSession:
                 self._act(task, verdict)
 
     def _act(self, task: Task, deed: Deed) -> None:
-        task.under_way += 1
+        task.began(deed)
         self.actions.append(Action(task.lun, deed, task))
 
     def _take(self, task: Task, data: Octets) -> None:
@@ -376,8 +378,11 @@ class IscsiSession:
             self._tasks.sleep(task)
 
     def _solicit(self, task: Task) -> None:
-        """Ask for as many bursts as may be outstanding."""
+        """Ask for as many bursts as may be outstanding, once there is room for them."""
         while task.may_solicit(max_outstanding=self.parameters.max_outstanding_r2t):
+            if not self._tasks.has_room:
+                self._starved = True
+                return
             numbers, burst = self._numbers(advance=False), self.parameters.max_burst_length
             self._send(task_answers.ready_to_transfer(task, self._new_tag(), max_burst=burst, numbers=numbers))
 
@@ -461,19 +466,10 @@ class IscsiSession:
             answer, self.parameters = self._text.answer(request, self.parameters)
         except MalformedError:
             self.reject(PROTOCOL_ERROR, request)
-            return
         except LookupError:
             self.reject(INVALID_FIELD, request)
-            return
-        self._send(
-            iscsi.TextResponse(
-                flags=answer.flags,
-                initiator_task_tag=request.initiator_task_tag,
-                target_transfer_tag=answer.target_transfer_tag,
-                data=answer.data,
-                **self._numbers(),
-            )
-        )
+        else:
+            self._send(answer.response(request, self._numbers()))
 
     def _logout(self, request: LogoutRequest) -> None:
         """Close session or connection, which are one; no octet of a task is written after the answer."""

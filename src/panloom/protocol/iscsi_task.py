@@ -75,7 +75,8 @@ class OrWrite(msgspec.Struct, frozen=True, gc=False):
     before: int = 0
 
 
-Deed: TypeAlias = Write | Compare | WriteAndVerify | OrWrite | UnitDeed
+FromInitiator: TypeAlias = Write | Compare | WriteAndVerify | OrWrite
+Deed: TypeAlias = FromInitiator | UnitDeed
 _DEEDS: dict[Use, Callable[[int, Octets, int], Deed]] = {
     Use.WRITE: Write,
     Use.COMPARE: Compare,
@@ -176,6 +177,7 @@ class Task:
         self.verdict: Verdict | None = None  # what it means; None: not known yet
         self.waiting: list[ScsiCommand | DataOut] = []  # what has come for it while it is dormant
         self.asked = 0  # octets that came, or were asked for
+        self.writing = 0  # octets that came and are under way to the medium
         self._first_burst_end = 0
         self._bursts: deque[tuple[int, int]] = deque()  # asked for: target transfer tag and end
         self._data_sn = 0
@@ -225,8 +227,25 @@ class Task:
             return scsi_sense.PARAMETER_LIST_LENGTH if self.wanted < self.sink.octets else None
         return scsi_sense.INVALID_FIELD_IN_COMMAND_IU if self.wanted % block_octets else None
 
+    def began(self, deed: "Deed") -> None:
+        """Take note that something is to be done for it."""
+        self.under_way += 1
+        self.writing += len(deed.data) if isinstance(deed, FromInitiator) else 0
+
+    def ended(self, deed: "Deed") -> None:
+        """Take note that it has been done, or will not be."""
+        self.under_way -= 1
+        self.writing -= len(deed.data) if isinstance(deed, FromInitiator) else 0
+
+    @property
+    def in_hand(self) -> int:
+        """Return how many octets it may fill in our memory."""
+        return self.writing + max(0, self.asked - self.arrived)
+
     def may_solicit(self, *, max_outstanding: int) -> bool:
         """Whether another R2T may go out."""
+        if self.sink is None or self.sense is not None or self.aborted:
+            return False
         if self.phase is Phase.UNSOLICITED or len(self._bursts) >= max_outstanding:
             return False
         return max(self.asked, self.arrived) < self.wanted

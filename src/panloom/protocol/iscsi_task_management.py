@@ -109,7 +109,8 @@ class TaskManagement:
         kept = [action for action in self._actions if action.task not in victims]
         if len(kept) < len(self._actions):
             for action in self._actions:
-                action.task.under_way -= action.task in victims
+                if action.task in victims:
+                    action.task.ended(action.deed)
             self._actions.clear()
             self._actions.extend(kept)
         for task in tasks:
@@ -126,8 +127,9 @@ class TaskManagement:
         task = Task(
             ScsiCommand(initiator_task_tag=tag, cmd_sn=0, cdb=bytes(16)), lun
         )  # in no task set: it has no range
-        task.aborted, task.under_way = True, 1
-        self._actions.append(Action(lun, Quiesce(others), task))
+        task.aborted, deed = True, Quiesce(others)
+        task.began(deed)
+        self._actions.append(Action(lun, deed, task))
         return task
 
     def settled(self, task: Task) -> tuple[Answer, ...]:

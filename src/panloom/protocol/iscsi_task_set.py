@@ -15,6 +15,8 @@ from collections import Counter
 from panloom.protocol.iscsi_task import Task
 from panloom.wire.iscsi import HEADER_OCTETS, DataOut, ScsiCommand, lun_field
 
+MAX_IN_HAND_OCTETS = 32 << 20  # asked for, or not yet on the medium; one burst may go beyond
+
 
 class Attribute(enum.IntEnum):
     """Task attributes (RFC 7143 section 11.3.1); all that is not one of these counts as SIMPLE."""
@@ -68,6 +70,11 @@ class TaskSet:
     def of(self, lun: int | None) -> tuple[Task, ...]:
         """Return the tasks of a unit, oldest first; None: of all units."""
         return tuple(task for task in self.by_tag.values() if lun is None or task.lun == lun)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more data may be asked for: a slow medium, or many writes, must not fill our memory."""
+        return sum(task.in_hand for task in self.by_tag.values()) < MAX_IN_HAND_OCTETS
 
     def may_begin(self, task: Task) -> bool:
         """Whether the attributes of older tasks, and its own, let a task begin."""

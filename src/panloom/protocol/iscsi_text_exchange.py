@@ -17,8 +17,9 @@ import msgspec
 
 from panloom.errors import MalformedError
 from panloom.protocol.iscsi_keys import RECEIVE_RANGE, SessionParameters
+from panloom.protocol.iscsi_task_answers import Numbers
 from panloom.protocol.send_targets import answers
-from panloom.wire.iscsi import CONTINUE, FINAL, NO_TAG, TextRequest
+from panloom.wire.iscsi import CONTINUE, FINAL, NO_TAG, TextRequest, TextResponse
 from panloom.wire.iscsi_text import decode_number, decode_text, encode_text
 
 MAX_TEXT_OCTETS = 16384  # of one request over several PDUs
@@ -30,6 +31,11 @@ class TextAnswer(msgspec.Struct, frozen=True, gc=False):
     flags: int
     target_transfer_tag: int
     data: bytes
+
+    def response(self, request: TextRequest, numbers: Numbers) -> TextResponse:
+        """Return the PDU that answers a request."""
+        tags = {"initiator_task_tag": request.initiator_task_tag, "target_transfer_tag": self.target_transfer_tag}
+        return TextResponse(flags=self.flags, data=self.data, **tags, **numbers)
 
 
 class TextExchange:
