@@ -160,10 +160,7 @@ def istgt(directory: Path, disks: list[Path]) -> Iterator[Target]:
   DiscoveryAuthMethod None
   MaxSessions 16
   MaxConnections 4
-  MaxR2T 32
   MaxOutstandingR2T 16
-  DefaultTime2Wait 2
-  DefaultTime2Retain 60
   FirstBurstLength 262144
   MaxBurstLength 1048576
   MaxRecvDataSegmentLength 262144

@@ -111,10 +111,20 @@ class Conversation:
     """One session over given chunks; afterwards ``answers``, ``why`` it ended, ``facts`` and the wire."""
 
     def __init__(
-        self, chunks, disks=None, *, parameters=LINUX, ready=True, session=IscsiSession, pings=False, discovery=()
+        self,
+        chunks,
+        disks=None,
+        *,
+        parameters=LINUX,
+        ready=True,
+        session=IscsiSession,
+        pings=False,
+        discovery=(),
+        wire=None,
+        threads=False,
     ):
         self.disks = {} if discovery else {0: MemoryDisk()} if disks is None else disks
-        self.wire = Wire(chunks)
+        self.wire = Wire(chunks) if wire is None else wire
         units = LogicalUnits(
             {
                 lun: Disk(
@@ -148,6 +158,7 @@ class Conversation:
             clock=lambda: 1.0,
             first_read=self._first_read,
             pings=pings,
+            threads=threads,
         )
 
     def _first_read(self):

@@ -12,7 +12,7 @@ cdef Py_ssize_t _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS
 
 cdef class HotLoop:
     cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _resized, _view, _reader, _parameters
-    cdef object _lock, _holder, _answered, _aside, _broken, _leaving
+    cdef object _lock, _thread, _holder, _answered, _aside, _broken, _leaving
     cdef dict _late
     cdef dict _descriptors, _units
     cdef Output _output

@@ -145,7 +145,7 @@ class HotLoop:
         )
         self._take_parameters()
         self._lock = threading.Condition(threading.Lock())  # of all that follows, of session and output
-        self._holder = 0  # the thread that has it
+        self._thread = self._holder = 0  # the loop's, and the one that has the lock
         self._answered: Frame | None = None  # called back by that thread
         self._late: dict[int, Callable[[], None]] = {}  # id of a frame that is not called back yet → what then
         self._aside: Aside | None = Aside() if threads else None
@@ -205,7 +205,7 @@ class HotLoop:
 
     def _serve(self) -> str:
         session, start, end = self._session, 0, 0
-        thread = threading.get_ident()
+        self._thread = threading.get_ident()
         while session.closing is None:
             octets = self._receive(end)
             if octets < 0:
@@ -219,7 +219,7 @@ class HotLoop:
             self._facts.last_heard_at = self._clock()
             end += octets
             with self._lock:
-                self._holder = thread
+                self._holder = self._thread
                 try:
                     if self._resized:
                         self._take_sizes()
@@ -517,11 +517,12 @@ class HotLoop:
 
     def _write_later(self, action: Action, frame: Frame) -> None:
         """Leave the input to a frame that is not called back yet."""
-        rest = self._view[self._next : self._end]
-        self._view = self._octets = memoryview(bytearray(INPUT_OCTETS))
-        self._view[self._next : self._end] = rest
-        if cython.compiled:
-            self._base = cython.address(self._octets[0])
+        if self._holder == self._thread:  # others have nothing from the input, into which the loop receives meanwhile
+            rest = self._view[self._next : self._end]
+            self._view = self._octets = memoryview(bytearray(INPUT_OCTETS))
+            self._view[self._next : self._end] = rest
+            if cython.compiled:
+                self._base = cython.address(self._octets[0])
         self._late[id(frame)] = partial(self._end_write, action, frame)
 
     def _end_write(self, action: Action, frame: Frame) -> None:
