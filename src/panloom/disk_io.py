@@ -183,6 +183,12 @@ def read_cached(fd: int, into: memoryview, offset: int) -> bool:
     return True
 
 
+def fill_cached(fd: int, into: memoryview, offset: int) -> None:
+    """Fill ``into`` without waiting for the disk; BlockingIOError where that cannot be, EIO as for ``read_fully``."""
+    if not read_cached(fd, into, offset):
+        raise BlockingIOError(errno.EAGAIN, "the disk would have to be waited for")
+
+
 def read_octets(fd: int, length: int, offset: int) -> bytes:
     """Return ``length`` octets of the file, fewer only where it ends."""
     octets = bytearray(length)

@@ -10,7 +10,8 @@ import random
 import pytest
 
 from panloom.disk_io import Directory, PartialFile, SystemCalls, instead_of_the_kernel, write_fully
-from panloom.storage.overlay import Volume, create_volume
+from panloom.storage.overlay import Volume
+from panloom.storage.volume_file import create_volume
 from support.crash.chapter import Examination, in_memory
 from support.crash.disk import ROOT, Contents, Disk, Names, Size, Sync, Write
 from support.crash.recorder import Killed, Recorder

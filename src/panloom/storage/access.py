@@ -11,6 +11,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from panloom.disk_io import fill_cached
 from panloom.storage.device import Device
 from panloom.storage.elsewhere import Delays
 from panloom.storage.overlay import Volume, WriteGrant
@@ -89,17 +90,18 @@ class VolumeAccess(_Access):
         self.read = volume.read
         self.flush = volume.flush
         self.look_up = volume.look_up
+        self.extent = volume.extent
 
     @property
     def lost(self) -> str:
         return "a sync failed; check its disk, then reopen it" if self.volume.lost else ""
 
     def read_now(self, offset: int, into: memoryview) -> bool:
-        self.volume.read(offset, into)
+        try:
+            self.volume.read(offset, into, fill_cached)
+        except BlockingIOError:
+            return False
         return True
-
-    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:  # noqa: ARG002
-        return None
 
     def write(self, offset: int, data: memoryview) -> None:
         if self.grant is None:

@@ -11,7 +11,7 @@ import msgspec
 from panloom.disk_io import data_extents, read_fully
 from panloom.errors import ConfigError
 from panloom.storage.image import Image
-from panloom.storage.volume_file import VolumeFile
+from panloom.storage.volume_file import Fill, VolumeFile
 from panloom.storage.volume_header import NO_ID, VolumeHeader
 from panloom.storage.volume_layout import CLUSTER_OCTETS
 
@@ -37,16 +37,29 @@ class Below:
         """Return what a file lies over that is made on top of ``top``, frozen by now."""
         return Below((top, *self.layers), self.image)
 
-    def read(self, offset: int, into: memoryview) -> None:
+    def read(self, offset: int, into: memoryview, fill: Fill = read_fully) -> None:
         """Fill ``into``, with zeros beyond the end."""
         if self.layers:
-            self._read(0, offset, into)
+            self._read(0, offset, into, fill)
         else:
-            self._read_image(offset, into)
+            self._read_image(offset, into, fill)
 
-    def _read(self, depth: int, offset: int, into: memoryview) -> None:
+    def extent(self, offset: int, end: int) -> tuple[VolumeFile | Image, int] | None:
+        """Return a file that holds this range in one piece, and from where on; None if none does."""
+        first, last = offset // CLUSTER_OCTETS, -(-end // CLUSTER_OCTETS)
+        for layer in self.layers:
+            if end > layer.header.octets:
+                return None
+            own, limit = layer.own.run(first, last) if last - first > 1 else (layer.own.own(first), last)
+            if limit < last:
+                return None
+            if own:
+                return (layer, layer.layout.data_at(offset)) if end <= layer.group_end(offset) else None
+        return (self.image, offset) if self.image and end <= self.image.octets else None
+
+    def _read(self, depth: int, offset: int, into: memoryview, fill: Fill) -> None:
         if depth == len(self.layers):
-            self._read_image(offset, into)
+            self._read_image(offset, into, fill)
             return
         layer = self.layers[depth]
         held = max(0, min(len(into), layer.header.octets - offset))
@@ -57,21 +70,21 @@ class Below:
             stop = min(end, limit * CLUSTER_OCTETS)
             part = into[position - offset : stop - offset]
             if own:
-                layer.read(position, part)
+                layer.read(position, part, fill)
             else:
-                self._read(depth + 1, position, part)
+                self._read(depth + 1, position, part, fill)
             position = stop
         if held < len(into):
             into[held:] = bytes(len(into) - held)
 
-    def _read_image(self, offset: int, into: memoryview) -> None:
+    def _read_image(self, offset: int, into: memoryview, fill: Fill) -> None:
         image = self.image
         if image and offset + len(into) <= image.octets:
-            read_fully(image.fd, into, offset)
+            fill(image.fd, into, offset)
             return
         held = max(0, image.octets - offset) if image else 0
         if image and held:
-            read_fully(image.fd, into[:held], offset)
+            fill(image.fd, into[:held], offset)
         if held < len(into):
             into[held:] = bytes(len(into) - held)
 

@@ -23,7 +23,6 @@ another was told is as good a reason to refuse.
 
 import errno
 import logging
-import secrets
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -33,13 +32,13 @@ from typing import Self
 
 import msgspec
 
-from panloom.disk_io import Directory, PartialFile, copy_range
+from panloom.disk_io import copy_range, read_fully
 from panloom.errors import ConflictError
 from panloom.storage.below import Below, check_below
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.image import Image
 from panloom.storage.provisioning import run_at
-from panloom.storage.volume_file import VolumeFile, write_new_file
+from panloom.storage.volume_file import Fill, VolumeFile
 from panloom.storage.volume_header import NO_ID, VolumeHeader
 from panloom.storage.volume_layout import CLUSTER_OCTETS
 
@@ -79,40 +78,6 @@ class WriteGrant:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.ended = False
-
-
-def create_volume(
-    directory: Directory,
-    name: str,
-    *,
-    octets: int,
-    identity: bytes,
-    image: Image | None = None,
-    frozen: VolumeHeader | None = None,
-    origin: str = "",
-    thick: bool = False,
-) -> None:
-    """Make an empty volume of ``octets`` (a multiple of 512) over an image or a frozen file; durable on return.
-
-    In constant time; a ``thick`` one takes all its space, or raises ``OSError``.
-    """
-    header = VolumeHeader(
-        sequence=0,
-        epoch=0,
-        octets=octets,
-        image_name=image.name if image else frozen.image_name if frozen else "",
-        image_sha256=image.sha256 if image else frozen.image_sha256 if frozen else bytes(32),
-        image_octets=image.octets if image else frozen.image_octets if frozen else 0,
-        identity=identity,
-        boot_id=bytes(16),
-        id=secrets.token_bytes(16),
-        parent=frozen.id if frozen else NO_ID,
-        origin=origin,
-        thick=thick,
-    )
-    with PartialFile(directory, name, 0o600) as file:
-        write_new_file(file.fd, header)
-        file.appear(name)
 
 
 class Volume:
@@ -202,15 +167,15 @@ class Volume:
             if epoch != self.header.epoch:
                 self._write_header(epoch=epoch)
 
-    def read(self, offset: int, into: memoryview) -> None:
-        """Fill ``into`` from the disk at ``offset``."""
+    def read(self, offset: int, into: memoryview, fill: Fill = read_fully) -> None:
+        """Fill ``into`` from the disk at ``offset``; what ``fill`` raises goes on to the caller."""
         end = offset + len(into)
         if self._state is not _ONLINE or offset < 0 or end > self.octets:
             self._check(offset, end)
         top, below = self._stack
         first = offset >> _CLUSTER_BITS
         if first == (end - 1) >> _CLUSTER_BITS:  # within a cluster, as most reads of files and directories are
-            (top if top.own.own(first) else below).read(offset, into)
+            (top if top.own.own(first) else below).read(offset, into, fill)
             return
         position = offset
         while position < end:
@@ -220,10 +185,22 @@ class Volume:
             stop = min(end, limit * CLUSTER_OCTETS)
             part = into[position - offset : stop - offset]
             if own:
-                top.read(position, part)
+                top.read(position, part, fill)
             else:
-                below.read(position, part)
+                below.read(position, part, fill)
             position = stop
+
+    def extent(self, offset: int, octets: int) -> tuple[VolumeFile | Image, int] | None:
+        """Return a file that holds this range in one piece, and from where on; None: ``read`` knows."""
+        end = offset + octets
+        if self._state is not _ONLINE or end > self.octets:
+            return None
+        top, below = self._stack
+        first, last = offset >> _CLUSTER_BITS, -(-end >> _CLUSTER_BITS)
+        own, limit = top.own.run(first, last) if last - first > 1 else (top.own.own(first), last)
+        if limit < last or (own and end > top.group_end(offset)):
+            return None
+        return (top, top.layout.data_at(offset)) if own else below.extent(offset, end)
 
     def write(self, grant: WriteGrant, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; kept by the kernel on return, by the disk after ``flush``.

@@ -24,7 +24,7 @@ the header, one at a time, too.  Neither can be told in place of the other, and 
 import os
 import secrets
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -32,6 +32,8 @@ from typing import Self
 import msgspec
 
 from panloom.disk_io import (
+    Directory,
+    PartialFile,
     close_file,
     data_extents,
     drop_cached,
@@ -49,6 +51,7 @@ from panloom.disk_io import (
 )
 from panloom.errors import ConfigError
 from panloom.storage.allocation_map import AllocationMap
+from panloom.storage.image import Image
 from panloom.storage.volume_header import (
     HEADER_OCTETS,
     NO_ID,
@@ -59,6 +62,9 @@ from panloom.storage.volume_header import (
 )
 from panloom.storage.volume_layout import CLUSTER_OCTETS, MAP_START, PAGE_OCTETS, VolumeLayout
 
+Fill = Callable[[int, memoryview, int], None]
+"""Fills a view from an open file at an offset, as ``disk_io.read_fully`` does."""
+
 
 def write_new_file(fd: int, header: VolumeHeader) -> None:
     """Fill an empty file: a header, space for the other copy, holes; a thick one takes all.  OSError without space."""
@@ -66,6 +72,40 @@ def write_new_file(fd: int, header: VolumeHeader) -> None:
     octets = VolumeLayout(header.map_octets).file_octets(header.octets)
     set_size(fd, octets)
     reserve(fd, 0, octets if header.thick else MAP_START)
+
+
+def create_volume(
+    directory: Directory,
+    name: str,
+    *,
+    octets: int,
+    identity: bytes,
+    image: Image | None = None,
+    frozen: VolumeHeader | None = None,
+    origin: str = "",
+    thick: bool = False,
+) -> None:
+    """Make an empty volume of ``octets`` (a multiple of 512) over an image or a frozen file; durable on return.
+
+    In constant time; a ``thick`` one takes all its space, or raises ``OSError``.
+    """
+    header = VolumeHeader(
+        sequence=0,
+        epoch=0,
+        octets=octets,
+        image_name=image.name if image else frozen.image_name if frozen else "",
+        image_sha256=image.sha256 if image else frozen.image_sha256 if frozen else bytes(32),
+        image_octets=image.octets if image else frozen.image_octets if frozen else 0,
+        identity=identity,
+        boot_id=bytes(16),
+        id=secrets.token_bytes(16),
+        parent=frozen.id if frozen else NO_ID,
+        origin=origin,
+        thick=thick,
+    )
+    with PartialFile(directory, name, 0o600) as file:
+        write_new_file(file.fd, header)
+        file.appear(name)
 
 
 def read_header(path: Path) -> tuple[VolumeHeader, os.stat_result]:
@@ -147,16 +187,16 @@ class VolumeFile:
         """As ``flush``, beside one: before a header that speaks of what was changed; whoever may write it may call."""
         sync_data(self.header_fd)
 
-    def read(self, offset: int, into: memoryview) -> None:
+    def read(self, offset: int, into: memoryview, fill: Fill = read_fully) -> None:
         """Fill ``into`` from own clusters."""
         group = offset // self._group_octets
         stop = (group + 1) * self._group_octets
         at = MAP_START + (group + 1) * self._maps_octets + offset  # as ``VolumeLayout.data_at``, for speed
         if offset + len(into) <= stop:
-            read_fully(self.fd, into, at)
+            fill(self.fd, into, at)
             return
-        read_fully(self.fd, into[: stop - offset], at)
-        self.read(stop, into[stop - offset :])
+        fill(self.fd, into[: stop - offset], at)
+        self.read(stop, into[stop - offset :], fill)
 
     def group_end(self, offset: int) -> int:
         """Return where the group of an octet of the disk ends, as an offset of the disk."""

@@ -34,8 +34,8 @@ from panloom.storage.catalog import (
     volume_file_name,
 )
 from panloom.storage.image import Image, ImageStore
-from panloom.storage.overlay import Volume, create_volume, tell_lost, this_boot
-from panloom.storage.volume_file import VolumeFile, read_header, write_new_file
+from panloom.storage.overlay import Volume, tell_lost, this_boot
+from panloom.storage.volume_file import VolumeFile, create_volume, read_header, write_new_file
 from panloom.storage.volume_header import NO_ID, VolumeHeader, encode_header
 
 BLOCK_OCTETS = 512
