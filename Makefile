@@ -1,6 +1,6 @@
 # make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
-# make bench   measure boot, fail-over, kills, clone, TFTP, HTTP and DHCP beside peers, and emulated machines   (JSON in
+# make bench   measure boot, fail-over, kills, clone, iSCSI, TFTP, HTTP, DHCP beside peers, and emulated machines   (JSON in
 #              bench/results; a quiet machine)
 # make fuzz    fuzz codecs and state machines for ten minutes, then say 1,000,000 wrong PDUs to a live target, or:
 #              make fuzz SECONDS=3600 TARGETS="dhcp.server"          make fuzz TARGETS=live PDUS=10000000
@@ -13,7 +13,7 @@
 
 SHELL := /bin/bash
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
-questions := clone_seconds emulated_seconds boot_seconds failover_seconds resume_seconds overlay_ratio \
+questions := clone_seconds emulated_seconds boot_seconds failover_seconds resume_seconds overlay_ratio iscsi_vs_peers \
              tftp_seconds http_seconds dhcp_rate
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

@@ -22,7 +22,6 @@ from pathlib import Path
 from measuring import Round, arguments, medians, report
 from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
 from panloom.storage.exports import ExportedLun
-from panloom.storage.frame import Frame, Operation, answer
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.storage.volume_store import VolumeStore
@@ -40,34 +39,6 @@ WORK = {
     "1M depth 8": (MIB, 8, 256, MIB),
 }
 _DONE = re.compile(r"Run completed in ([0-9.]+) seconds")
-
-
-class PlainFile:
-    """A file as a unit, with nothing between it and the calls."""
-
-    def __init__(self, path: Path, number: int) -> None:
-        self._fd = os.open(path, os.O_RDWR)
-        self.descriptor = Descriptor(
-            blocks=path.stat().st_size // 512,
-            read_only=False,
-            identity=bytes((0x30, 0, 0, 0, 0, 0, 0, number)),
-            serial=str(number),
-            product="FILE",
-            context=self,
-            send_handler=PlainFile.send,
-        )
-
-    def send(self, frame: Frame) -> None:
-        if frame.operation is Operation.READ:
-            done = os.preadv(self._fd, [frame.data], frame.offset)
-        elif frame.operation is Operation.WRITE:
-            done = os.pwrite(self._fd, frame.data, frame.offset)
-        else:  # nobody asks for anything else here
-            done = len(frame.data)
-            os.fdatasync(self._fd)
-        if done != len(frame.data):
-            frame.error = OSError("short")
-        answer(frame)
 
 
 class Manager:
@@ -112,9 +83,9 @@ def serve(directory: Path, octets: int) -> None:
     os.sync()
     transport = LocalTransport(store)
     descriptors = {
-        0: PlainFile(directory / "plain", 0).descriptor,
+        0: transport.connect(str(TARGET), ExportedLun(0, device=str(directory / "plain")), 1),
         1: transport.connect(str(TARGET), ExportedLun(1, volume="volume"), 1),
-        2: PlainFile(directory / "golden", 2).descriptor,
+        2: transport.connect(str(TARGET), ExportedLun(2, device=str(directory / "golden")), 1),
         3: transport.connect(str(TARGET), ExportedLun(3, volume="clone"), 1),
     }
     remote = RemoteTransport((("127.0.0.1", 0),), Manager(descriptors))

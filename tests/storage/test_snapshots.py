@@ -34,6 +34,11 @@ STEPS = st.integers(0, 14)
 def read(volume):
     octets = bytearray(volume.octets)
     volume.read(0, memoryview(octets))
+    for start in range(0, volume.octets, 2048):
+        extent = volume.extent(start, min(2048, volume.octets - start))
+        if extent is not None:  # all of it is in one file
+            file, at = extent
+            assert os.pread(file.fd, min(2048, volume.octets - start), at) == octets[start : start + 2048]
     return bytes(octets)
 
 
