@@ -279,6 +279,18 @@ def test_another_session_aborts_the_tasks_of_a_unit():
     assert medium.octets[:512] == b"E" * 512
 
 
+def test_what_has_not_begun_when_the_connection_ends_never_begins():
+    medium = Medium()
+    medium.write(0)
+    medium.write(0)  # waits
+    medium.write(8, 2, data=b"x" * 512, flags=iscsi.WRITE)  # its last data is not there
+    medium.session.abandon()
+    while medium.taken:
+        assert medium.perform() == []
+    assert medium.say(DataOut(initiator_task_tag=3, buffer_offset=512, data=b"y" * 512)) == []
+    assert (medium.ended(), len(medium.session._tasks)) == ([], 0)
+
+
 def test_two_functions_wait_for_the_same_task():
     medium = Medium()
     medium.write(0)

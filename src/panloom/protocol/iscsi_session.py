@@ -28,7 +28,7 @@ from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_task import NOWHERE, Action, Deed, Task, extent_of
 from panloom.protocol.iscsi_task_answers import Numbers
-from panloom.protocol.iscsi_task_management import Answer, Function, TaskManagement
+from panloom.protocol.iscsi_task_management import Answer, TaskManagement
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.iscsi_text_exchange import TextExchange
 from panloom.protocol.scsi_disk import Conflict, Data, Flush, LogicalUnits, Read, Store, Then, Verdict, Wants
@@ -52,7 +52,6 @@ from panloom.wire.scsi_sense import Sense
 MAX_TASKS = 2 * COMMAND_WINDOW  # immediate commands are outside the window, but not without end
 MAX_WAITING_OCTETS = 8 << 20  # of tasks that wait for others
 BLOCK_OCTETS = 512
-COLD_RESET = "cold reset"  # why a connection ends, and then all others of the target
 
 # Reasons of Reject (section 11.17.1)
 SNACK_REJECT, PROTOCOL_ERROR, NOT_SUPPORTED, TOO_MANY_IMMEDIATE = 0x03, 0x04, 0x05, 0x06
@@ -175,6 +174,12 @@ class IscsiSession:
         if tasks:
             self._management.drop(tasks)
             self._units.raise_attention(lun, scsi_sense.COMMANDS_CLEARED)
+
+    def abandon(self) -> None:
+        """Abort what is left when the connection is over: nothing that has not begun begins any more."""
+        self._leaving = True
+        self._management.drop(self._tasks.of(None))
+        self.actions.clear()
 
     def is_quiet(self, lun: int) -> bool:
         """Whether nothing that was aborted is still under way on a unit's medium."""
@@ -450,16 +455,8 @@ class IscsiSession:
 
     def _managed(self, answer: Answer) -> None:
         """Answer a task management function or a logout whose tasks are over."""
-        tag = answer.request.initiator_task_tag
-        response: Pdu
-        if isinstance(answer.request, LogoutRequest):
-            response = iscsi.LogoutResponse(response=answer.response, initiator_task_tag=tag, **self._numbers())
-            self.closing = "logout"
-        else:
-            response = iscsi.TaskManagementResponse(response=answer.response, initiator_task_tag=tag, **self._numbers())
-            if answer.request.flags & 0x7F == Function.TARGET_COLD_RESET:
-                self.closing = COLD_RESET
-        self._send(response)
+        self._send(answer.pdu(self._numbers()))
+        self.closing = answer.ends or self.closing
 
     def _text_request(self, request: TextRequest) -> None:
         try:
@@ -481,8 +478,7 @@ class IscsiSession:
                 self._managed(answer)
             return
         response = NO_SUCH_CONNECTION if reason == CLOSE_CONNECTION else NO_RECOVERY
-        tag = request.initiator_task_tag
-        self._send(iscsi.LogoutResponse(response=response, initiator_task_tag=tag, **self._numbers()))
+        self._send(Answer(request, response).pdu(self._numbers()))
 
     # -- numbers -------------------------------------------------------------------------------------------------
 

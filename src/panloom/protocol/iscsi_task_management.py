@@ -22,10 +22,20 @@ import msgspec
 
 from panloom.protocol.iscsi_command_order import CommandOrder, follows
 from panloom.protocol.iscsi_task import Action, Task
+from panloom.protocol.iscsi_task_answers import Numbers
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.scsi_disk import LogicalUnits
 from panloom.protocol.scsi_verdicts import Quiesce
-from panloom.wire.iscsi import LogoutRequest, ScsiCommand, TaskManagementRequest, lun_number
+from panloom.wire.iscsi import (
+    LogoutRequest,
+    LogoutResponse,
+    ScsiCommand,
+    TaskManagementRequest,
+    TaskManagementResponse,
+    lun_number,
+)
+
+COLD_RESET = "cold reset"  # why a connection ends, and then all others of the target
 
 
 class Function(IntEnum):
@@ -55,6 +65,18 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
     request: TaskManagementRequest | LogoutRequest
     response: int
+
+    def pdu(self, numbers: Numbers) -> LogoutResponse | TaskManagementResponse:
+        """Return the answer as it goes out."""
+        kind = LogoutResponse if isinstance(self.request, LogoutRequest) else TaskManagementResponse
+        return kind(response=self.response, initiator_task_tag=self.request.initiator_task_tag, **numbers)
+
+    @property
+    def ends(self) -> str | None:
+        """Why the connection ends with it; None: it goes on."""
+        if isinstance(self.request, LogoutRequest):
+            return "logout"
+        return COLD_RESET if self.request.flags & 0x7F == Function.TARGET_COLD_RESET else None
 
 
 class TaskManagement:

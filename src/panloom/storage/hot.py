@@ -169,6 +169,8 @@ class HotLoop:
             why = self._serve()
         finally:
             self._leaving()
+            with self._lock:
+                self._session.abandon()
             if self._aside is not None:
                 self._aside.finish()
             with self._lock:

@@ -33,7 +33,8 @@ from panloom.protocol.iscsi_login import (
     Step,
     session_kind,
 )
-from panloom.protocol.iscsi_session import COLD_RESET, IscsiSession
+from panloom.protocol.iscsi_session import IscsiSession
+from panloom.protocol.iscsi_task_management import COLD_RESET
 from panloom.protocol.scsi_disk import LogicalUnits
 from panloom.protocol.scsi_reservations import NexusName
 from panloom.storage.descriptor import Admission, Credentials, Descriptor, Manager, SessionFacts
@@ -147,8 +148,9 @@ class IscsiConnection:
 
     def await_quiet(self, lun: int) -> None:
         """Return when nothing that was aborted at a unit is under way any more."""
-        if self._loop is not None:
-            self._loop.await_fact(lambda session: session.is_quiet(lun))
+        loop = self._loop
+        if loop is not None:
+            loop.await_fact(lambda session: session.is_quiet(lun))
 
     def shut_down(self, why: str = "shut down") -> None:
         """End the connection soon, from any thread, without waiting."""
@@ -367,7 +369,10 @@ class IscsiConnection:
         )
         for lun, nexus in self._units.nexuses.items() if self._units else ():
             nexus.abort, nexus.await_quiet = partial(self.abort_unit, lun), partial(self.await_quiet, lun)
-        return loop.run()
+        try:
+            return loop.run()
+        finally:
+            self._loop = None  # which knows us: its buffers would wait for the collector of cycles
 
     def _leave(self) -> None:
         if self._units is not None:
