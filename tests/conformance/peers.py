@@ -55,7 +55,9 @@ def ours(directory: Path) -> Iterator[Target]:
         for profile, words in WORDS.items():
             place = directory / profile
             place.mkdir()
-            target = stack.enter_context(TargetProcess(place, "--lun", f"1={_disk(place)}{words}", portals=2))
+            (place / "store" / "volumes").mkdir(parents=True)  # reservations and atomic writes are kept there
+            arguments = "--store", str(place / "store"), "--lun", f"1={_disk(place)}{words}"
+            target = stack.enter_context(TargetProcess(place, *arguments, portals=2))
             urls[profile] = target.url(1, portal=0), target.url(1, portal=1)
             pids.append(target.process.pid)
         yield Target(urls, tuple(pids))

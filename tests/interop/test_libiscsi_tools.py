@@ -95,7 +95,7 @@ FAMILIES = [
     *("Verify10", "Verify12", "Verify16", "Write10", "Write12", "Write16", "WriteSame10", "WriteSame16"),
     *("CompareAndWrite", "ExtendedCopy", "GetLBAStatus", "OrWrite", "ReadDefectData10", "ReadDefectData12"),
     *("PrinReadKeys", "PrinServiceactionRange", "PrinReportCapabilities", "ProutRegister", "ProutReserve"),
-    *("ProutClear", "ProutPreempt", "ReceiveCopyResults", "Reserve6", "WriteAtomic16"),
+    *("ProutClear", "ProutPreempt", "ReceiveCopyResults", "Reserve6"),
     *("WriteVerify10", "WriteVerify12", "WriteVerify16"),
     *("iSCSIcmdsn", "iSCSIdatasn", "iSCSIResiduals", "iSCSITMF"),
 ]

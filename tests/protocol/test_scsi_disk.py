@@ -36,7 +36,14 @@ from support.iscsi_strategies import any_cdb
 from support.units import tell
 
 BLOCKS = 1000
-DISK = Disk(blocks=BLOCKS, read_only=False, identity=bytes.fromhex("3123456789abcdef"), serial="0001", product="web1")
+DISK = Disk(
+    blocks=BLOCKS,
+    read_only=False,
+    identity=bytes.fromhex("3123456789abcdef"),
+    serial="0001",
+    product="web1",
+    atomic=True,
+)
 READ_ONLY = Disk(blocks=8, read_only=True, identity=bytes.fromhex("3123456789abcdee"), serial="0002", product="facts")
 HUGE = Disk(blocks=1 << 33, read_only=False, identity=bytes(8), serial="0003", product="huge")
 THICK = Disk(blocks=64, read_only=False, identity=bytes(8), serial="0004", product="thick", thin=False)

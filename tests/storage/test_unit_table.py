@@ -7,7 +7,7 @@ import pytest
 from panloom import disk_io
 from panloom.errors import ConfigError
 from panloom.protocol.scsi_reservations import NexusName
-from panloom.protocol.scsi_verdicts import Conflict
+from panloom.protocol.scsi_verdicts import Busy, Conflict
 from panloom.storage.unit_table import UnitTable
 from panloom.wire import scsi_cdb, scsi_sense
 from panloom.wire.iscsi import lun_field
@@ -126,6 +126,50 @@ def test_aptpl_is_refused_where_nothing_is_kept(disk):
     one = joined(UnitTable(), disk, 1)
     assert reserve(one, scsi_cdb.REGISTER, new=1, durable=True) == scsi_sense.INVALID_FIELD_IN_PARAMETERS
     assert do(one, scsi_cdb.PersistentReserveIn(scsi_cdb.REPORT_CAPABILITIES, 8))[2] & 1 == 0
+
+
+ATOMIC = scsi_cdb.WriteAtomic(0, 8, 0, 8)
+WANTED = b"new data" * 512
+
+
+def test_a_write_atomic_is_whole_after_a_crash_in_its_middle(disk, tmp_path):
+    one = joined(UnitTable(tmp_path / "units"), disk, 1)
+    begun = disk.write
+    disk.write = lambda offset, data: (begun(offset, data[:512]), crash())
+    with pytest.raises(Crash):
+        do(one, ATOMIC, WANTED, descriptors={0: disk.descriptor})
+    disk.write = begun
+    after = joined(UnitTable(tmp_path / "units"), disk, 2)  # the process that was killed has forgotten nothing
+    assert bytes(disk.octets[4096:8192]) == WANTED
+    assert do(after, ATOMIC, bytes(4096), descriptors={0: disk.descriptor}) == b""
+    disk.octets[4096:8192] = WANTED  # what is over is not done again
+    joined(UnitTable(tmp_path / "units"), disk, 2)
+    assert bytes(disk.octets[4096:8192]) == WANTED
+
+
+def test_nobody_else_writes_while_a_write_atomic_is_under_way(disk, tmp_path):
+    table = UnitTable(tmp_path / "units")
+    one, other = joined(table, disk, 1), joined(table, disk, 2)
+    answers = []
+    begun = disk.write
+    disk.write = lambda offset, data: (answers.append(do(other, WRITE)), begun(offset, data))
+    assert do(one, ATOMIC, WANTED, descriptors={0: disk.descriptor}) == b""
+    assert answers == [Busy()]
+    assert not other.unusual
+
+
+def test_write_atomic_is_not_there_where_nothing_is_kept(disk):
+    one = joined(UnitTable(), disk, 1)
+    assert do(one, ATOMIC) == scsi_sense.INVALID_OPERATION
+    assert do(one, scsi_cdb.Inquiry(1, 0xB0, 64))[44:56] == bytes(12)
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crash():
+    raise Crash
 
 
 @pytest.mark.parametrize("cut", [0, 31, 40, -1])

@@ -20,8 +20,6 @@ def send(disk, frame):
                 found = bytearray(frame.octets)
                 disk.read(frame.offset, memoryview(found))
                 disk.write(frame.offset, _changed(frame, found))
-            case Operation.WRITE_ATOMIC:
-                disk.write(frame.offset, frame.data)
     except (OSError, StaleEpochError) as error:
         frame.error = error
     answer(frame)

@@ -31,18 +31,16 @@ from panloom.protocol.iscsi_task_answers import Numbers
 from panloom.protocol.iscsi_task_management import Answer, TaskManagement
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.iscsi_text_exchange import TextExchange
-from panloom.protocol.scsi_disk import Conflict, Data, Flush, LogicalUnits, Read, Store, Then, Verdict, Wants
+from panloom.protocol.scsi_disk import Busy, Conflict, Data, Flush, LogicalUnits, Read, Store, Then, Verdict, Wants
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.iscsi import (
     NO_TAG,
-    AsyncEvent,
     DataOut,
     LogoutRequest,
     NopOut,
     Octets,
     Pdu,
     ScsiCommand,
-    Snack,
     TaskManagementRequest,
     TextRequest,
     lun_number,
@@ -131,7 +129,7 @@ class IscsiSession:
                 self._data_out(pdu)
             case NopOut() | ScsiCommand() | TaskManagementRequest() | TextRequest() | LogoutRequest():
                 self._in_order(pdu)
-            case Snack():
+            case iscsi.Snack():
                 self.reject(SNACK_REJECT, pdu)
             case _:
                 self.end(f"{type(pdu).__name__} in full feature phase", pdu)
@@ -185,10 +183,10 @@ class IscsiSession:
         """Whether nothing that was aborted is still under way on a unit's medium."""
         return not any(task.aborted and task.extent is not NOWHERE for task in self._tasks.of(lun))
 
-    def announce(self, event: AsyncEvent, seconds: int = 0) -> None:
+    def announce(self, event: iscsi.AsyncEvent, seconds: int = 0) -> None:
         """Tell the initiator unasked that the session ends now, or should be ended by it within so many seconds."""
         self._send(iscsi.AsyncMessage(async_event=event, parameter3=seconds, **self._numbers()))
-        if event is AsyncEvent.SESSION_DROPPED:
+        if event is iscsi.AsyncEvent.SESSION_DROPPED:
             self.closing = "dropped"
 
     def resize(self, lun: int, blocks: int) -> None:
@@ -300,8 +298,8 @@ class IscsiSession:
         match verdict:
             case Sense():
                 self._fail(task, verdict)
-            case Conflict():
-                self._respond(task, task_answers.RESERVATION_CONFLICT)
+            case Conflict() | Busy():
+                self._respond(task, verdict.STATUS)
             case Data(octets):
                 self._data_in(task, octets)
             case Read(offset, octets, flush):

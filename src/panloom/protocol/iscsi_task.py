@@ -18,6 +18,7 @@ import msgspec
 
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.scsi_verdicts import (
+    Busy,
     Check,
     CompareAndWrite,
     Conflict,
@@ -134,7 +135,7 @@ def extent_of(what: "Verdict | Deed") -> Extent:
             return Extent(min((offset for offset, _ in ranges), default=0), max(ends, default=0), writes=True)
         case Flush():
             return Extent(0, _END, writes=False)
-        case Sense() | Data() | Conflict() | Perform() | Quiesce() | Erase():
+        case Sense() | Data() | Conflict() | Busy() | Perform() | Quiesce() | Erase():
             return NOWHERE
         case _:
             return Extent(0, _END, writes=True)

@@ -174,7 +174,9 @@ def compare_and_write(disk: Disk, unit: LogicalUnit, command: scsi_cdb.CompareAn
 
 
 def write_atomic(disk: Disk, unit: LogicalUnit, command: scsi_cdb.WriteAtomic) -> Verdict:
-    """Return what WRITE ATOMIC(16) means (SBC-4 r22 5.48); no boundaries are supported."""
+    """Return what WRITE ATOMIC(16) means (SBC-4 r22 5.48): durable with GOOD; no boundaries are supported."""
+    if not disk.atomic:
+        return scsi_sense.INVALID_OPERATION
     if command.flags & scsi_cdb.PROTECT:
         return scsi_sense.INVALID_FIELD_IN_CDB
     if not _inside(disk, command.lba, command.blocks):
@@ -189,7 +191,7 @@ def write_atomic(disk: Disk, unit: LogicalUnit, command: scsi_cdb.WriteAtomic) -
     offset, octets = command.lba * disk.block_octets, command.blocks * disk.block_octets
 
     def write(data: bytes) -> Verdict:
-        return _durably(unit, WriteAtomic(offset, data), fua=bool(command.flags & scsi_cdb.FUA))
+        return WriteAtomic(offset, data, unit.intend)
 
     return Wants(octets, write)
 

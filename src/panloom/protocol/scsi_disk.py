@@ -32,11 +32,12 @@ from panloom.protocol import (
 )
 from panloom.protocol.scsi_copy import Copies, CopyUnit
 from panloom.protocol.scsi_pages import DIRECT_ACCESS, OPTICAL, Disk
-from panloom.protocol.scsi_reservations import NexusName
+from panloom.protocol.scsi_reservations import Access, NexusName
 from panloom.protocol.scsi_rules import is_open_under_reserve, rule_of
 from panloom.protocol.scsi_unit import LogicalUnit, Medium, Nexus
 from panloom.protocol.scsi_verdicts import (
     GOOD,
+    Busy,
     Conflict,
     Data,
     Deallocate,
@@ -54,6 +55,7 @@ from panloom.wire.scsi_cdb import BlockCommand, Operation
 from panloom.wire.scsi_sense import Sense
 
 __all__ = [
+    "Busy",
     "Conflict",
     "Data",
     "Deallocate",
@@ -176,6 +178,8 @@ class LogicalUnits:
         shut_out = unit.reserved_by not in (None, nexus) and not is_open_under_reserve(command)
         if shut_out or not unit.permits(nexus, rule.access):
             return Conflict()
+        if unit.intent is not None and rule.access is Access.WRITE:
+            return Busy()  # for as long as a WRITE ATOMIC takes
         if unit.erasing is not None and not rule.while_sanitizing:
             return scsi_sense.SANITIZE_FAILED if unit.erasing.failed else scsi_sense.SANITIZE_UNDER_WAY
         if unit.medium is Medium.EJECTED and rule.needs_medium:

@@ -47,6 +47,7 @@ class Disk(msgspec.Struct, frozen=True, gc=False):
     block_octets: int = 512
     thin: bool = True  # UNMAP gives space back
     removable: bool = False
+    atomic: bool = False  # there is somewhere to remember a write that must not be torn
     physical_octets: int = 512  # what the medium writes at once, a power of two
     device_type: int = DIRECT_ACCESS
     target: str = ""  # the iSCSI name of the target that it is seen by
@@ -110,7 +111,8 @@ def _block_limits(disk: Disk) -> bytes:
         UNMAP_GRANULARITY_BLOCKS,
         0x8000_0000,  # UGAVALID, aligned at LBA 0
         MAX_WRITE_SAME_BLOCKS,
-        *(MAX_ATOMIC_BLOCKS, ATOMIC_BLOCKS, ATOMIC_BLOCKS, 0, 0),  # no boundaries
+        *((MAX_ATOMIC_BLOCKS, ATOMIC_BLOCKS, ATOMIC_BLOCKS) if disk.atomic else (0, 0, 0)),
+        *(0, 0),  # no boundaries
     )
 
 

@@ -86,6 +86,7 @@ _OPTICAL = (*(each for each in _DIRECT_ACCESS if not isinstance(each, _NOT_OF_A_
 _NEEDS: dict[tuple[int, int | None], Callable[[Disk], bool]] = {
     (Operation.UNMAP, None): lambda disk: disk.thin,
     (Operation.SANITIZE, scsi_cdb.BLOCK_ERASE): lambda disk: disk.thin,
+    (Operation.WRITE_ATOMIC_16, None): lambda disk: disk.atomic,
     (Operation.PREVENT_ALLOW_MEDIUM_REMOVAL, None): lambda disk: disk.removable,
 }
 _TIMEOUTS = struct.pack(">H10x", 10)  # "no time-out is named"

@@ -11,8 +11,8 @@ owner has and which is never held while something is done on a medium.  What mus
 """
 
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum, auto
 
 import msgspec
@@ -54,6 +54,7 @@ class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int = _FORMAT
     reservations: Reservations = Reservations()
     erasing: "Erasing | None" = None
+    intent: tuple[int, bytes] | None = None
 
 
 class Nexus:
@@ -108,6 +109,7 @@ class LogicalUnit:
         self.medium = Medium.LOADED
         self.prevented_by: set[Nexus] = set()
         self.erasing = known.erasing
+        self.intent = known.intent  # a WRITE ATOMIC, from before it begins until all of it is durable
         self.nexuses: list[Nexus] = []
         # Begins to erase the unit by what reaches its medium; returns how that went, at once unless ``waiting.waits``.
         self.erase: Callable[..., Sense | None] | None = None  # None: no SANITIZE here
@@ -170,11 +172,38 @@ class LogicalUnit:
         """Find out anew whose READs and WRITEs are no plain ones; call it after every change."""
         odd = not self.write_cache or self.write_protected
         odd |= self.medium is not Medium.LOADED or self.erasing is not None
+        odd |= self.intent is not None
         for nexus in self.nexuses:
             restricted = odd or not self.permits(nexus, Access.WRITE)
             if restricted != nexus.restricted:
                 nexus.restricted = restricted
                 nexus.noticed()
+
+    @contextmanager
+    def intend(self, offset: int, data: bytes) -> Iterator[None]:
+        """Remember a write for as long as it takes, so that a crash cannot leave a part of it; OSError.
+
+        Meanwhile nobody else writes.  Where it cannot be forgotten nobody does until the next start, which ends it.
+        """
+        with self.keeping:
+            self.remember(intent=(offset, data))
+            self._intent((offset, data))
+            try:
+                yield
+            except Exception:
+                self.forget_intent()  # refused, or failed: the next start must not do it again
+                raise
+            self.forget_intent()
+
+    def forget_intent(self) -> None:
+        """Take note that what was intended is durable; call it with ``keeping`` held.  OSError."""
+        self.remember(intent=None)
+        self._intent(None)
+
+    def _intent(self, intent: tuple[int, bytes] | None) -> None:
+        with self.lock:
+            self.intent = intent
+            self.recheck()
 
     def remember(self, **changes: object) -> None:
         """Make what the unit is to know after a restart durable, before it counts; OSError when that fails.

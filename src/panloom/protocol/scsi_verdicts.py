@@ -3,6 +3,7 @@
     Data        GOOD, with these octets for the initiator
     Sense       CHECK CONDITION
     Conflict    RESERVATION CONFLICT
+    Busy        BUSY
     Store       take so many octets from the initiator, and write, compare or combine them as they arrive
     Wants       take so many octets from the initiator, then ``then(octets)`` is the verdict
     Then        do a deed, then ``then()`` is the verdict
@@ -14,8 +15,9 @@ is inside its unit.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import Enum, auto
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import msgspec
 
@@ -30,6 +32,14 @@ class Data(msgspec.Struct, frozen=True, gc=False):
 
 class Conflict(msgspec.Struct, frozen=True, gc=False):
     """RESERVATION CONFLICT: the unit is another's (SAM-5 5.3.1)."""
+
+    STATUS: ClassVar[int] = 0x18
+
+
+class Busy(msgspec.Struct, frozen=True, gc=False):
+    """BUSY: the initiator is to ask again (SAM-5 5.3.1)."""
+
+    STATUS: ClassVar[int] = 0x08
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
@@ -90,10 +100,11 @@ class CompareAndWrite(msgspec.Struct, frozen=True, gc=False):
 
 
 class WriteAtomic(msgspec.Struct, frozen=True, gc=False):
-    """Write all of ``data`` or, through a crash, nothing of it."""
+    """Write all of ``data``, durable, or through a crash nothing: ``intend(offset, data)`` remembers it meanwhile."""
 
     offset: int
     data: bytes
+    intend: Callable[[int, bytes], AbstractContextManager[None]]
 
 
 class Check(msgspec.Struct, frozen=True, gc=False):
@@ -182,7 +193,7 @@ class Then(msgspec.Struct, frozen=True, gc=False):
 Deed: TypeAlias = (
     Read | Flush | Deallocate | Fill | CompareAndWrite | WriteAtomic | Check | LookUp | Copy | Perform | Erase | Quiesce
 )
-Verdict: TypeAlias = Data | Sense | Conflict | Store | Wants | Then | Deed
+Verdict: TypeAlias = Data | Sense | Conflict | Busy | Store | Wants | Then | Deed
 
 MAX_WANTED_OCTETS = 1 << 18
 GOOD = Data()

@@ -43,8 +43,7 @@ class Operation(IntEnum):
     UNMAP = 4  # give back exactly this range, which then reads as zeroes
     COMPARE_AND_WRITE = 5  # ``data`` is twice ``octets``: if the first half is there, write the second; atomic
     OR_WRITE = 6  # write the bitwise or of ``data`` and what is there; atomic
-    WRITE_ATOMIC = 7  # write all of ``data``, or through a crash nothing of it
-    LOOK_UP = 8  # set ``octets`` to how many from ``offset`` on are alike, and ``mapped``
+    LOOK_UP = 7  # set ``octets`` to how many from ``offset`` on are alike, and ``mapped``
 
 
 class Callback:

@@ -276,7 +276,7 @@ class IscsiConnection:
             port = NexusName(f"{initiator},i,0x{login.isid.hex()}", str(login.target))
             try:
                 self._units = self._transport.units.join(self._admission.descriptors, port)
-            except ConfigError as error:
+            except (ConfigError, UnavailableError) as error:
                 return login.refuse(Status.SERVICE_UNAVAILABLE, str(error))
         self.tsih = login.tsih or self._transport.new_tsih()
         return login.admit(self.tsih)

@@ -47,7 +47,6 @@ _KINDS = {
     Operation.UNMAP: Kind.UNMAP,
     Operation.COMPARE_AND_WRITE: Kind.WRITE,
     Operation.OR_WRITE: Kind.WRITE,
-    Operation.WRITE_ATOMIC: Kind.WRITE,
     Operation.LOOK_UP: Kind.READ,
 }
 
@@ -325,8 +324,6 @@ def _do(access: Access, frame: Frame) -> None:
             access.modify(frame.offset, frame.octets, lambda found: _compared(found, frame.data))
         case Operation.OR_WRITE:
             access.modify(frame.offset, frame.octets, lambda found: _united(found, frame.data))
-        case Operation.WRITE_ATOMIC:
-            access.write(frame.offset, frame.data)
         case Operation.LOOK_UP:
             frame.octets, frame.mapped = access.look_up(frame.offset, frame.offset + frame.octets)
         case _:

@@ -50,8 +50,12 @@ def carry_out(descriptor: Descriptor, deed: Deed, others: Descriptors | None = N
             return _write(descriptor, Operation.WRITE, offset, memoryview(data))
         case OrWrite(offset, data, _):
             return _write(descriptor, Operation.OR_WRITE, offset, memoryview(data))
-        case WriteAtomic(offset, data):
-            return _write(descriptor, Operation.WRITE_ATOMIC, offset, memoryview(data))
+        case WriteAtomic(offset, data, intend):
+            try:
+                with intend(offset, data):
+                    return write_durably(descriptor, offset, data)
+            except OSError as error:
+                return write_sense(error)
         case Flush():
             return _sense(call(descriptor, Frame(Operation.FLUSH)))
         case Compare(offset, data, before):
@@ -136,6 +140,12 @@ def _sense(error: OSError | None) -> Sense | None:
 
 def _write(descriptor: Descriptor, operation: Operation, offset: int, data: memoryview) -> Sense | None:
     return _sense(call(descriptor, Frame(operation, offset, len(data), data)))
+
+
+def write_durably(descriptor: Descriptor, offset: int, data: bytes) -> Sense | None:
+    """Write, and flush."""
+    written = _write(descriptor, Operation.WRITE, offset, memoryview(data))
+    return written or _sense(call(descriptor, Frame(Operation.FLUSH)))
 
 
 def _read(descriptor: Descriptor, offset: int, octets: int) -> memoryview | None:

@@ -21,6 +21,7 @@ from panloom.protocol.scsi_reservations import NexusName
 from panloom.protocol.scsi_unit import LogicalUnit
 from panloom.storage.descriptor import Descriptor
 from panloom.storage.erasing import Eraser
+from panloom.storage.medium import write_durably
 
 _DIGEST_OCTETS = 32
 
@@ -42,15 +43,19 @@ class UnitTable:
         self._erasers: dict[bytes, Eraser] = {}
 
     def join(self, descriptors: Mapping[int, Descriptor], name: NexusName) -> LogicalUnits:
-        """Return the units of a new session, which are those of all; ConfigError when one's file is damaged."""
+        """Return the units of a new session, which are those of all.
+
+        ConfigError when one's file is damaged; UnavailableError when what a crash interrupted cannot be ended.
+        """
         with self._lock:
             shared = {lun: self._of(descriptor.identity) for lun, descriptor in descriptors.items()}
-            disks = {lun: _disk(descriptor, name.target) for lun, descriptor in descriptors.items()}
-            units = LogicalUnits(disks, units=shared, name=name)
+            disks = {lun: self._disk(descriptor, name.target) for lun, descriptor in descriptors.items()}
             erasers = [(self._erasers[each.identity], each) for each in descriptors.values()]
+        for lun, descriptor in descriptors.items():
+            _end_intent(shared[lun], descriptor)
         for eraser, descriptor in erasers:
             eraser.resume(descriptor)
-        return units
+        return LogicalUnits(disks, units=shared, name=name)
 
     def stop(self) -> None:
         """Stop what is being erased."""
@@ -104,18 +109,33 @@ class UnitTable:
             raise ConfigError(str(path), why)
         return octets
 
+    def _disk(self, descriptor: Descriptor, target: str) -> Disk:
+        return Disk(
+            blocks=descriptor.blocks,
+            read_only=descriptor.read_only,
+            identity=descriptor.identity,
+            serial=descriptor.serial,
+            product=descriptor.product,
+            block_octets=descriptor.block_octets,
+            thin=descriptor.thin,
+            removable=descriptor.removable,
+            physical_octets=descriptor.physical_octets,
+            device_type=descriptor.device_type,
+            target=target,
+            atomic=self._directory is not None,
+        )
 
-def _disk(descriptor: Descriptor, target: str) -> Disk:
-    return Disk(
-        blocks=descriptor.blocks,
-        read_only=descriptor.read_only,
-        identity=descriptor.identity,
-        serial=descriptor.serial,
-        product=descriptor.product,
-        block_octets=descriptor.block_octets,
-        thin=descriptor.thin,
-        removable=descriptor.removable,
-        physical_octets=descriptor.physical_octets,
-        device_type=descriptor.device_type,
-        target=target,
-    )
+
+def _end_intent(unit: LogicalUnit, descriptor: Descriptor) -> None:
+    """Do again what a crash may have interrupted: of a WRITE ATOMIC all is written, or nothing was begun."""
+    with unit.keeping:
+        if unit.intent is None or descriptor.read_only:
+            return
+        offset, data = unit.intent
+        failed = write_durably(descriptor, offset, data)
+        if failed is not None:
+            raise UnavailableError(f"a write that a crash interrupted cannot be ended: sense {failed}")
+        try:
+            unit.forget_intent()
+        except OSError as error:
+            raise UnavailableError(f"a write that a crash interrupted is not forgotten: {error.strerror}") from error
