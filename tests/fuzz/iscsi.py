@@ -11,7 +11,7 @@ import msgspec
 from fuzz.tape import Script, Tape
 from fuzz.target import target
 from panloom.errors import MalformedError
-from panloom.protocol.chap import ChapTarget, Credentials, response
+from panloom.protocol.chap import MD5, ChapTarget, Credentials, response
 from panloom.protocol.iscsi_command_order import MAX_HELD_OCTETS
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import (
@@ -123,16 +123,18 @@ def chap(octets):
     with suppress(MalformedError):
         keys = decode_text(octets[1:])
         machine = ChapTarget(
-            (Credentials(USER, SECRET), Credentials("other", "other-secret")),
+            (Credentials(USER, SECRET, "target", "target-secret"), Credentials("other", "other-secret")),
             identifier=IDENTIFIER,
             challenge=CHALLENGE,
         )
         asked = machine.ask(keys)
         assert asked is None or dict(asked)["CHAP_C"] == encode_binary(CHALLENGE)
-        proved = machine.verify(keys)
-        if proved is not None:
+        proof = machine.verify(keys)
+        if proof is not None:
+            proved, algorithm = proof.credentials, dict(asked)["CHAP_A"] if asked else MD5
             assert keys["CHAP_N"] == proved.user
-            expected = response(IDENTIFIER, (proved.secret or "").encode(), CHALLENGE)
+            assert not proof.answers or (proved.target_secret and encode_binary(CHALLENGE) != keys["CHAP_C"])
+            expected = response(IDENTIFIER, (proved.secret or "").encode(), CHALLENGE, algorithm)
             assert keys["CHAP_R"][:2].lower() == "0b" or bytes.fromhex(keys["CHAP_R"][2:]) == expected
 
 
