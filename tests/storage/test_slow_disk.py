@@ -64,3 +64,24 @@ def test_other_sessions_are_answered_while_a_disk_is_slow(target, directory):
 
     asyncio.run(asyncio.wait_for(talk(), 60))
     assert target.told == ""
+
+
+def test_other_units_of_the_session_are_answered_while_a_disk_is_slow(target, directory):
+    async def talk():
+        async with await _open(target, INITIATORS[0]) as session:
+            await session.write(2, 0, bytes(4096))
+            _slow_down(directory)
+            await session.read(2, 0, 4096)  # here it is found to be slow
+            slow = [asyncio.create_task(session.write(2, number * 4096, bytes(4096), fua=True)) for number in range(3)]
+            slow += [asyncio.create_task(session.read(2, 65536, 4096)), asyncio.create_task(session.flush(2))]
+            for number in range(50):
+                await _write_and_read(session, number)
+            assert not any(task.done() for task in slow)
+            await asyncio.gather(*slow)
+            (directory / "delay").unlink()
+            await session.write(2, 0, b"q" * 4096)
+            assert await session.read(2, 0, 4096) == b"q" * 4096
+            assert session.logins == 1
+
+    asyncio.run(asyncio.wait_for(talk(), 90))
+    assert target.told == ""
