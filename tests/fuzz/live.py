@@ -31,7 +31,8 @@ QUESTION = "Does a target live on, and serve all others, whatever an initiator s
 PDUS = 32  # of one connection
 PATIENCE_SECONDS = 20.0
 AT_A_TIME = 200  # connections between two looks at the target's files and memory
-GROWTH_KIB = 48 << 10  # of memory, from the first look to the last
+OF_ONE_PROCESS = 2000  # connections
+GROWTH_KIB = 160 << 10  # of memory, from the first look to the last: 16 threads' heaps, and what is registered
 INITIATOR = "iqn.2026-11.dev.panloom:node.n1"
 
 
@@ -58,7 +59,8 @@ class LiveTarget:
     def __init__(self, target):
         self._target = target
         self._portal = f"127.0.0.1:{target.ports[0]}"
-        self._other = Initiator(connect(self._portal), self._names("other")).log_in_plainly()
+        self._other = self._log_in()
+        self.resets = 0  # TARGET COLD RESET ends everybody's session
         self._tag = 0
         self._size = self.size
 
@@ -67,6 +69,9 @@ class LiveTarget:
 
     def __exit__(self, *_):
         self._other.sock.close()
+
+    def _log_in(self):
+        return Initiator(connect(self._portal), self._names("other")).log_in_plainly()
 
     def _names(self, name):
         return {"InitiatorName": f"{INITIATOR}.{name}", "TargetName": self._target.iqn, "SessionType": "Normal"}
@@ -100,15 +105,28 @@ class LiveTarget:
         return bytes(octets)
 
     def ask(self):
-        """Have the other session answered."""
+        """Have the other session answered, a new one where a reset has ended it."""
+        if not self._answers():
+            self._other.sock.close()
+            self.resets += 1
+            try:
+                self._other = self._log_in()
+                answered = self._answers()
+            except OSError as error:
+                raise FindingError(f"nobody can log in ({error}): {self._ended()}") from error
+            if not answered:
+                raise FindingError(f"a session of somebody else has ended twice: {self._ended()}")
+
+    def _answers(self):
         self._tag += 1
-        self._other.send(NopOut(initiator_task_tag=self._tag, cmd_sn=self._other.cmd_sn, immediate=True, data=b"?"))
-        while True:
-            answer = self._other.receive()
-            if answer is None:
-                raise FindingError(f"the session of somebody else has ended: {self._ended()}")
+        try:
+            self._other.send(NopOut(initiator_task_tag=self._tag, cmd_sn=self._other.cmd_sn, immediate=True, data=b"?"))
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        while (answer := self._other.receive()) is not None:
             if isinstance(answer, iscsi.NopIn) and answer.initiator_task_tag == self._tag:
-                return
+                return True
+        return False
 
     def look(self):
         """See that it lives, has nothing open that is over, has not grown, and wrote no traceback."""
@@ -170,7 +188,7 @@ class LiveFuzz:
     def __init__(self, wanted, *, fresh=False):
         self._wanted = wanted
         self._tally = Tally("fuzz_live", {"pdus_of_one_connection": PDUS}, fresh=fresh)
-        for name in ("connections", "pdus", "answers"):
+        for name in ("connections", "pdus", "answers", "resets"):
             self._tally.done.setdefault(name, 0)
         self._tally.done.setdefault("findings", [])
 
@@ -195,7 +213,9 @@ class LiveFuzz:
     def _with(self, live, until_time):
         done = self._tally.done
         try:
-            while done["pdus"] < self._wanted:
+            for _ in range(OF_ONE_PROCESS):
+                if done["pdus"] >= self._wanted:
+                    break
                 if time.monotonic() > until_time:
                     return False
                 done["connections"] += 1
@@ -212,6 +232,7 @@ class LiveFuzz:
             done["findings"].append({"connection": done["connections"], "what": str(error)})
             print(f"FOUND connection {done['connections']}: {error}", flush=True)
             print(f"again: scripts/run python tests/fuzz/live.py {done['connections']}", flush=True)
+        done["resets"] += live.resets
         self._tally.save()
         return True
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,9 +20,14 @@ Result = TypeVar("Result")
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a TCP port of the loopback address that nobody listens at, and that the kernel gives to no connection.
+
+    Whoever is killed and started again finds it free: it is below net.ipv4.ip_local_port_range.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def run_calls(path: Path, calls: Callable[[StorageClient], Awaitable[Result]]) -> Result:

@@ -18,9 +18,15 @@ class Aside:
 
     def __init__(self) -> None:
         self._threads: dict[int, ThreadPoolExecutor] = {}
+        self._finishing = False
 
     def take(self, lun: int, job: Callable[[], None]) -> None:
-        """Have a job done for a unit, soon; it must not raise."""
+        """Have a job done for a unit, soon; it must not raise.  One that comes while they finish is not done at all.
+
+        Call it under the connection's lock.
+        """
+        if self._finishing:
+            return
         threads = self._threads.get(lun)
         if threads is None:
             threads = self._threads[lun] = ThreadPoolExecutor(THREADS, f"lun-{lun}")
@@ -28,5 +34,6 @@ class Aside:
 
     def finish(self) -> None:
         """Return when all is done; no more is taken."""
-        for threads in self._threads.values():
+        self._finishing = True
+        for threads in tuple(self._threads.values()):
             threads.shutdown()
