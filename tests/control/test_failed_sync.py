@@ -42,3 +42,20 @@ def test_a_fence_whose_volume_cannot_be_flushed_is_completed(control):
     control.processes["storage"].wait(20)
     control.start_storage()
     assert control.until_up("shop/web1", not_on={"n1"})["epoch"] == 2
+
+
+def test_a_volume_that_is_lost_is_back_when_it_is_reopened(control):
+    failing = control.directory / "store" / "failing"
+    control.apply(pan("shop", "web1", more="node: n1"))
+    control.until_up("shop/web1")
+    control["n1"].writes = True
+    until(lambda: any(session.writes > 3 for session in control.sessions_of("n1")), "it writes")
+    failing.touch()
+    run_panloom(control, "failover", "shop/web1")
+    control.until_event("fence complete", server="shop/web1")
+    code, _, said = run_panloom(control, "reopen", "shop/web1")
+    assert (code, "Input/output error" in said) == (1, True)
+    failing.unlink()
+    assert run_panloom(control, "reopen", "shop/web1")[:2] == (0, "shop/web1: online\n")
+    control.until_event("reopened")
+    assert control.until_up("shop/web1", not_on={"n1"})["epoch"] == 2

@@ -7,6 +7,7 @@ import pytest
 
 from panloom.errors import ConfigErrors, ConflictError
 from panloom.storage.client import StorageClient
+from panloom.storage.limits import Limits
 from support.control_node import control_node, pan, run_panloom
 from support.waiting import until
 
@@ -145,3 +146,35 @@ def test_a_server_boots_from_a_thick_clone_of_a_snapshot(control):
 
 def empty_pan():
     return "\napiVersion: panloom/v1\nkind: PAN\nname: shop\n"
+
+
+def test_limits_are_changed_under_a_running_server(control):
+    """Planned, applied, told, durable over a restart of the storage process, and taken back."""
+    control.apply(ONE)
+    row = control.until_up("shop/web1")
+    assert volume(control, "shop.web1").limits == Limits()
+    limited = disk("size: 1MiB, limits: {operations: 300, octets: 2MiB}")
+    (control.directory / "limited.yaml").write_text(limited)
+    planned = run_panloom(control, "plan", str(control.directory / "limited.yaml"))[1]
+    assert "limits" in planned
+    control.apply(limited)
+    wanted = Limits(operations=300, octets=2 * MIB)
+    until(lambda: volume(control, "shop.web1").limits == wanted, "it is limited")
+    event = control.until_event("volume limited")
+    assert event["text"] == "shop/web1 to 300 operations and 2 MiB a second"
+    control.signal("storage", signal.SIGKILL)
+    control.processes["storage"].wait(20)
+    control.start_storage()
+    until(lambda: volume(control, "shop.web1").limits == wanted, "it still is")
+    statistics = control.storage(StorageClient.statistics).devices
+    assert [device.limits for device in statistics if device.name == "volume:shop.web1"] == [wanted]
+    assert control.client.get("resources", "volume", "shop/web1")["limits"] == {"operations": 300, "octets": 2 * MIB}
+    control.apply(ONE)
+    until(lambda: volume(control, "shop.web1").limits == Limits(), "it is free again")
+    assert control.server("shop/web1")["node"] == row["node"]
+
+
+def test_limits_that_are_none_are_refused(control):
+    for wrong in ("limits: {operations: -1}", "limits: {octets: fast}", "limits: {iops: 5}"):
+        with pytest.raises(ConfigErrors):
+            control.apply(disk(f"size: 1MiB, {wrong}"))

@@ -29,6 +29,7 @@ _COMMANDS = {
     "delete": ("panloom.command.delete", "Take one resource out of what is wanted."),
     "failover": ("panloom.command.failover", "Move a server to another node now."),
     "snapshot": ("panloom.command.snapshot", "Freeze what a volume holds now, under a name."),
+    "reopen": ("panloom.command.reopen", "Open a volume anew that a failed sync took offline."),
     "flatten": ("panloom.command.flatten", "Make a volume independent of its image and snapshots."),
     "node": ("panloom.command.node", "Approve, release or switch machines."),
     "console": ("panloom.command.console", "Look at a node's serial line, and type there."),

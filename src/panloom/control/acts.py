@@ -15,7 +15,7 @@ from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.personalities import auth_of, personality_of
 from panloom.control.ports import Ports
-from panloom.control.volumes import make, origin_of
+from panloom.control.volumes import limits_of, make, origin_of
 from panloom.control.world import World
 from panloom.decide import failover, server_plan
 from panloom.decide.records import (
@@ -106,7 +106,7 @@ class Acts:
         except ValueError as error:
             raise UnavailableError(f"{error}; give {name} fewer NICs, or its LANs shorter settings") from error
         identity = ExportedLun(lun=0, content=personality, read_only=True)
-        disk = ExportedLun(lun=0, volume=volume_of(name))
+        disk = ExportedLun(lun=0, volume=volume_of(name), limits=limits_of(world.all(Volume)[name]))
         try:
             await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)
             await self._storage.export(str(target_of(name)), [disk], record.epoch, access)

@@ -153,6 +153,13 @@ class ControlNode:
         self._events.report("flatten", f"{volume} is being flattened", who=who)
         return {"volume": volume}
 
+    async def reopen(self, volume: str, *, who: str) -> Row:
+        """Open a volume anew that a failed sync took offline."""
+        await self._volume(volume)
+        await self._storage.reopen_volume(volume_of(volume))
+        self._events.report("reopened", f"{volume} is opened anew: it holds what was flushed", who=who)
+        return {"volume": volume}
+
     async def _delete_snapshot(self, label: str, *, yes: bool, who: str) -> Outcome:
         if label not in {row["name"] for row in await self.rows("snapshot")}:
             raise ConfigError(f"snapshot {label}", "there is none of that name; see: panloom get snapshots")

@@ -194,6 +194,7 @@ class Rows:
             "snapshot": f"{volume.pan}/{volume.snapshot}" if volume.snapshot else None,
             "origin": f"{volume.pan}/{volume.snapshot}" if volume.snapshot else volume.image,
             "provisioning": volume.provisioning,
+            "limits": volume.limits.model_dump(),
             "disk_octets": facts.octets if facts else None,
             "allocated_octets": facts.allocated_octets if facts else None,
             "unique_octets": facts.unique_octets if facts else None,

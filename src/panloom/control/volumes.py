@@ -21,6 +21,7 @@ from panloom.errors import PanloomError
 from panloom.model.resources import Server, Volume
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
+from panloom.storage.limits import Limits
 from panloom.values import format_size
 
 MAX_AT_ONCE = 4
@@ -51,6 +52,18 @@ async def make(volume: Volume, storage: StorageClient) -> bool:
     return answer.created
 
 
+def limits_of(volume: Volume) -> Limits:
+    """Return what a volume may do in a second, as the storage process is told."""
+    return Limits(volume.limits.operations or None, volume.limits.octets or None)
+
+
+def _told(limits: Limits) -> str:
+    parts = [f"{limits.operations} operations" if limits.operations else ""]
+    parts.append(format_size(limits.octets) if limits.octets else "")
+    told = " and ".join(filter(None, parts))
+    return f"{told} a second" if told else "as much as it can"
+
+
 class Volumes:
     """Does to disks what their documents ask for; ``done`` is called when one is made or has grown."""
 
@@ -78,6 +91,8 @@ class Volumes:
             facts = found.get(volume.storage_name)
             if facts is None and label not in world.all(Server) and can_be_made(volume, stored):
                 due[label] = partial(self._make, volume)
+            elif facts is not None and facts.limits not in (None, limits_of(volume)):
+                due[label] = partial(self._limit, volume)
             elif facts is not None and facts.octets < volume.size_octets:
                 due[label] = partial(self._grow, volume, facts.octets, label if label in world.all(Server) else None)
             else:
@@ -103,6 +118,12 @@ class Volumes:
         if await make(volume, self._storage):
             self._events.report("volume made", f"{volume.label}, a clone of {origin_of(volume)}")
             self._done()
+
+    async def _limit(self, volume: Volume) -> None:
+        limits = limits_of(volume)
+        await self._storage.limit_volume(volume.storage_name, limits)
+        self._events.report("volume limited", f"{volume.label} to {_told(limits)}")
+        self._done()
 
     async def _grow(self, volume: Volume, octets: int, server: str | None) -> None:
         await self._storage.grow_volume(volume.storage_name, volume.size_octets)

@@ -1,6 +1,7 @@
 """The part of the API that acts on volumes.
 
     POST   /v1/volumes/PAN/NAME/snapshots      {name}: freeze what it holds now; {"snapshot", "created", "seconds"}
+    POST   /v1/volumes/PAN/NAME/reopen         open it anew, after a failed sync took it offline; {"volume"}
     POST   /v1/volumes/PAN/NAME/flatten        begin to make it independent of image and snapshots; {"volume"}
 
 Snapshots are shown and deleted as resources are: ``/v1/resources/snapshot``.
@@ -25,6 +26,10 @@ class VolumeControl(Protocol):
         """Begin to copy what a volume reads of image and snapshots; returns at once."""
         ...
 
+    async def reopen(self, volume: str, *, who: str) -> Mapping[str, Any]:
+        """Open a volume anew that is offline."""
+        ...
+
 
 class SnapshotBody(BaseModel):
     """What the snapshot is called."""
@@ -44,6 +49,10 @@ def router(control: VolumeControl) -> APIRouter:
     @found.post("/v1/volumes/{pan}/{name}/flatten")
     async def flatten(pan: str, name: str, request: Request) -> JSONResponse:
         return JSONResponse(await control.flatten(f"{pan}/{name}", who=_who(request)))
+
+    @found.post("/v1/volumes/{pan}/{name}/reopen")
+    async def reopen(pan: str, name: str, request: Request) -> JSONResponse:
+        return JSONResponse(await control.reopen(f"{pan}/{name}", who=_who(request)))
 
     return found
 

@@ -94,7 +94,12 @@ def _beside_its_disk(resource: Resource, now: Mapping[str, Resource], want: Mapp
     server = now.get(resource.key)
     image, spec = (
         resource.image if disk.snapshot else disk.image,
-        Disk(size_octets=disk.size_octets, snapshot=disk.snapshot, provisioning=disk.provisioning),
+        Disk(
+            size_octets=disk.size_octets,
+            snapshot=disk.snapshot,
+            provisioning=disk.provisioning,
+            limits=disk.limits,
+        ),
     )
     if isinstance(server, Server):
         image, spec = server.image, server.disk

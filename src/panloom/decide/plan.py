@@ -142,12 +142,13 @@ def volumes(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> tuple
             size_octets=spec.size_octets,
             snapshot=spec.snapshot,
             provisioning=spec.provisioning,
+            limits=spec.limits,
         )
         stored = have.get(disk.key)
         if isinstance(stored, Volume):
             refusals += [Refusal(resource.key, *why) for why in _differences(stored, disk, steps)]
             octets = max(stored.size_octets, disk.size_octets)
-            found[disk.key] = stored if octets == stored.size_octets else _resized(stored, octets)
+            found[disk.key] = stored.model_copy(update={"size_octets": octets, "limits": disk.limits})
         elif disk.snapshot:
             found[disk.key] = disk
         elif image := newest(resource.image, want.values()):
@@ -168,10 +169,6 @@ def other_sources(have: Mapping[str, Resource], want: Mapping[str, Resource]) ->
             why = f"{image.label} was copied in from {stored.source} and stays what it is; {mend}"
             found[image.label] = Refusal(key, ("source",), why)
     return found
-
-
-def _resized(disk: Volume, octets: int) -> Volume:
-    return disk.model_copy(update={"size_octets": octets})
 
 
 def _differences(stored: Volume, asked: Volume, steps: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], str]]:

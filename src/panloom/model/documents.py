@@ -11,7 +11,7 @@ servers have the same fields as documents of their own::
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -252,6 +252,20 @@ class VirtualLanSpec(Spec):
         return resources.VirtualLan(pan=pan, name=name, **dict(self))
 
 
+class LimitsSpec(Written):
+    """What a disk may do in a second; what is more waits, and no other disk."""
+
+    operations: Annotated[int, Field(ge=0, le=1 << 50)] = 0
+    """0: as many as it can."""
+    octets: Size = Field(0, examples=["20MiB"])
+    """Read and written, together; 0: as many as it can."""
+
+    @property
+    def meaning(self) -> resources.Limits:
+        """Return what it means."""
+        return resources.Limits(operations=self.operations, octets=self.octets)
+
+
 class DiskSpec(Written):
     """The root disk."""
 
@@ -261,6 +275,8 @@ class DiskSpec(Written):
     """Of a volume of the same PAN: the disk is a clone of it, not of the image."""
     provisioning: Literal["thin", "thick"] = "thin"
     """``thick`` takes all its space when the disk is made."""
+    limits: LimitsSpec = LimitsSpec()
+    """May be changed at any time."""
 
 
 class NicSpec(Written):
@@ -307,7 +323,10 @@ class ServerSpec(Spec):
             name=name,
             image=self.image,
             disk=resources.Disk(
-                size_octets=self.disk.size, snapshot=self.disk.snapshot, provisioning=self.disk.provisioning
+                size_octets=self.disk.size,
+                snapshot=self.disk.snapshot,
+                provisioning=self.disk.provisioning,
+                limits=self.disk.limits.meaning,
             ),
             nics=tuple(resources.Nic(lan=nic.lan, address=nic.address) for nic in self.nics),
             node=self.node,
@@ -340,6 +359,7 @@ class VolumeSpec(DiskSpec, Spec):
             size_octets=self.size,
             snapshot=self.snapshot,
             provisioning=self.provisioning,
+            limits=self.limits.meaning,
         )
 
 

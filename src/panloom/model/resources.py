@@ -223,6 +223,13 @@ class VirtualLan(Member):
     domain: str | None = None
 
 
+class Limits(Part):
+    """What a disk may do in a second; 0 is as much as it can."""
+
+    operations: int = 0
+    octets: int = 0
+
+
 class Disk(Part):
     """The server's root disk."""
 
@@ -231,6 +238,7 @@ class Disk(Part):
     snapshot: str | None = None
     """``VOLUME@NAME`` in the same PAN, which it is a clone of; None: of the server's image."""
     provisioning: Provisioning = "thin"
+    limits: Limits = Limits()
 
 
 class Nic(Part):
@@ -282,6 +290,7 @@ class Volume(Member):
     snapshot: str | None = None
     """``VOLUME@NAME`` in the same PAN."""
     provisioning: Provisioning = "thin"
+    limits: Limits = Limits()
 
     @property
     def storage_snapshot(self) -> str | None:

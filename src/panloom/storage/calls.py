@@ -60,6 +60,13 @@ class GrowVolume(Call, frozen=True, tag="grow_volume"):
     octets: int
 
 
+class LimitVolume(Call, frozen=True, tag="limit_volume"):
+    """Hold a volume that is exported to other limits from now on → null."""
+
+    name: str
+    limits: Limits
+
+
 class TakeSnapshot(Call, frozen=True, tag="take_snapshot"):
     """Freeze what a volume holds now as VOLUME@NAME, while it is written to → whether it is new."""
 
@@ -154,6 +161,7 @@ AnyCall = (
     ImportImage
     | CreateVolume
     | GrowVolume
+    | LimitVolume
     | TakeSnapshot
     | DeleteSnapshot
     | FlattenVolume
@@ -193,6 +201,7 @@ class VolumeFacts(msgspec.Struct, frozen=True):
     flattening: bool = False
     unique_octets: int = 0
     shared_octets: int = 0
+    limits: Limits | None = None  # None: it is not exported
 
 
 class DeviceFacts(msgspec.Struct, frozen=True):

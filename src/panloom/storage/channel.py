@@ -156,7 +156,7 @@ class Channel:
             case calls.TakeSnapshot():
                 return store.snapshot(call.name)
             case calls.ListVolumes():
-                return store.facts()
+                return manager.with_limits(store.facts())
             case calls.Drop():
                 return manager.drop(call.target)
             case calls.Drain():
@@ -171,6 +171,8 @@ class Channel:
                 manager.reopen_volume(call.name)
             case calls.DeleteVolume():
                 manager.delete_volume(call.name)
+            case calls.LimitVolume():
+                manager.limit_volume(call.name, call.limits)
             case calls.GrowVolume():
                 manager.grow_volume(call.name, call.octets)
             case calls.DeleteSnapshot():

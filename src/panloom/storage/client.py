@@ -17,6 +17,7 @@ import msgspec
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.storage import calls
 from panloom.storage.exports import Access, ExportedLun
+from panloom.storage.limits import Limits
 
 Result = TypeVar("Result")
 
@@ -48,6 +49,10 @@ class StorageClient:
     async def grow_volume(self, name: str, octets: int) -> None:
         """Make a volume larger, and tell its sessions; ConflictError if it would become smaller."""
         await self._call(calls.GrowVolume(id=next(self._ids), name=name, octets=octets), type(None))
+
+    async def limit_volume(self, name: str, limits: Limits) -> None:
+        """Hold a volume to limits, durably and at once; ConflictError if it is not exported."""
+        await self._call(calls.LimitVolume(id=next(self._ids), name=name, limits=limits), type(None))
 
     async def take_snapshot(self, name: str) -> bool:
         """Freeze what a volume holds as VOLUME@NAME; return whether that is new."""

@@ -1,6 +1,6 @@
 """The Connection Manager: which targets there are, who may log in, and under which epoch they write.
 
-A session's life (``_State``):
+A session's life (``admitted.SessionState``):
 
                   admit: descriptors made, export unchanged
     CONNECTING ────────────────────────────────────────────▶ LIVE ── gone ──▶ forgotten, "logout"
@@ -15,7 +15,6 @@ What takes away acts first and is then made durable; what gives is made durable 
 moment it was asked for, and an access that somebody was told of survives a crash.
 """
 
-import enum
 import itertools
 import logging
 import secrets
@@ -23,18 +22,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import msgspec
 
 from panloom.errors import ConfigError, ConflictError, PanloomError, RefusedError, UnavailableError
-from panloom.storage.calls import Event, EventKind, Session, Statistics, Status
-from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
-from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, Moved, NoFile
-from panloom.storage.limits import NO_LIMITS
+from panloom.storage import calls
+from panloom.storage.admitted import AdmittedSession, SessionState, replaced_by, session_told, still_allowed
+from panloom.storage.calls import Event, EventKind, Statistics, Status
+from panloom.storage.descriptor import Admission, Connection, Credentials
+from panloom.storage.exports import Export, ExportsFile, Moved, NoFile
+from panloom.storage.limits import Limits
 from panloom.storage.local_transport import LocalTransport, Volumes
 from panloom.storage.platform_table import PlatformTable
-from panloom.storage.told import export_facts, session_facts
+from panloom.storage.told import export_facts, with_limits
 from panloom.storage.volume_store import offline
 from panloom.values import Iqn
 
@@ -43,25 +43,6 @@ DRAIN_SECONDS = 30.0  # a command that takes longer is a disk that hangs
 RAISE_ATTEMPTS = 8  # a volume that was closed each time, between being found and being written to
 
 log = logging.getLogger(__name__)
-
-
-class _State(enum.Enum):
-    CONNECTING = enum.auto()
-    LIVE = enum.auto()
-    DROPPED = enum.auto()
-
-
-@dataclass(slots=True, eq=False)
-class _Session:
-    id: str
-    epoch: int
-    connection: Connection
-    target: str
-    initiator: str
-    luns: tuple[ExportedLun, ...]
-    state: _State = _State.CONNECTING
-    silent: bool = False
-    descriptors: dict[int, Descriptor] = field(default_factory=dict)
 
 
 class ConnectionManager:
@@ -94,7 +75,7 @@ class ConnectionManager:
         self._changing = threading.Lock()  # one change of the exports at a time; taken before _lock, held over the disk
         self._lock = threading.Lock()  # the two maps; never held over the disk or another lock
         self._ended = threading.Condition(self._lock)
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, AdmittedSession] = {}
         self._portals: tuple[str, ...] = ()
         self._exports = file.load()
         for export in self._exports.values():
@@ -144,8 +125,8 @@ class ConnectionManager:
             if proved != export.access.credentials:
                 raise RefusedError(f"{initiator} has proved what is over")
             session_id = f"{self._run}-{next(self._serials)}"
-            session = _Session(session_id, export.epoch, connection, target.name, initiator.name, export.luns)
-            older = self._mark_dropped(_replaced(self._of(target.name), export.access, session))
+            session = AdmittedSession(session_id, export.epoch, connection, target.name, initiator.name, export.luns)
+            older = self._mark_dropped(replaced_by(self._of(target.name), export.access, session))
             self._sessions[session.id] = session
         self._end(older, f"taken over by {session.id}")
         try:
@@ -157,9 +138,9 @@ class ConnectionManager:
                 raise
             raise UnavailableError(f"{target} cannot be served: {error}") from error
         with self._lock:
-            if session.state is _State.CONNECTING and self._exports.get(target.name) is export:
-                session.state = _State.LIVE
-        if session.state is not _State.LIVE:
+            if session.state is SessionState.CONNECTING and self._exports.get(target.name) is export:
+                session.state = SessionState.LIVE
+        if session.state is not SessionState.LIVE:
             self._forget(session)
             raise RefusedError(f"{target} changed while {initiator} logged in")
         self._tell("login", session, connection.facts.kind)
@@ -182,7 +163,7 @@ class ConnectionManager:
         if session is None:
             return
         self._disconnect(session)
-        was_live = session.state is _State.LIVE
+        was_live = session.state is SessionState.LIVE
         self._forget(session)
         if was_live:
             self._tell("logout", session, why)
@@ -214,7 +195,7 @@ class ConnectionManager:
                 if export != known:
                     self._exports[export.target] = export
                 sessions = self._of(export.target)
-                ended = self._mark_dropped(session for session in sessions if not _still_allowed(session, export))
+                ended = self._mark_dropped(session for session in sessions if not still_allowed(session, export))
             self._apply_limits(export)
             self._end(ended, f"exported anew under epoch {export.epoch}")
             self._close_unused(known)
@@ -306,6 +287,23 @@ class ConnectionManager:
             connection.resized(number, blocks)
         log.info("volume=%s blocks=%d sessions_told=%d", name, blocks, len(told))
 
+    def limit_volume(self, name: str, limits: Limits) -> None:
+        """Hold a volume to limits, durably and at once, its sessions included; ConflictError if it is not exported."""
+        with self._changing:
+            changed = {
+                export.target: export.limited(name, limits)
+                for export in self._exports.values()
+                if name in export.volumes
+            }
+            if not changed:
+                raise ConflictError(f"volume {name} is not exported; export it with its limits")
+            self._file.save((self._exports | changed).values())
+            with self._lock:
+                self._exports.update(changed)
+            for export in changed.values():
+                self._apply_limits(export)
+        log.info("volume=%s limits=%s", name, limits)
+
     def delete_volume(self, name: str) -> None:
         """Destroy a volume; ConflictError while it is exported."""
         with self._changing:
@@ -314,6 +312,11 @@ class ConnectionManager:
                     raise ConflictError(f"volume {name} is exported by {export.target}; unexport that first")
             self._store.delete(name)
         log.info("volume=%s deleted=yes", name)
+
+    def with_limits(self, volumes: calls.Volumes) -> calls.Volumes:
+        """Add to what the store holds the limits of what is exported."""
+        with self._lock:
+            return with_limits(volumes, tuple(self._exports.values()))
 
     def reopen_volume(self, name: str) -> None:
         """Open a volume anew that is offline; its sessions end.  OSError if its disk still fails."""
@@ -335,10 +338,10 @@ class ConnectionManager:
         """Return what is exported and who is there; a session that is being dropped is left out."""
         with self._lock:
             exports = tuple(self._exports.values())
-            sessions = [session for session in self._sessions.values() if session.state is _State.LIVE]
+            sessions = [session for session in self._sessions.values() if session.state is SessionState.LIVE]
         return Status(
             tuple(export_facts(export) for export in exports),
-            tuple(_told(session) for session in sessions),
+            tuple(session_told(session) for session in sessions),
             self._portals,
         )
 
@@ -346,7 +349,7 @@ class ConnectionManager:
         """Report the sessions that fell silent since the last look, or are heard again; call it often."""
         now = self._clock()
         with self._lock:
-            sessions = [session for session in self._sessions.values() if session.state is _State.LIVE]
+            sessions = [session for session in self._sessions.values() if session.state is SessionState.LIVE]
         for session in sessions:
             facts = session.connection.facts
             silent = facts.answers_nop and now - facts.last_heard_at > SILENT_SECONDS
@@ -369,35 +372,35 @@ class ConnectionManager:
 
     # Parts of the above
 
-    def _of(self, target: str) -> list[_Session]:
+    def _of(self, target: str) -> list[AdmittedSession]:
         return [session for session in self._sessions.values() if session.target == target]
 
-    def _mark_dropped(self, sessions: Iterable[_Session]) -> list[_Session]:
+    def _mark_dropped(self, sessions: Iterable[AdmittedSession]) -> list[AdmittedSession]:
         """Return those that were not dropped before; call it under the lock, and ``_end`` them after it."""
-        dropped = [session for session in sessions if session.state is not _State.DROPPED]
+        dropped = [session for session in sessions if session.state is not SessionState.DROPPED]
         for session in dropped:
-            session.state = _State.DROPPED
+            session.state = SessionState.DROPPED
         return dropped
 
-    def _end(self, dropped: Iterable[_Session], why: str) -> None:
+    def _end(self, dropped: Iterable[AdmittedSession], why: str) -> None:
         for session in dropped:
             self._disconnect(session)
             session.connection.shut_down()
             self._tell("dropped", session, why)
 
-    def _disconnect(self, session: _Session) -> None:
+    def _disconnect(self, session: AdmittedSession) -> None:
         for descriptor in tuple(session.descriptors.values()):
             self._local_transport.disconnect(descriptor)
 
-    def _forget(self, session: _Session) -> None:
+    def _forget(self, session: AdmittedSession) -> None:
         with self._ended:
             self._sessions.pop(session.id, None)
             self._ended.notify_all()
 
     def _draining(self, target: str) -> bool:
-        return any(session.state is _State.DROPPED for session in self._of(target))
+        return any(session.state is SessionState.DROPPED for session in self._of(target))
 
-    def _fence(self, fenced: Export, epoch: int, sessions: Iterable[_Session]) -> tuple[str, ...]:
+    def _fence(self, fenced: Export, epoch: int, sessions: Iterable[AdmittedSession]) -> tuple[str, ...]:
         """Make a fence durable, in the volumes even if the file cannot be written; return which did not take it.
 
         Not under ``_changing``: a disk that hangs must not keep other targets from being fenced.
@@ -461,7 +464,7 @@ class ConnectionManager:
     def _tell_lost(self, why: str) -> None:
         self._report(Event("offline", self._clock(), None, None, None, None, why))
 
-    def _tell(self, event: EventKind, session: _Session, why: str, *, at: float | None = None) -> None:
+    def _tell(self, event: EventKind, session: AdmittedSession, why: str, *, at: float | None = None) -> None:
         moment = self._clock() if at is None else at
         peer = session.connection.facts.peer
         self._report(Event(event, moment, session.target, session.initiator, session.id, peer, why))
@@ -469,27 +472,3 @@ class ConnectionManager:
 
 def _said(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _replaced(sessions: Iterable[_Session], access: Access, by: _Session) -> list[_Session]:
-    """Return which of a target's sessions end with a new one."""
-    if access.initiator is not None:
-        return list(sessions)
-    isid = by.connection.facts.isid
-    return [each for each in sessions if each.initiator == by.initiator and each.connection.facts.isid == isid]
-
-
-def _still_allowed(session: _Session, export: Export) -> bool:
-    who = export.access is not None and export.access.initiator in (None, session.initiator)
-    return (
-        who and export.moved is None and session.epoch == export.epoch and _disks(session.luns) == _disks(export.luns)
-    )
-
-
-def _disks(luns: tuple[ExportedLun, ...]) -> set[ExportedLun]:
-    """Return the LUNs that are volumes or devices; a session reads the content that it found at its login."""
-    return {msgspec.structs.replace(lun, limits=NO_LIMITS) for lun in luns if lun.content is None}
-
-
-def _told(session: _Session) -> Session:
-    return session_facts(session.id, session.target, session.initiator, session.epoch, session.connection.facts)

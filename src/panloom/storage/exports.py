@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from panloom.disk_io import Directory, PartialFile, close_file, open_file, read_file, reserve, write_fully
 from panloom.errors import ConfigError, ConflictError, UnavailableError
@@ -135,6 +136,11 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         mine, theirs = {*self.volumes, *self.devices}, {*other.volumes, *other.devices}
         written = self.written_volumes | self.written_devices | other.written_volumes | other.written_devices
         return frozenset(mine & theirs & written)
+
+    def limited(self, volume: str, limits: Limits) -> "Export":
+        """Return it with other limits for a volume."""
+        luns = (replace(lun, limits=limits) if lun.volume == volume else lun for lun in self.luns)
+        return replace(self, luns=tuple(luns))
 
     def admits(self, initiator: str, address: str) -> bool:
         """Whether an initiator may log in from an address, if it proves who it is."""

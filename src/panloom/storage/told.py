@@ -1,10 +1,20 @@
 """What is told over the channel of exports and sessions; never a secret, never content."""
 
 import hashlib
+from collections.abc import Iterable
 
-from panloom.storage.calls import AccessFacts, ExportFacts, LunFacts, Session
+import msgspec
+
+from panloom.storage.calls import AccessFacts, ExportFacts, LunFacts, Session, Volumes
 from panloom.storage.descriptor import SessionFacts
 from panloom.storage.exports import Export
+
+
+def with_limits(volumes: Volumes, exports: Iterable[Export]) -> Volumes:
+    """Add to volumes the limits under which they are exported to somebody."""
+    limits = {lun.volume: lun.limits for export in exports if export.access for lun in export.luns}
+    found = (msgspec.structs.replace(volume, limits=limits.get(volume.name)) for volume in volumes.volumes)
+    return msgspec.structs.replace(volumes, volumes=tuple(found))
 
 
 def export_facts(export: Export) -> ExportFacts:
