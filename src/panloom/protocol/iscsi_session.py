@@ -373,7 +373,7 @@ class IscsiSession:
     def _parameters_came(self, task: Task, wants: Wants) -> None:
         """Do what a command means now that its parameters are there, or wait for what it must not overtake."""
         task.verdict = wants.then(task.parameters)
-        task.extent = extent_of(task.verdict)
+        self._tasks.narrow(task, extent_of(task.verdict))
         if self._tasks.may_touch(task):
             task.sink = None
             self._follow(task, task.verdict)

@@ -12,7 +12,7 @@ the medium.  Units do not wait for each other.
 import enum
 from collections import Counter
 
-from panloom.protocol.iscsi_task import Task
+from panloom.protocol.iscsi_task import Extent, Task
 from panloom.wire.iscsi import HEADER_OCTETS, DataOut, ScsiCommand, lun_field
 
 MAX_IN_HAND_OCTETS = 32 << 20  # asked for, or not yet on the medium; one burst may go beyond
@@ -36,6 +36,7 @@ class TaskSet:
         self.by_tag: dict[int, Task] = {}
         self._open = Counter[int]()  # how many, by LUN field
         self._dormant = 0
+        self._freed = False  # something may let a dormant task go on
         self.kept_octets = 0  # of the dormant ones
 
     def __len__(self) -> int:
@@ -61,6 +62,7 @@ class TaskSet:
         """Let a task go, which has ended or been aborted."""
         if self.by_tag.get(task.initiator_task_tag) is task:
             del self.by_tag[task.initiator_task_tag]
+            self._freed = True
             self._stir(task)
             field = _field(task)
             self._open[field] -= 1
@@ -97,6 +99,11 @@ class TaskSet:
                 return False
         return True
 
+    def narrow(self, task: Task, extent: Extent) -> None:
+        """Take note that a task touches less than it might have."""
+        task.extent = extent
+        self._freed = True
+
     def sleep(self, task: Task, pdu: ScsiCommand | DataOut | None = None) -> None:
         """Let a task wait until it may go on, and keep what has come for it."""
         self._dormant += not task.dormant
@@ -107,10 +114,12 @@ class TaskSet:
 
     def awake(self) -> tuple[Task, list[ScsiCommand | DataOut]] | None:
         """Wake the oldest dormant task that may go on; return it and what was kept for it.  None if all must wait."""
-        if self._dormant:
-            for task in self.by_tag.values():
-                if task.dormant and self.may_begin(task) and (task.verdict is None or self.may_touch(task)):
-                    return task, self._stir(task)
+        if not self._dormant or not self._freed:
+            return None
+        for task in self.by_tag.values():
+            if task.dormant and self.may_begin(task) and (task.verdict is None or self.may_touch(task)):
+                return task, self._stir(task)
+        self._freed = False
         return None
 
     def _stir(self, task: Task) -> list[ScsiCommand | DataOut]:
