@@ -4,6 +4,7 @@
 
     DIRECTORY/disk      what it holds; made before
     DIRECTORY/delay     seconds that each read, write and sync of it takes, looked at before each; none if it is absent
+    DIRECTORY/hold      as long as it is there, none of them is answered
     DIRECTORY/slow/     the mount point: slow/disk is the same file
 
 It speaks FUSE to the kernel by itself (linux/fuse.h, version 7.31), in a mount namespace of its own: what it mounts is
@@ -41,7 +42,7 @@ class SlowFileSystem:
     """One directory with one file."""
 
     def __init__(self, directory: Path) -> None:
-        self._delay = directory / "delay"
+        self._delay, self._hold = directory / "delay", directory / "hold"
         self._file = os.open(directory / "disk", os.O_RDWR)
         self._fuse = os.open("/dev/fuse", os.O_RDWR)
         point = directory / "slow"
@@ -69,6 +70,8 @@ class SlowFileSystem:
     def _slowly(self, operation: int, unique: int, node: int, body: bytes) -> None:
         if self._delay.exists():
             time.sleep(float(self._delay.read_text() or 0))
+        while self._hold.exists():
+            time.sleep(0.01)
         self._answer(operation, unique, node, body)
 
     def _answer(self, operation: int, unique: int, node: int, body: bytes) -> None:
