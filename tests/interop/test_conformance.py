@@ -6,8 +6,8 @@ from conformance import peers
 from conformance.held import hold
 from conformance.suite import Result, Verdict, names, read, union
 
-FEWEST = 116  # of 230, one of which no target can pass
-KNOWN_TO_FAIL = {"Sanitize.Readonly", "MultipathIO.Reset", "MultipathIO.CompareAndWriteAsync"}
+FEWEST = 225  # of 230, one of which no target can pass
+RACES = {"Sanitize.Reset"}  # its neighbour drops a session with a reservation, and it does not wait until that is seen
 OUTPUT = """\
     [SKIPPED] PERSISTENT RESERVE IN is not implemented.
 found matching LU device identifier for all (2) paths
@@ -62,7 +62,6 @@ def test_the_target_passes_the_tests_of_libiscsi(tmp_path):
     tests = names()
     assert len(tests) == 230
     with peers.ours(tmp_path) as target:
-        held = hold(target, tests, whole=True, seed=1, rounds=0, tell=print)
-    failed = [bad for bad in held.bad if bad.partition(":")[0] not in KNOWN_TO_FAIL]
-    assert failed == []
+        held = hold(target, tests, whole=True, seed=1, rounds=0, tell=print, alone=False)
+    assert [bad for bad in held.bad if bad.partition(":")[0] not in RACES] == []
     assert held.passed >= FEWEST

@@ -68,7 +68,8 @@ class FileStore:
         self.identity = identity
         self.product = product
         self.read_only = read_only
-        self.thin = thin and not read_only
+        # A write-protected one, too: it refuses UNMAP as it refuses every write.
+        self.thin = thin and device_type is not DeviceType.OPTICAL
         self.device_type = device_type
         self.block_octets = OPTICAL_BLOCK_OCTETS if device_type is DeviceType.OPTICAL else DISK_BLOCK_OCTETS
         self.fd = fd
