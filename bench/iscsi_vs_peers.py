@@ -260,7 +260,10 @@ def main() -> int:
                 with disk.open("wb") as file:
                     for _ in range(options.mib):
                         file.write(os.urandom(1 << 20))
-            targets[name] = stack.enter_context(serve(directory, disks))
+            try:
+                targets[name] = stack.enter_context(serve(directory, disks))
+            except TimeoutError as error:
+                print(f"{name} is left out: {error} not", file=sys.stderr)
         os.sync()
         rounds = measure(targets, options.only, options.rounds, options.seconds)
         memory = {name: target.memory_mib() for name, target in targets.items()}

@@ -17,7 +17,8 @@ from panloom.wire.scsi_cdb import Operation as Code
 from support.iscsi_peer import MemoryDisk, talk
 
 # Where a call from the wire to the medium and back may be; a compiled function is on no Python stack.
-NEIGHBOURS = {"panloom.storage.hot", "panloom.storage.reading", "panloom.storage.medium", "panloom.storage.frame",
+NEIGHBOURS = {"panloom.storage.hot", "panloom.storage.reading", "panloom.storage.performer",
+              "panloom.storage.medium", "panloom.storage.frame",
               "support.blocks", "test_frame", __name__}  # fmt: skip
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from panloom.storage import hot
 
-MODULES = ("panloom.storage.output", "panloom.storage.reading", "panloom.storage.hot")  # in the order of their imports
+MODULES = tuple(
+    f"panloom.storage.{name}" for name in ("output", "reading", "performer", "hot")
+)  # in the order of their imports
 BUILDS = ("python", "compiled") if hot.build() == "compiled" else ("python",)
 
 

@@ -11,13 +11,12 @@ cdef Py_ssize_t _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS
 
 
 cdef class HotLoop:
-    cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _resized, _view, _reader, _parameters
-    cdef object _lock, _thread, _holder, _answered, _aside, _broken, _leaving
-    cdef dict _late
+    cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _resized, _view, _parameters
+    cdef object _lock, _performer, _answered, _leaving
     cdef dict _descriptors, _units
     cdef Output _output
     cdef int _fd
-    cdef bint _quiet, _pings, _header_digest, _data_digest, _over
+    cdef bint _quiet, _pings, _header_digest, _data_digest
     cdef uint8_t[::1] _octets
     cdef uint8_t* _base
     cdef Py_ssize_t _next, _end, _head, _plain_octets, _immediate_octets
@@ -41,5 +40,3 @@ cdef class HotLoop:
     cpdef _called_back(self, saved, frame)
     cpdef _withdrawn(self, list answers)
     cdef _count_read(self, Py_ssize_t octets)
-    cdef _perform(self)
-    cdef _take_answers(self)

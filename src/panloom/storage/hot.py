@@ -16,11 +16,10 @@ serve as many commands as the initiator had sent; that, and status in the last D
 
 A frame's context is the initiator task tag.  Nothing is acknowledged before the frame is called back; a unit that calls
 back later, from a thread of its own, answers from there.  What else may take long, a flush, octets that are not in the
-page cache, is done by other threads (``storage.aside``), which answer likewise: under the connection's lock, which the
-loop holds but while it waits for input.
+page cache, is done by other threads (``storage.performer``), which answer likewise: under the connection's lock, which
+the loop holds but while it waits for input.
 """
 
-import contextlib
 import errno
 import os
 import socket
@@ -29,7 +28,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Literal
 
@@ -38,21 +36,20 @@ try:
 except ImportError:
     from panloom.storage import uncompiled as cython
 
-import msgspec
 
 from panloom.errors import MalformedError
 from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_session import BLOCK_OCTETS, NOT_SUPPORTED, IscsiSession
-from panloom.protocol.iscsi_task import Action, Compare, Deed, OrWrite, Write, WriteAndVerify
-from panloom.protocol.scsi_disk import Flush, Read
-from panloom.storage.aside import Aside
+from panloom.protocol.iscsi_task import Action, Write
+from panloom.protocol.scsi_disk import Read
 from panloom.storage.descriptor import Descriptor, SessionFacts
 from panloom.storage.frame import Callback, Frame, StaleEpochError
 from panloom.storage.frame import Operation as Ask
-from panloom.storage.medium import call, carry_out, write_sense
+from panloom.storage.medium import write_sense
 from panloom.storage.output import FLUSH_OCTETS, SENDFILE_OCTETS, Output, Stream
-from panloom.storage.reading import Reader, Reading, Stop
+from panloom.storage.performer import Performer
+from panloom.storage.reading import Reader, Reading
 from panloom.wire import iscsi, scsi_sense
 from panloom.wire.crc32c import DIGEST_OCTETS, digest
 from panloom.wire.iscsi import HEADER_OCTETS, NO_TAG, lun_field
@@ -65,7 +62,6 @@ if cython.compiled:
 __all__ = ["FLUSH_OCTETS", "INPUT_OCTETS", "HotLoop", "build"]
 
 INPUT_OCTETS = 1 << 20
-LOOK_SECONDS = 0.05  # how soon a fact is seen that nobody tells
 LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS + 2 * DIGEST_OCTETS
 
 _LENGTHS = struct.Struct(">4xI").unpack_from
@@ -143,21 +139,26 @@ class HotLoop:
             data_digest=parameters.data_digest,
             withdrawn=self._withdrawn,
         )
+        self._answered: Frame | None = None  # called back by the thread that has the lock
+        self._performer = Performer(
+            stream,
+            session,
+            self._output,
+            self._descriptors,
+            call=self._call,
+            count=self._count,
+            leave_input=self._leave_input,
+            threads=threads,
+        )
+        self._lock = self._performer.lock
         self._take_parameters()
-        self._lock = threading.Condition(threading.Lock())  # of all that follows, of session and output
-        self._thread = self._holder = 0  # the loop's, and the one that has the lock
-        self._answered: Frame | None = None  # called back by that thread
-        self._late: dict[int, Callable[[], None]] = {}  # id of a frame that is not called back yet → what then
-        self._aside: Aside | None = Aside() if threads else None
-        self._broken: Exception | None = None  # what befell an answer from another thread
-        self._over = False  # nothing of the session is under way any more, or ever will be
 
     def _take_parameters(self) -> None:
         """Take note of what initiator and session have agreed on; digests are agreed on once, at login."""
         self._parameters = parameters = self._session.parameters
-        self._reader = Reader(self._session, self._output, self._call)
+        reader = self._performer.reader = Reader(self._session, self._output, self._call)
         # What goes out as one Data-In whose octets may be read later.
-        self._plain_octets = min(self._reader.segment_octets, parameters.max_burst_length, SENDFILE_OCTETS - 1)
+        self._plain_octets = min(reader.segment_octets, parameters.max_burst_length, SENDFILE_OCTETS - 1)
         self._immediate_octets = parameters.first_burst_length if parameters.immediate_data else 0
 
     def run(self) -> str:
@@ -169,45 +170,23 @@ class HotLoop:
             why = self._serve()
         finally:
             self._leaving()
-            with self._lock:
-                self._session.abandon()
-            if self._aside is not None:
-                self._aside.finish()
-            with self._lock:
-                while self._late:  # a session is over when no call of it is executing any more
-                    self._lock.wait()
-                self._over = True
-                self._lock.notify_all()
-        if self._broken is not None:
-            raise self._broken
+            self._performer.finish()
+        if self._performer.broken is not None:
+            raise self._performer.broken
         return why
 
     def tell(self, what: Callable[[IscsiSession], None], *, seconds: float) -> bool:
-        """Have something done with the session, from another thread; what it has to say goes out at once.
-
-        False: its initiator takes no answers, so that the loop has not come to it within so many seconds.
-        """
-        if not self._lock.acquire(timeout=seconds):
-            return False
-        try:
-            if not self._over:
-                self._holder = threading.get_ident()
-                what(self._session)
-                self._speak()
-        finally:
-            self._holder = 0
-            self._lock.release()
-        return True
+        """Have something done with the session, from another thread; see ``Performer.tell``."""
+        return self._performer.tell(what, seconds=seconds)
 
     def await_fact(self, fact: Callable[[IscsiSession], bool]) -> None:
         """Return, in another thread, when something holds of the session, or it is over."""
-        with self._lock:
-            while not (self._over or fact(self._session)):
-                self._lock.wait(LOOK_SECONDS)
+        self._performer.await_fact(fact)
 
     def _serve(self) -> str:
         session, start, end = self._session, 0, 0
-        self._thread = threading.get_ident()
+        performer = self._performer
+        performer.thread = threading.get_ident()
         while session.closing is None:
             octets = self._receive(end)
             if octets < 0:
@@ -221,14 +200,14 @@ class HotLoop:
             self._facts.last_heard_at = self._clock()
             end += octets
             with self._lock:
-                self._holder = self._thread
+                performer.holder = performer.thread
                 try:
                     if self._resized:
                         self._take_sizes()
                     start = self._consume(start, end)
                     self._output.send()
                 finally:
-                    self._holder = 0
+                    performer.holder = 0
             if start == end:
                 start = end = 0
             elif INPUT_OCTETS - start < LARGEST_PDU:
@@ -253,7 +232,7 @@ class HotLoop:
         if self._pings:
             with self._lock:
                 self._session.ping()
-                self._take_answers()
+                self._performer.take_answers()
                 self._output.send()
 
     def _take_sizes(self) -> None:
@@ -280,7 +259,7 @@ class HotLoop:
             octets = lengths & 0xFFFFFF
             if octets > RECEIVE_OCTETS:
                 session.end(f"a data segment of {octets} octets", view[start : start + HEADER_OCTETS])
-                self._take_answers()
+                self._performer.take_answers()
                 break
             data = start + self._head + (lengths >> 24 << 2)
             after = data + (octets + 3 & ~3) + (DIGEST_OCTETS if octets and self._data_digest else 0)
@@ -303,7 +282,7 @@ class HotLoop:
         if octets and self._data_digest and not self._digest_is(after - DIGEST_OCTETS, data, after - DIGEST_OCTETS):
             session.reject(DATA_DIGEST_ERROR, self._view[start : start + HEADER_OCTETS])
             session.closing = "a data digest is wrong"
-            self._take_answers()
+            self._performer.take_answers()
             return False
         return True
 
@@ -359,17 +338,15 @@ class HotLoop:
         if octets > self._plain_octets:
             self._output.read_extents()
             action = self._adopt(lun, tag, Read(offset, octets, flush=False))
-            self._go_on(action, unit, Reading(tag, offset, octets))
-            self._take_answers()
+            self._performer.read(action, unit, Reading(tag, offset, octets))
+            self._performer.take_answers()
             return
         session, output = self._session, self._output
         frame = Frame(_READ, offset, octets, output.room(octets), tag)
         frame.takes_extent = True
         if not self._call(unit, frame):
-            output.leave()
             action = self._adopt(lun, tag, Read(offset, octets, flush=False))
-            reading = Reading(tag, offset, octets)
-            self._late[id(frame)] = partial(self._read_on, action, unit, reading, frame)
+            self._performer.await_read(action, unit, Reading(tag, offset, octets), frame)
             return
         if frame.error is not None:
             self._fail(tag, scsi_sense.UNRECOVERED_READ)
@@ -391,7 +368,7 @@ class HotLoop:
         self._output.read_extents()  # as commands came, so the medium sees them
         frame = Frame(_WRITE, offset, octets, data, tag)
         if not self._call(unit, frame):
-            self._write_later(self._adopt(lun, tag, Write(offset, data)), frame)
+            self._performer.await_write(self._adopt(lun, tag, Write(offset, data)), frame)
             return
         if frame.error is not None:
             self._fail(tag, write_sense(frame.error))
@@ -416,10 +393,10 @@ class HotLoop:
 
     def _called_back(self, saved: object, frame: Frame) -> None:
         frame.context = saved
-        if threading.get_ident() == self._holder:
+        if threading.get_ident() == self._performer.holder:
             self._answered = frame
         else:
-            self._answer_late(partial(self._end_late, frame))
+            self._performer.end_late(frame)
 
     def _withdrawn(self, answers: list[tuple[tuple[int, int, int, int], int]]) -> None:
         """Answer READs whose octets their extents did not give."""
@@ -430,7 +407,7 @@ class HotLoop:
             facts.read_octets -= octets
             if code == errno.EAGAIN:
                 action = self._adopt(lun, tag, Read(offset, octets, flush=False))
-                self._set_aside(action, Reading(tag, offset, octets))
+                self._performer.set_aside(action, Reading(tag, offset, octets))
             else:
                 self._fail(tag, scsi_sense.UNRECOVERED_READ)
 
@@ -442,7 +419,7 @@ class HotLoop:
     def _fail(self, tag: int, sense: Sense) -> None:
         self._output.read_extents()
         self._session.fail(tag, sense)
-        self._take_answers()
+        self._performer.take_answers()
 
     def _count_read(self, octets: int) -> None:
         facts = self._facts
@@ -451,6 +428,14 @@ class HotLoop:
         if facts.first_read_at is None:
             facts.first_read_at = self._clock()
             self._first_read()
+
+    def _count(self, *, read: int = 0, written: int = 0) -> None:
+        """Count what the session has asked for."""
+        if read:
+            self._count_read(read)
+        if written:
+            self._facts.writes += 1
+            self._facts.written_octets += written
 
     # -- everything that is not plain ----------------------------------------------------------------------------
 
@@ -467,163 +452,17 @@ class HotLoop:
                 session.receive(iscsi.decode(header, ahs, self._view[data : data + octets]))
             except MalformedError as error:
                 session.end(str(error), header)
-            self._perform()
+            self._performer.perform()
             self._facts.answers_nop = session.pings_answered > 0
             self._quiet = session.quiet
             if session.parameters is not self._parameters:
                 self._take_parameters()
-        self._take_answers()
+        self._performer.take_answers()
 
-    def _perform(self) -> None:
-        """Do what the session wants done, or have it done."""
-        session = self._session
-        while session.actions:
-            self._take_answers()
-            action = session.actions.popleft()
-            unit, deed, task = self._descriptors[action.lun], action.deed, action.task
-            if isinstance(deed, Read):
-                residual = {"residual_flags": task.residual_flags, "residual_count": task.residual_count}
-                reading = Reading(task.initiator_task_tag, deed.offset, deed.octets, **residual)
-                if deed.flush or unit.may_block:
-                    self._set_aside(action, reading)
-                else:
-                    self._go_on(action, unit, reading)
-            elif isinstance(deed, Write) and not unit.may_block:
-                data = memoryview(deed.data)
-                frame = Frame(_WRITE, deed.offset, len(data), data, task.initiator_task_tag)
-                if self._call(unit, frame):
-                    self._end_write(action, frame)
-                else:
-                    self._write_later(action, frame)
-            else:
-                self._set_aside(action, None)
-
-    def _go_on(self, action: Action, unit: Descriptor, reading: Reading) -> None:
-        """Send what a READ asks for, as far as it is to be had at once."""
-        frame = self._reader.send(unit, reading)
-        if frame is Stop.ENDED:
-            self._performed(action, reading, reading.sense)
-        elif frame is Stop.COLD:
-            self._set_aside(action, reading)
-        else:
-            self._output.leave()
-            self._late[id(frame)] = partial(self._read_on, action, unit, reading, frame)
-
-    def _read_on(self, action: Action, unit: Descriptor, reading: Reading, frame: Frame) -> None:
-        """Go on with a READ whose next piece came late."""
-        if frame.error is not None:
-            reading.sense = scsi_sense.UNRECOVERED_READ
-        else:
-            self._reader.send_octets(reading, frame.data)
-        self._go_on(action, unit, reading)
-
-    def _write_later(self, action: Action, frame: Frame) -> None:
-        """Leave the input to a frame that is not called back yet."""
-        if self._holder == self._thread:  # others have nothing from the input, into which the loop receives meanwhile
-            rest = self._view[self._next : self._end]
-            self._view = self._octets = memoryview(bytearray(INPUT_OCTETS))
-            self._view[self._next : self._end] = rest
-            if cython.compiled:
-                self._base = cython.address(self._octets[0])
-        self._late[id(frame)] = partial(self._end_write, action, frame)
-
-    def _end_write(self, action: Action, frame: Frame) -> None:
-        self._performed(action, None, None if frame.error is None else write_sense(frame.error))
-
-    def _performed(self, action: Action, reading: Reading | None, result: "Sense | memoryview | None") -> None:
-        """Tell the session of an action that is done; ``result`` is why it failed, or what was read."""
-        sense = None if isinstance(result, memoryview) else result
-        if reading is not None:
-            if isinstance(result, memoryview):
-                self._reader.send_octets(reading, result)
-            action.task.data_in_pdus = reading.data_sn
-            if sense is None and reading.octets:
-                self._count_read(reading.octets)
-        elif isinstance(action.deed, Write) and sense is None:
-            self._facts.writes += 1
-            self._facts.written_octets += len(action.deed.data)
-        self._session.performed(action, sense)
-
-    # -- what may take long --------------------------------------------------------------------------------------
-
-    def _set_aside(self, action: Action, reading: Reading | None) -> None:
-        """Have an action done by another thread, where there are any."""
-        unit, deed = self._descriptors[action.lun], action.deed
-        if self._aside is None:
-            self._performed(action, reading, _done_slowly(unit, deed, reading, self._descriptors))
-            return
-        if isinstance(deed, Write | Compare | WriteAndVerify | OrWrite):
-            deed = msgspec.structs.replace(deed, data=bytes(deed.data))  # the input will be used again
-        self._aside.take(action.lun, partial(self._do_aside, action, deed, reading))
-
-    def _do_aside(self, action: Action, deed: Deed, reading: Reading | None) -> None:
-        """Do an action and answer, in one of the threads."""
-        try:
-            result = _done_slowly(self._descriptors[action.lun], deed, reading, self._descriptors)
-        except Exception as error:  # noqa: BLE001  the thread's top guard; ``run`` raises it
-            self._break(error)
-        else:
-            self._answer_late(partial(self._performed, action, reading, result))
-
-    def _answer_late(self, finish: Callable[[], None]) -> None:
-        """Answer from another thread than the loop's."""
-        try:
-            with self._lock:
-                self._holder = threading.get_ident()
-                try:
-                    finish()
-                    self._speak()
-                finally:
-                    self._holder = 0
-                    self._lock.notify_all()
-        except Exception as error:  # noqa: BLE001  the thread's top guard; ``run`` raises it
-            self._break(error)
-
-    def _speak(self) -> None:
-        """Go on with the session, and send what it says, from another thread than the loop's."""
-        self._perform()
-        self._take_answers()
-        self._output.send()
-        if self._session.closing is not None:
-            self._shut_down(socket.SHUT_RD)  # the loop waits for input, and has to see it
-
-    def _shut_down(self, how: int) -> None:
-        if isinstance(self._stream, socket.socket):
-            with contextlib.suppress(OSError):
-                self._stream.shutdown(how)
-
-    def _end_late(self, frame: Frame) -> None:
-        finish = self._late.pop(id(frame))
-        if isinstance(frame.error, StaleEpochError):
-            raise frame.error
-        finish()
-
-    def _break(self, error: Exception) -> None:
-        """End the connection; the loop tells why."""
-        self._broken = self._broken or error
-        self._shut_down(socket.SHUT_RDWR)
-
-    # -- output --------------------------------------------------------------------------------------------------
-
-    def _take_answers(self) -> None:
-        """Move the session's answers into the output."""
-        session = self._session
-        if session.output:
-            answers, session.output = session.output, []
-            for answer in answers:
-                self._output.append(answer)
-
-
-def _done_slowly(
-    unit: Descriptor, deed: Deed, reading: Reading | None, others: Mapping[int, Descriptor]
-) -> Sense | memoryview | None:
-    """Do a deed; return why it failed, or what was read."""
-    if not isinstance(deed, Read) or reading is None:
-        return carry_out(unit, deed, others)
-    if deed.flush and not reading.done:
-        sense = carry_out(unit, Flush())
-        if sense is not None:
-            return sense
-    octets = memoryview(bytearray(reading.rest_octets))
-    error = call(unit, Frame(_READ, reading.at, len(octets), octets, reading.tag)) if octets else None
-    return octets if error is None else scsi_sense.UNRECOVERED_READ
+    def _leave_input(self) -> None:
+        """Leave the input to a frame that is not called back yet, and go on in another buffer."""
+        rest = self._view[self._next : self._end]
+        self._view = self._octets = memoryview(bytearray(INPUT_OCTETS))
+        self._view[self._next : self._end] = rest
+        if cython.compiled:
+            self._base = cython.address(self._octets[0])
