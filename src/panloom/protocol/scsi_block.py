@@ -123,7 +123,7 @@ def _write_same(disk: Disk, unit: LogicalUnit, command: BlockCommand) -> Verdict
 
 def unmap(disk: Disk, unit: LogicalUnit, command: scsi_cdb.Unmap) -> Verdict:
     """Return what UNMAP means (SBC-4 r22 5.35)."""
-    if not disk.thin:
+    if not (disk.thin or disk.read_only):
         return scsi_sense.INVALID_OPERATION
     if command.flags & scsi_cdb.UNMAP_ANCHOR:
         return scsi_sense.INVALID_FIELD_IN_CDB

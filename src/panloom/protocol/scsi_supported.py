@@ -84,7 +84,7 @@ _NOT_OF_A_DISC = (
 )
 _OPTICAL = (*(each for each in _DIRECT_ACCESS if not isinstance(each, _NOT_OF_A_DISC)), *_DISC)
 _NEEDS: dict[tuple[int, int | None], Callable[[Disk], bool]] = {
-    (Operation.UNMAP, None): lambda disk: disk.thin,
+    (Operation.UNMAP, None): lambda disk: disk.thin or disk.read_only,  # there it is refused
     (Operation.SANITIZE, scsi_cdb.BLOCK_ERASE): lambda disk: disk.thin,
     (Operation.WRITE_ATOMIC_16, None): lambda disk: disk.atomic,
     (Operation.PREVENT_ALLOW_MEDIUM_REMOVAL, None): lambda disk: disk.removable,
