@@ -52,6 +52,8 @@ NOT_KEPT = {
     "fabric": "devices and namespaces",
     "storage/__main__.py": "the control channel's socket",
     "storage/channel.py": "the control channel's socket",
+    "storage/output.py os.preadv": "what the medium named; nothing is written",
+    "storage/output.py os.sendfile": "what the medium named; nothing is written",
     "storage/overlay.py .read_text": "/proc",
     "storage/stand_alone_options.py": "what a person wrote",
     "storage/stores/file.py .stat": "what a name leads to, before it is opened",

@@ -104,7 +104,7 @@ def test_a_fence_at_a_port_that_is_not_the_node_s_is_not_confirmed(control):
     assert control.server("shop/web1")["state"] == "booting"
     control["n1"].switch_is_broken = True
     run_panloom(control, "failover", "shop/web1")
-    control.until_state("shop/web1", "fencing (drain writes done)")
+    until(lambda: control.server("shop/web1").get("detail") == "drain writes done", "its writes are drained")
     until(lambda: "come in at port-n1" in (control.server("shop/web1")["why"] or ""), "it says why it does not go on")
     assert "come in at port-n1" in control.node("n1")["why"]
     with pytest.raises(ConflictError, match="carries shop/web1"):

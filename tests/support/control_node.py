@@ -198,11 +198,6 @@ class ControlNode:
     def until_event(self, kind, *, after=0, seconds=SECONDS, **facts):
         return self._until(lambda: self.events(kind, after=after, **facts), f"event {kind} {facts}", seconds)[0]
 
-    def until_state(self, server, state, *, seconds=SECONDS):
-        return self._until(
-            lambda: (row := self.server(server))["state"].startswith(state) and row, f"{server} is {state}", seconds
-        )
-
     def until_up(self, server, *, not_on=(), epoch=None, seconds=SECONDS):
         """Wait until a server is up and its machine agrees; return the row."""
 
