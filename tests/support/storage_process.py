@@ -110,7 +110,7 @@ class StorageProcess:
                 raise AssertionError(f"the storage process has ended: {text.decode()}")
             return b"listening=yes" in text
 
-        until(listening, "the storage process listens")
+        until(listening, "the storage process listens", seconds=60)
         return process
 
     def _begun(self) -> "subprocess.Popen[bytes]":

@@ -44,7 +44,7 @@ class TargetProcess:
             found = _LISTENING.findall(output.read_text())
             return found if len(found) == len(wanted) else []
 
-        until(listening, "the target listens")
+        until(listening, "the target listens", seconds=60)
         found = listening()
         self.ports = [int(port) for _, port, _ in found]
         self.iqn = found[0][2]
