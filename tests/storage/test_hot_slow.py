@@ -226,8 +226,8 @@ def test_a_session_ends_when_its_last_frame_is_back():
         talk._ours.shutdown(socket.SHUT_WR)
         assert talk._thread.is_alive()
         late.go.set()
-        assert isinstance(talk.hear(), ScsiResponse)
-    assert late.octets[3 * 512] == ord("w")
+        talk._thread.join()  # with an answer or without: whoever hung up may have missed it
+        assert late.octets[3 * 512] == ord("w")
 
 
 def test_a_late_write_that_is_fenced_off_is_never_answered():

@@ -278,7 +278,7 @@ def send(access: Access, frame: Frame) -> None:
     except (OSError, StaleEpochError) as failed:
         frame.error = error = failed
     took = monotonic_ns() - begun
-    if took > SLOW_NANOSECONDS:
+    if took > SLOW_NANOSECONDS and frame.extent is None:  # to name an extent waits for nothing but the processor
         device.slow_until_ns = begun + took + SLOW_FOR_NANOSECONDS
     if error is None:
         access.counters.count(_KINDS[frame.operation], frame.octets, took)
