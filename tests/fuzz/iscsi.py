@@ -26,6 +26,26 @@ from panloom.protocol.iscsi_login import (
 from panloom.protocol.iscsi_session import MAX_TASKS, IscsiSession
 from panloom.protocol.scsi_disk import Data, LogicalUnits, Wants
 from panloom.protocol.scsi_pages import MAX_UNMAP_BLOCKS, Disk
+from panloom.protocol.scsi_verdicts import (
+    MAX_WANTED_OCTETS,
+    Busy,
+    Check,
+    CompareAndWrite,
+    Conflict,
+    Copy,
+    Deallocate,
+    Erase,
+    Fill,
+    Flush,
+    LookUp,
+    Perform,
+    Quiesce,
+    Read,
+    Store,
+    Then,
+    Use,
+    WriteAtomic,
+)
 from panloom.wire import iscsi, scsi_cdb
 from panloom.wire.iscsi import FINAL, READ, WRITE, LoginRequest, ScsiCommand
 from panloom.wire.iscsi_text import decode_text, encode_binary, encode_text
@@ -270,21 +290,46 @@ def disk(octets):
     tell(units)
     verdict = units.interpret(lun, tape.take(16).ljust(16, b"\0"))
     if isinstance(verdict, Wants):
-        assert 0 < verdict.octets <= 0xFFFF
+        assert 0 <= verdict.octets <= MAX_WANTED_OCTETS
         verdict = verdict.then(tape.rest()[: verdict.octets].ljust(verdict.octets, b"\0"))
         assert not isinstance(verdict, Wants)
-    if isinstance(verdict, Sense | Data):
-        return
-    assert lun in (0, 1)
-    for offset, length in _reach(verdict):
+    while isinstance(verdict, Then):
+        _check_reach(lun, verdict.deed)
+        verdict = verdict.then()
+    if not isinstance(verdict, Sense | Data | Conflict | Busy):
+        assert lun in (0, 1)
+        _check_reach(lun, verdict)
+
+
+def _check_reach(lun, verdict):
+    read, changed = _reach(lun, verdict)
+    for number, offset, length in (*read, *changed):
+        assert number in (0, 1)
         assert 0 <= offset <= offset + length <= BLOCKS * 512
         assert offset % 512 == length % 512 == 0
-    assert lun == 0 or type(verdict).__name__ in ("Read", "Flush") or getattr(verdict, "compare", False)
+    assert all(number == 0 for number, _, _ in changed)
 
 
-def _reach(verdict):
-    ranges = getattr(verdict, "ranges", None)
-    if ranges is not None:
-        assert sum(length for _, length in ranges) <= MAX_UNMAP_BLOCKS * 512
-        return ranges
-    return [(verdict.offset, verdict.octets)] if hasattr(verdict, "offset") else []
+def _reach(lun, verdict):
+    """Return what a verdict reads and what it changes: LUN, offset, octets."""
+    match verdict:
+        case Store(offset, octets, use=Use.COMPARE) | Read(offset, octets) | Check(offset, octets):
+            return [(lun, offset, octets)], []
+        case LookUp(offset, octets):
+            return [(lun, offset, octets)], []
+        case Store(offset, octets) | Fill(offset, octets):
+            return [], [(lun, offset, octets)]
+        case CompareAndWrite(offset, _, data) | WriteAtomic(offset, data):
+            return [], [(lun, offset, len(data))]
+        case Deallocate(ranges):
+            assert sum(length for _, length in ranges) <= MAX_UNMAP_BLOCKS * 512
+            return [], [(lun, *each) for each in ranges]
+        case Copy(segments):
+            return (
+                [(each.source_lun, each.source_offset, each.octets) for each in segments],
+                [(each.destination_lun, each.destination_offset, each.octets) for each in segments],
+            )
+        case Erase():
+            return [], [(lun, 0, BLOCKS * 512)]
+    assert isinstance(verdict, Flush | Perform | Quiesce)
+    return [], []

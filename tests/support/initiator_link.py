@@ -82,7 +82,7 @@ class Target:
             return iscsi.encode(step.response)
         wire = self._conversation.wire
         wire.chunks.append(pdu)
-        self._conversation.loop.run()
+        self._conversation.loop.serve()
         answers = bytes(wire.sent)
         wire.sent.clear()
         return answers

@@ -22,7 +22,7 @@ cdef class HotLoop:
     cdef Py_ssize_t _next, _end, _head, _plain_octets, _immediate_octets
 
     @cython.locals(start=Py_ssize_t, end=Py_ssize_t, octets=Py_ssize_t)
-    cdef _serve(self)
+    cpdef serve(self)
     @cython.locals(octets=Py_ssize_t)
     cdef Py_ssize_t _receive(self, Py_ssize_t end) except -2
     @cython.locals(lengths=uint32_t, opcode=int, octets=Py_ssize_t, data=Py_ssize_t, after=Py_ssize_t)

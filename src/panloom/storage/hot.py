@@ -162,12 +162,12 @@ class HotLoop:
         self._immediate_octets = parameters.first_burst_length if parameters.immediate_data else 0
 
     def run(self) -> str:
-        """Serve; return why the connection ended.
+        """Serve, and end what is under way when the connection has ended; return why it ended.
 
         OSError: the connection is broken.  StaleEpochError: a write was fenced off; nothing more may be answered.
         """
         try:
-            why = self._serve()
+            why = self.serve()
         finally:
             self._leaving()
             self._performer.finish()
@@ -183,7 +183,8 @@ class HotLoop:
         """Return, in another thread, when something holds of the session, or it is over."""
         self._performer.await_fact(fact)
 
-    def _serve(self) -> str:
+    def serve(self) -> str:
+        """Serve what comes until nothing more does; return why that is.  What is under way then goes on."""
         session, start, end = self._session, 0, 0
         performer = self._performer
         performer.thread = threading.get_ident()

@@ -39,7 +39,7 @@ class Session:
     def _say(self, pdu):
         self._wire.chunks.append(iscsi.encode(pdu))
         self._wire.sent.clear()
-        self._loop.run()
+        self._loop.serve()
         return split(bytes(self._wire.sent))
 
     def command(self, cdb, data=b"", octets_in=0):
