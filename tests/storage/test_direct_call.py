@@ -325,7 +325,6 @@ class Later:
             self.order.shuffle(taken)
             self.mixed += taken != before
             for descriptor, context, frame in taken:
-                frame.takes_extent = False  # an answer that comes later is filled in, as those of slow media are
                 descriptor.send_handler(context, frame)
 
     def __enter__(self):

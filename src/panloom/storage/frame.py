@@ -61,8 +61,7 @@ class Frame:
 
     ``data`` is filled by READ and taken by WRITE; it belongs to the requester again after the callback.  ``extent`` is
     an answer to READ in place of filling: a file that holds the range in one piece, and from which octet on; the file
-    has ``fd`` and stays open as long as it is referred to.  Only who sets ``takes_extent`` takes such an answer,
-    and none that comes after the send handler has returned.
+    has ``fd`` and stays open as long as it is referred to.  Only who sets ``takes_extent`` takes such an answer.
     ``error``: an OSError becomes sense data; after a StaleEpochError the requester answers nothing any more.
     """
 

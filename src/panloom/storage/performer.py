@@ -16,6 +16,7 @@ from typing import Protocol
 
 import msgspec
 
+from panloom.disk_io import read_fully
 from panloom.protocol.iscsi_session import IscsiSession
 from panloom.protocol.iscsi_task import Action, Compare, Deed, OrWrite, Write, WriteAndVerify
 from panloom.protocol.scsi_disk import Flush, Read
@@ -145,8 +146,15 @@ class Performer:
         self._late[id(frame)] = partial(self._read_on, action, unit, reading, frame)
 
     def _read_on(self, action: Action, unit: Descriptor, reading: Reading, frame: Frame) -> None:
-        """Go on with a READ whose next piece came late."""
-        if frame.error is not None:
+        """Go on with a READ whose next piece came late, or was named late."""
+        error = frame.error
+        if error is None and frame.extent is not None:
+            file, at = frame.extent
+            try:
+                read_fully(file.fd, frame.data, at)
+            except OSError as failed:
+                error = failed
+        if error is not None:
             reading.sense = scsi_sense.UNRECOVERED_READ
         else:
             self.reader.send_octets(reading, frame.data)
