@@ -32,6 +32,7 @@ def test_what_is_accepted_sends_small_pieces_at_once():
                 return await seen
             finally:
                 writer.close()
+                await writer.wait_closed()
                 server.close()
 
     assert asyncio.run(accepted())

@@ -154,6 +154,7 @@ class Relay:
         self._port = port
         self.pdus = Counter()
         self.largest = 0
+        self._conversations = set()
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -162,8 +163,10 @@ class Relay:
 
     async def __aexit__(self, *_):
         self._server.close()
+        await asyncio.gather(*self._conversations)
 
     async def _connected(self, reader, writer):
+        self._conversations.add(asyncio.current_task())
         back_reader, forth = await asyncio.open_connection("127.0.0.1", self._port)
         back = asyncio.create_task(self._copy(back_reader, writer))
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -177,6 +180,7 @@ class Relay:
         forth.close()
         await back
         writer.close()
+        await writer.wait_closed()
 
     @staticmethod
     async def _copy(reader, writer):

@@ -122,7 +122,11 @@ class Chassis:
 
 @contextmanager
 def machines(macs: Mapping[str, str], *, address: str = "10.77.0.1/24") -> Iterator[Chassis]:
-    """Make a chassis; ``macs`` names the machines and gives the MAC of each one's ``eth0``."""
+    """Make a chassis; ``macs`` names the machines and gives the MAC of each one's ``eth0``.
+
+    No machine speaks by itself, not even IPv6: the bridge would look for its MAC at its port, while a test may well
+    speak as that MAC at another.
+    """
     with ExitStack() as stack:
         control = stack.enter_context(namespace("control"))
         control.ip("link add br0 type bridge stp_state 0 forward_delay 0")
@@ -133,7 +137,7 @@ def machines(macs: Mapping[str, str], *, address: str = "10.77.0.1/24") -> Itera
             node = nodes[name] = stack.enter_context(namespace(name))
             control.ip(f"link add port-{name} type veth peer name eth0 address {mac} netns {node.name}")
             control.ip(f"link set port-{name} master br0 up")
-            node.ip("link set eth0 up")
+            node.ip("link set eth0 addrgenmode none up")
         yield Chassis(control, nodes)
 
 
