@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,27 +108,27 @@ def ended(process: "subprocess.Popen[Any]") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ours(directory: Path, disks: list[Path]) -> Iterator[Target]:
-    """Serve by ``panloom target``."""
+def ours(directory: Path, disks: list[Path], prefix: Sequence[str] = ()) -> Iterator[Target]:
+    """Serve by ``panloom target``; ``prefix`` is what the command is begun with."""
     luns = [part for number, disk in enumerate(disks, 1) for part in ("--lun", f"{number}={disk}")]
     command = [sys.executable, "-c", "from panloom.command import main; main()", "target", "--portal", "127.0.0.1:0"]
     output = directory / "panloom.out"
     with output.open("wb") as out:
-        process = subprocess.Popen([*command, *luns], stdout=out)
+        process = subprocess.Popen([*prefix, *command, *luns], stdout=out)
     with ended(process):
         port = until(lambda: _LISTENING.search(output.read_text()), "panloom target listens")[1]
         yield Target(process, process.pid, lambda number: f"iscsi://127.0.0.1:{port}/{IQN}/{number + 1}")
 
 
 @contextlib.contextmanager
-def tgtd(directory: Path, disks: list[Path]) -> Iterator[Target]:
+def tgtd(directory: Path, disks: list[Path], prefix: Sequence[str] = ()) -> Iterator[Target]:
     """Serve by tgtd, as it is after installation."""
     port = free_port()
     environment = {**os.environ, "TGT_IPC_SOCKET": str(directory / "tgtd.ipc")}
     control = ["tgtadm", "-C", "9", "--lld=iscsi"]
     with (directory / "tgtd.log").open("wb") as log:
         command = ["tgtd", "-f", "-C", "9", "--iscsi", f"portal=127.0.0.1:{port}"]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen([*prefix, *command], stdout=log, stderr=log, env=environment)
 
     def tell(*words: str) -> bool:
         return not subprocess.run([*control, *words], env=environment, capture_output=True, check=False).returncode
@@ -143,7 +143,7 @@ def tgtd(directory: Path, disks: list[Path]) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def istgt(directory: Path, disks: list[Path]) -> Iterator[Target]:
+def istgt(directory: Path, disks: list[Path], prefix: Sequence[str] = ()) -> Iterator[Target]:
     """Serve by istgt, with the larger bursts that its own example has."""
     port, control = free_port(), free_port()
     units = "\n".join(f"  LUN{number} Storage {disk} Auto" for number, disk in enumerate(disks))
@@ -185,7 +185,7 @@ def istgt(directory: Path, disks: list[Path]) -> Iterator[Target]:
 {units}
 """)
     with (directory / "istgt.log").open("wb") as log:
-        process = subprocess.Popen(["istgt", "-D", "-c", configuration], stdout=log, stderr=log)
+        process = subprocess.Popen([*prefix, "istgt", "-D", "-c", configuration], stdout=log, stderr=log)
     with ended(process):
         url = f"iscsi://127.0.0.1:{port}/{IQN}"
         ask = ["iscsi-inq", f"{url}/0"]

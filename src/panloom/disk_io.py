@@ -179,8 +179,27 @@ def read_cached(fd: int, into: memoryview, offset: int) -> bool:
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-    read_fully(fd, into, offset)  # tmpfs and the like, which wait for nothing
+    read_fully(fd, into, offset)  # tmpfs, which waits for nothing; of others see ``tells_what_waits``
     return True
+
+
+def tells_what_waits(fd: int) -> bool:
+    """Whether ``read_cached`` can be believed: those of network file systems and FUSE wait without a word."""
+    try:
+        _system.preadv_now(fd, [memoryview(bytearray(1))], 0)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        return error.errno != errno.EOPNOTSUPP or _is_in_memory(fd)
+    return True
+
+
+def _is_in_memory(fd: int) -> bool:
+    device = status(fd).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    mounts = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())  # proc(5)
+    kinds = [mount[mount.index("-") + 1] for mount in mounts if mount[2] == wanted]
+    return not kinds or kinds[0] in ("tmpfs", "ramfs", "hugetlbfs")  # memfd_create(2) needs no mount
 
 
 def fill_cached(fd: int, into: memoryview, offset: int) -> None:

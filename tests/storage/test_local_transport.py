@@ -8,6 +8,7 @@ import pytest
 
 from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import UnavailableError
+from panloom.storage.device import SLOW_NANOSECONDS
 from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Callback, Frame, MiscompareError, Operation, StaleEpochError
 from panloom.storage.limits import NO_LIMITS, Limits
@@ -180,6 +181,31 @@ def test_a_slow_device_goes_on_elsewhere(transport, luns, monkeypatch):
         gate.set()
         assert sent.wait() is None
     assert sent.thread is not threading.current_thread()
+
+
+def test_a_device_that_says_nothing_goes_on_elsewhere(transport, luns, monkeypatch):
+    """Nobody waits for it because it was quick before, however long ago it was found to be slow."""
+    gate, stuck = threading.Event(), transport.connect(TARGET, luns[0], 1)
+
+    def cold(fd, views, offset):
+        raise BlockingIOError(errno.EAGAIN, "it would have to be waited for")
+
+    def late(fd, views, offset):
+        assert gate.wait(30)
+        return len(views[0])
+
+    do(stuck, Operation.WRITE, 0, 512, b"x" * 512)
+    monkeypatch.setattr("panloom.storage.local_transport.SLOW_FOR_NANOSECONDS", 0)
+    with instead_of_the_kernel(SystemCalls(preadv_now=cold, preadv=late)):
+        held = Sent(stuck, Operation.READ, 0, 512)
+        until(lambda: time.monotonic_ns() - stuck.context.device.workers.busy_since_ns > SLOW_NANOSECONDS, "it is late")
+        sent = Sent(stuck, Operation.WRITE, 0, 4096, bytes(4096))
+        assert sent.wait() is None
+        assert sent.thread is not threading.current_thread()
+        assert not held.done.is_set()
+        gate.set()
+        assert held.wait() is None
+    until(lambda: Sent(stuck, Operation.WRITE, 0, 512, bytes(512)).thread is threading.current_thread(), "it is quick")
 
 
 def test_a_failed_sync_takes_the_device_offline_and_says_so_once(transport, luns, lost):

@@ -67,11 +67,11 @@ class Access(Protocol):
 
 
 class _Access:
-    def __init__(self, device: Device, delays: Delays) -> None:
+    def __init__(self, device: Device, delays: Delays, *, may_block: bool = False) -> None:
         self.device = device
         self.delays = delays
         self.counters = device.statistics.begin()
-        self.may_block = False
+        self.may_block = may_block
         self.ended = False
 
     def end(self) -> None:
@@ -84,7 +84,7 @@ class VolumeAccess(_Access):
     """``grant`` None: for reading only."""
 
     def __init__(self, device: Device, delays: Delays, volume: Volume, grant: WriteGrant | None) -> None:
-        super().__init__(device, delays)
+        super().__init__(device, delays, may_block=volume.may_block)
         self.volume = volume
         self.grant = grant
         self.read = volume.read
@@ -129,12 +129,11 @@ class StoreAccess(_Access):
     """A session's access to a store that others may have, too; ``read_only`` is the session's, not the store's."""
 
     def __init__(self, device: Device, delays: Delays, store: Store, turnstile: Turnstile, *, read_only: bool) -> None:
-        super().__init__(device, delays)
+        super().__init__(device, delays, may_block=store.may_block)
         self.store = store
         self.turnstile = turnstile
         self.rights = Rights()
         self.read_only = read_only or store.read_only
-        self.may_block = store.may_block
         self.read = store.read
         self.read_now = store.read_now
         self.flush = store.flush

@@ -12,10 +12,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 WORKERS = 16  # of one device: what initiators have under way, about
 IDLE_SECONDS = 5.0
+NEVER = 1 << 63
 
 Deed = Callable[[], None]
 
@@ -23,13 +24,18 @@ log = logging.getLogger(__name__)
 
 
 class Workers:
-    """The threads of one device; each begins when there is something to do, and ends when there is nothing."""
+    """The threads of one device; each begins when there is something to do, and ends when there is nothing.
+
+    ``busy_since_ns``: when the oldest deed under way was begun (CLOCK_MONOTONIC), NEVER while there is none.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._changed = threading.Condition()
         self._waiting: deque[Deed] = deque()
+        self._begun: dict[object, int] = {}  # thread → when it began what it does, the oldest first
         self._idle = self._threads = 0
+        self.busy_since_ns = NEVER
 
     def put(self, deed: Deed) -> None:
         """Have a deed done soon, after those that were put before it have begun."""
@@ -42,21 +48,26 @@ class Workers:
                 threading.Thread(target=self._work, name=f"device-{self._name}", daemon=True).start()
 
     def _work(self) -> None:
-        while (deed := self._next()) is not None:
+        thread = object()
+        while (deed := self._next(thread)) is not None:
             try:
                 deed()
             except Exception:  # the thread's top guard: the other deeds of the device go on
                 log.exception("device=%s", self._name)
 
-    def _next(self) -> Deed | None:
+    def _next(self, thread: object) -> Deed | None:
         with self._changed:
+            self._begun.pop(thread, None)
+            self.busy_since_ns = next(iter(self._begun.values()), NEVER)
             self._idle += 1
             self._changed.wait_for(lambda: self._waiting, IDLE_SECONDS)
             self._idle -= 1
-            if self._waiting:
-                return self._waiting.popleft()
-            self._threads -= 1
-            return None
+            if not self._waiting:
+                self._threads -= 1
+                return None
+            self._begun[thread] = monotonic_ns()
+            self.busy_since_ns = next(iter(self._begun.values()))
+            return self._waiting.popleft()
 
 
 class Delays:

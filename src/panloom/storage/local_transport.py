@@ -6,8 +6,9 @@
                       └─ or on one of the device's own: a slow medium, or a limit that holds the frame back
     session over disconnect: on return no write through its Descriptor is under way, and none will ever be
 
-A device that had taken long lately counts as slow: its frames go elsewhere until it is quick again, so that one device
-delays neither others nor the pings of its own connection for long.  What the kernel does not have in memory is read
+A device that had taken long lately, or has not yet done what it was given long ago, counts as slow: its frames go
+elsewhere until it is quick again, so that one device delays neither others nor the pings of its own connection for
+long.  What the kernel does not have in memory is read
 elsewhere, too.
 """
 
@@ -260,7 +261,7 @@ def send(access: Access, frame: Frame) -> None:
     if device.limiter is not None and (wait := device.wait_seconds(frame.octets)):
         access.delays.add(wait, access, device.workers, partial(_do_elsewhere, access, frame, begun))
         return
-    if access.may_block or begun < device.slow_until_ns:
+    if access.may_block or begun < device.slow_until_ns or begun - device.workers.busy_since_ns > SLOW_NANOSECONDS:
         device.workers.put(partial(_do_elsewhere, access, frame, begun))
         return
     error: OSError | StaleEpochError | None = None

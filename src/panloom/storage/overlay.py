@@ -32,7 +32,7 @@ from typing import Self
 
 import msgspec
 
-from panloom.disk_io import copy_range, read_fully
+from panloom.disk_io import copy_range, read_fully, tells_what_waits
 from panloom.errors import ConflictError
 from panloom.storage.below import Below, check_below
 from panloom.storage.descriptor import StaleEpochError
@@ -87,6 +87,7 @@ class Volume:
         self.name = name
         self.octets = top.header.octets
         self.identity = top.header.identity
+        self.may_block = not tells_what_waits(top.fd)  # the files below are in the same directory
         self._stack = top, below  # replaced as a whole: readers take no lock
         self._epoch = top.header.epoch  # as it counts; higher than on the disk only after a failed write of the header
         self._state = _State.ONLINE

@@ -32,6 +32,7 @@ from panloom.disk_io import (
     set_size,
     status,
     sync_data,
+    tells_what_waits,
     unlock_file,
     write_octets,
     zero_range,
@@ -48,8 +49,6 @@ _MACHINE = Path("/etc/machine-id")
 
 class FileStore:
     """An open file descriptor, which it owns."""
-
-    may_block = False  # reads that would are found out by ``read_now``
 
     def __init__(
         self,
@@ -73,6 +72,7 @@ class FileStore:
         self.device_type = device_type
         self.block_octets = OPTICAL_BLOCK_OCTETS if device_type is DeviceType.OPTICAL else DISK_BLOCK_OCTETS
         self.fd = fd
+        self.may_block = not tells_what_waits(fd)  # else ``read_now`` finds out the reads that would
         self._thick = not thin
         weakref.finalize(self, close_file, fd)  # only once nobody reads it any more
         self._flushing = threading.Lock()  # a failed sync is told once, to whoever asks first
