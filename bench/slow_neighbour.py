@@ -123,9 +123,7 @@ def main() -> int:
             print(f"round {number + 1}: {name}: {rounds[-1][name]}", file=sys.stderr, flush=True)
     found = medians(rounds)
     ratios = {
-        name: {
-            way: round(of[f"{way}, p99 µs"] / of["alone, p99 µs"], 2) for way in ("same session", "other session")
-        }
+        name: {way: round(of[f"{way}, p99 µs"] / of["alone, p99 µs"], 2) for way in ("same session", "other session")}
         for name, of in found.items()
     }
     goals = {"p99 beside a slow disk / p99 alone": GOAL}

@@ -11,7 +11,7 @@ from panloom.errors import PanloomError
 from support.crash.chapter import Examination, in_memory
 from support.crash.fault_story import FaultStory
 from support.crash.faults import WAYS, name_of
-from support.crash.places import path_of
+from support.crash.places import DISK_MODULES, path_of
 from support.crash.state_fault_story import StateFaultStory
 
 QUESTION = "Is anything false answered, or anybody else held up, when a call on a file fails?"
@@ -57,12 +57,12 @@ def _told(directory, kind, **fault):
 
 
 def sites():
-    """Return every line of disk_io that makes a system call."""
-    tree = ast.parse(path_of("panloom.disk_io").read_text())
+    """Return every line that makes a system call on a file, as module:line."""
     return {
-        node.lineno
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_system"
+        f"{module}:{node.lineno}"
+        for module in DISK_MODULES
+        for node in ast.walk(ast.parse(path_of(module).read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "system_calls.kernel"
     }
 
 
@@ -114,12 +114,12 @@ class Faults:
     def report(self, path):
         """Write the result down."""
         done = self._tally.done.values()
-        reached = {int(each["site"].split(":")[1]) for each in done if each["site"] != "None"}
+        reached = {":".join(each["site"].split(":")[:2]) for each in done if each["site"] != "None"}
         result = {
             "faults": len(done),
             "violations": self.violations,
             "states": sum(each["states"] for each in done),
-            "sites_in_disk_io": len(sites()),
+            "sites": len(sites()),
             "sites_that_no_story_comes_by": sorted(sites() - reached),
             "callers": len({(each["site"], each["caller"]) for each in done}),
             "by_call": {name: dict(Counter(e["way"] for e in done if e["call"] == name)) for name in WAYS},

@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRESS = ROOT / ".cache" / "campaign"
 SOURCES = (
-    "src/panloom/disk_io.py", "src/panloom/storage", "src/panloom/state", "src/panloom/boot/lease_book.py",
-    "src/panloom/control/mac_counter.py", "tests/support/crash",
+    "src/panloom/system_calls.py", "src/panloom/disk_io.py", "src/panloom/durable_names.py", "src/panloom/storage",
+    "src/panloom/state", "src/panloom/boot/lease_book.py", "src/panloom/control/mac_counter.py", "tests/support/crash",
 )  # fmt: skip
 
 

@@ -19,11 +19,11 @@ _MOVE = "self._directory.move(file_name, layer_file_name(entry))"
 _KEEP_COPY = '_keep_copy(connection, path.with_name(f"{path.name}.v{version}.bak"))'
 _LEFT_IN_THE_CACHE = "a_commit_that_a_killed_process_left_in_the_cache"
 FORGOTTEN = (
-    ("disk_io", "Directory.__init__", "make_directory(path)", "a_file_in_new_directories"),
-    ("disk_io", "PartialFile.appear", "_system.fsync(self.fd)", "a_file_in_new_directories"),
-    ("disk_io", "Directory.holds", "self.sync()", "a_name_that_is_seen_after_it_could_not_be_made_durable"),
-    ("disk_io", "Directory.names", "self.sync()", "a_list_of_names_after_one_could_not_be_made_durable"),
-    ("disk_io", "sync_data", "_system.fdatasync(fd)", "what_was_flushed"),
+    ("durable_names", "Directory.__init__", "make_directory(path)", "a_file_in_new_directories"),
+    ("durable_names", "PartialFile.appear", "system_calls.kernel.fsync(self.fd)", "a_file_in_new_directories"),
+    ("durable_names", "Directory.holds", "self.sync()", "a_name_that_is_seen_after_it_could_not_be_made_durable"),
+    ("durable_names", "Directory.names", "self.sync()", "a_list_of_names_after_one_could_not_be_made_durable"),
+    ("disk_io", "sync_data", "system_calls.kernel.fdatasync(fd)", "what_was_flushed"),
     (_STORE, "VolumeStore._freeze.freeze", "self._directory.link(file_name, frozen_name)", "a_snapshot"),
     (_STORE, "VolumeStore._freeze.renew", "file.appear(file_name)", "a_snapshot"),
     (_STORE, "VolumeStore.delete_snapshot", _MOVE, "what_a_deleted_snapshot_left"),

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.storage.__main__ import main
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.waiting import until
 
 DIRECTORY = Path(sys.argv[sys.argv.index("--directory") + 1])

@@ -9,9 +9,11 @@ import random
 
 import pytest
 
-from panloom.disk_io import Directory, PartialFile, SystemCalls, instead_of_the_kernel, write_fully
+from panloom.disk_io import write_fully
+from panloom.durable_names import Directory, PartialFile
 from panloom.storage.overlay import Volume
 from panloom.storage.volume_file import create_volume
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.crash.chapter import Examination, in_memory
 from support.crash.disk import ROOT, Contents, Disk, Names, Size, Sync, Write
 from support.crash.recorder import Killed, Recorder

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Callback, Frame, Operation
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 
 OCTETS = 1 << 20
 

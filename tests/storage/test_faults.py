@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from panloom.disk_io import SyncError, SystemCalls, instead_of_the_kernel
+from panloom.disk_io import SyncError
 from panloom.errors import UnavailableError
 from panloom.storage.exports import ExportedLun
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support import blocks
 
 

@@ -10,11 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConflictError, RefusedError, UnavailableError
 from panloom.storage.descriptor import Credentials, StaleEpochError
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.storage_sessions import DISK, N1, N2, NOTHING, TARGET, Storage, export, read, write
 from support.waiting import until
 

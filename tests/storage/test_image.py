@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConflictError, UnavailableError
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 
 
 @pytest.fixture

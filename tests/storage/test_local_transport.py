@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import UnavailableError
 from panloom.storage.device import SLOW_NANOSECONDS
 from panloom.storage.exports import ExportedLun
@@ -14,6 +13,7 @@ from panloom.storage.frame import Callback, Frame, MiscompareError, Operation, S
 from panloom.storage.limits import NO_LIMITS, Limits
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.waiting import until
 
 TARGET = "iqn.2026-11.dev.panloom:t"

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 
 DEADLINE = 20.0
 

@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from panloom.disk_io import Directory, SyncError, SystemCalls, instead_of_the_kernel
+from panloom.disk_io import SyncError
+from panloom.durable_names import Directory
 from panloom.errors import ConfigError, ConflictError
 from panloom.storage import volume_file
 from panloom.storage.descriptor import StaleEpochError
@@ -21,6 +22,7 @@ from panloom.storage.overlay import Volume
 from panloom.storage.volume_file import create_volume
 from panloom.storage.volume_header import HEADER_OCTETS
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.holes import data_octets
 from support.waiting import until
 

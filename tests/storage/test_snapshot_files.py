@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConfigError, ConflictError, PanloomError, UnavailableError
 from panloom.storage.volume_store import VolumeStore
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.crash.chapter import in_memory
 from support.crash.recorder import CHANGES, Killed
 

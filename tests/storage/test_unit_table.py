@@ -4,11 +4,11 @@ import errno
 
 import pytest
 
-from panloom import disk_io
 from panloom.errors import ConfigError
 from panloom.protocol.scsi_reservations import NexusName
 from panloom.protocol.scsi_verdicts import Busy, Conflict
 from panloom.storage.unit_table import UnitTable
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from panloom.wire import scsi_cdb, scsi_sense
 from panloom.wire.iscsi import lun_field
 from panloom.wire.scsi_cdb import BlockCommand, Operation
@@ -111,7 +111,7 @@ def test_without_aptpl_a_restart_forgets(disk, tmp_path):
 def test_nothing_counts_that_could_not_be_made_durable(disk, tmp_path):
     table = UnitTable(tmp_path / "units")
     one = joined(table, disk, 1)
-    with disk_io.instead_of_the_kernel(disk_io.SystemCalls(pwritev=full)):
+    with instead_of_the_kernel(SystemCalls(pwritev=full)):
         answer = reserve(one, scsi_cdb.REGISTER, new=1, durable=True)
     assert answer == scsi_sense.INSUFFICIENT_REGISTRATION_RESOURCES
     assert keys(one) == (0, [])

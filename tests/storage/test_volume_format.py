@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import panloom
-from panloom.disk_io import Directory, PartialFile, close_file, open_file, set_size, sync_data, write_fully
+from panloom.disk_io import close_file, open_file, set_size, sync_data, write_fully
+from panloom.durable_names import Directory, PartialFile
 from panloom.errors import ConfigError
 from panloom.storage.overlay import Volume
 from panloom.storage.volume_store import VolumeStore

@@ -32,7 +32,7 @@ from panloom.control.node import ControlNode
 from panloom.control.observer import Observer
 from panloom.control.permit import permit
 from panloom.control.reconcile import Reconciler
-from panloom.disk_io import make_directory
+from panloom.durable_names import make_directory
 from panloom.errors import PanloomError, UnavailableError
 from panloom.notify import sd_notify
 from panloom.state.sqlite import SqliteStore

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from panloom.control.client import Client
-from panloom.disk_io import SystemCalls
 from panloom.doctor.check import Check, Purpose, State
 from panloom.errors import PanloomError
+from panloom.system_calls import SystemCalls
 from panloom.values import format_size
 
 _TIMEOUT_SECONDS = 2.0

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from panloom import disk_io
-from panloom.disk_io import Directory, PartialFile
+from panloom.durable_names import Directory, PartialFile
 from panloom.errors import UnavailableError
 
 APPLICATION_ID: Final = 0x50414E4C

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from panloom.disk_io import Directory
+from panloom.durable_names import Directory
 from panloom.errors import ConfigError, PanloomError
 from panloom.storage.volume_file import read_header
 from panloom.storage.volume_header import NO_ID, VolumeHeader

@@ -21,7 +21,8 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
-from panloom.disk_io import Directory, PartialFile, close_file, open_file, read_file, reserve, write_fully
+from panloom.disk_io import close_file, open_file, read_file, reserve, write_fully
+from panloom.durable_names import Directory, PartialFile
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.protocol.chap import Credentials
 from panloom.storage.limits import NO_LIMITS, Limits

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from panloom.disk_io import Directory, PartialFile, close_file, copy_file, open_file, sha256, status
+from panloom.disk_io import close_file, copy_file, open_file, sha256, status
+from panloom.durable_names import Directory, PartialFile
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 
 IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}@[1-9][0-9]{0,9}")

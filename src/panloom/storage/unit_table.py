@@ -13,7 +13,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from panloom.disk_io import Directory, PartialFile, read_file, write_fully
+from panloom.disk_io import read_file, write_fully
+from panloom.durable_names import Directory, PartialFile
 from panloom.errors import ConfigError, UnavailableError
 from panloom.protocol.scsi_disk import LogicalUnits
 from panloom.protocol.scsi_pages import Disk

@@ -32,8 +32,6 @@ from typing import Self
 import msgspec
 
 from panloom.disk_io import (
-    Directory,
-    PartialFile,
     close_file,
     data_extents,
     drop_cached,
@@ -49,6 +47,7 @@ from panloom.disk_io import (
     write_through,
     zero_range,
 )
+from panloom.durable_names import Directory, PartialFile
 from panloom.errors import ConfigError
 from panloom.storage.allocation_map import AllocationMap
 from panloom.storage.image import Image

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from panloom.disk_io import Directory, PartialFile, SyncError, close_file, make_directory, take_lock, write_fully
+from panloom.disk_io import SyncError, close_file, take_lock, write_fully
+from panloom.durable_names import Directory, PartialFile, make_directory
 from panloom.errors import ConfigError, ConflictError, PanloomError, UnavailableError
 from panloom.storage.accounts import volumes
 from panloom.storage.calls import ImageFacts, Volumes

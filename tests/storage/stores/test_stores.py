@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
 from panloom.errors import ConfigError, UnavailableError
 from panloom.storage.stores.names import open_store
 from panloom.storage.stores.store import DeviceType
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.loop_device import loop_device
 
 OCTETS = 1 << 20

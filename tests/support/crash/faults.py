@@ -10,7 +10,7 @@ import os
 from typing import NamedTuple
 
 from support.crash.mutants import calls_under_way
-from support.crash.places import Place
+from support.crash.places import DISK_MODULES, Place
 from support.crash.recorder import refuse
 
 SHORT, TORN = "short", "torn"
@@ -23,6 +23,7 @@ WAYS = {
     "lseek": _DISK,
     "flock": (errno.ENOLCK,),
     "preadv": (errno.EIO, SHORT),
+    "preadv_now": (errno.EIO, errno.EAGAIN, errno.EOPNOTSUPP, SHORT),
     "pwritev": (errno.EIO, errno.ENOSPC, SHORT, TORN),
     "fdatasync": _FULL,
     "fsync": _FULL,
@@ -41,12 +42,12 @@ WAYS = {
     "rename": _FULL,
     "unlink": _DISK,
 }
-BENIGN = (SHORT, errno.EOPNOTSUPP, errno.EXDEV)
+BENIGN = (SHORT, errno.EAGAIN, errno.EOPNOTSUPP, errno.EXDEV)
 """Ways in which nothing has failed: there is another way to do it."""
 
 
 class Call(NamedTuple):
-    """A call on a file: in disk_io, and what led there."""
+    """A call on a file: where it is made, and what led there."""
 
     name: str
     site: Place | None
@@ -113,12 +114,12 @@ class Injector:
 
 
 def _where():
-    """Return the call in disk_io that is under way, None if it is SQLite's, and the one that led there."""
+    """Return the call of a disk module that is under way, None if it is SQLite's, and the one that led there."""
     site = caller = None
     for place in calls_under_way():
-        if not site and place.module != "panloom.disk_io":
+        if not site and place.module not in DISK_MODULES:
             return None, place
-        if place.module == "panloom.disk_io":
+        if place.module in DISK_MODULES:
             site = site or place
         elif site:
             caller = place
@@ -128,7 +129,7 @@ def _where():
 
 def _half(name, arguments):
     match name:
-        case "preadv":
+        case "preadv" | "preadv_now":
             fd, (view,), offset = arguments
             return fd, [view[: max(1, len(view) // 2)]], offset
         case "pwritev":

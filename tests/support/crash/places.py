@@ -9,8 +9,11 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[3] / "src"
+DISK_MODULES = ("panloom.disk_io", "panloom.durable_names")
+"""What makes system calls on files."""
+
 MODULES = (
-    "panloom.disk_io", "panloom.storage.*", "panloom.state.*", "panloom.boot.lease_book", "panloom.control.mac_counter",
+    *DISK_MODULES, "panloom.storage.*", "panloom.state.*", "panloom.boot.lease_book", "panloom.control.mac_counter",
     "panloom.protocol.scsi_disk", "panloom.protocol.iscsi_session", "panloom.protocol.iscsi_task",
 )  # fmt: skip
 SYNCS = {

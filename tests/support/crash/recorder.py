@@ -1,6 +1,6 @@
 """The kernel's file calls, done, written down, and refused where a fault is wanted.
 
-with Recorder(root) as recorder:      every call of disk_io below ``root`` goes into ``recorder.log``
+with Recorder(root) as recorder:      every call on a file below ``root`` goes into ``recorder.log``
     recorder.faults = …               may raise, or make a write short, before a call is done
     recorder.die_after(3)             the process ends within the fourth call that changes something from here
     recorder.meanwhile(3, action)     the fourth such call waits for ``action``, which another thread could have done
@@ -12,7 +12,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from panloom.disk_io import SystemCalls, instead_of_the_kernel
+from panloom.system_calls import SystemCalls, instead_of_the_kernel
 from support.crash.disk import ROOT, SECTOR, Contents, Disk, Make, Mark, Names, Size, Sync, Write
 
 CHANGES = (
@@ -40,7 +40,7 @@ def leaving_out(decide):
 
 
 class Recorder:
-    """Stands between ``disk_io`` and the kernel as long as its ``with`` block lasts."""
+    """Stands between ``system_calls`` and the kernel as long as its ``with`` block lasts."""
 
     def __init__(self, root: Path, contents: Contents | None = None, *, reflinks=False):
         """Begin with an empty directory, or with one to which ``contents`` were written.

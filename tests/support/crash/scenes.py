@@ -19,7 +19,8 @@ from collections.abc import Callable
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
-from panloom.disk_io import Directory, PartialFile, close_file, make_directory, open_file, set_size, write_fully
+from panloom.disk_io import close_file, open_file, set_size, write_fully
+from panloom.durable_names import Directory, PartialFile, make_directory
 from panloom.errors import PanloomError, UnavailableError
 from panloom.protocol.scsi_reservations import NexusName, Registration
 from panloom.protocol.scsi_reservations import Reservations as ReservationState

@@ -9,7 +9,7 @@ import asyncio
 import copy
 
 from panloom.boot.lease_book import LeaseBook
-from panloom.disk_io import make_directory
+from panloom.durable_names import make_directory
 from panloom.errors import PanloomError, UnavailableError
 from panloom.state.sqlite import SqliteStore
 from support.crash.chapter import Chapter, Violation, boot_of_the_machine

@@ -11,7 +11,7 @@ import msgspec
 
 from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord
 from panloom.control.mac_counter import MacCounter
-from panloom.disk_io import make_directory
+from panloom.durable_names import make_directory
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.protocol.dhcp_server import LeaseWrite
 from panloom.state.sqlite import SqliteStore
