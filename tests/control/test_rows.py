@@ -18,10 +18,13 @@ from panloom.decide.records import STEPS, Discovered, Fence, NodeRecord, Phase, 
 from panloom.errors import UnavailableError
 from panloom.model.resources import KINDS, Image
 from panloom.storage import calls
+from panloom.storage.limits import NO_LIMITS
+from panloom.storage.statistics import Totals
 from support.dict_store import DictStore
 from support.world import DOCUMENTS, MAC, UP, node, put, world_of
 
 VOLUME = calls.VolumeFacts("shop.web1", "web@1", 1 << 20, 4096, 3)
+DONE = Totals(operations=100, reads=100, read_octets=51200, octets=51200, read_latency=(0, 0, 0, 60, 39, 0, 1))
 
 
 class Storage:
@@ -30,10 +33,15 @@ class Storage:
     is_there = True
     volumes_there = (VOLUME,)
     images_there = (calls.ImageFacts("web@1", 1 << 20, "ab" * 32),)
+    statistics_there = calls.Statistics((calls.DeviceStatistics("volume:shop.web1", NO_LIMITS, DONE),), 1795257067.0)
 
     async def volumes(self):
         self._check()
         return calls.Volumes(self.volumes_there, self.images_there)
+
+    async def statistics(self):
+        self._check()
+        return self.statistics_there
 
     async def status(self):
         self._check()
@@ -145,9 +153,22 @@ def test_without_the_storage_process_all_else_is_still_shown():
     rows = shown()
     rows.storage.is_there = False
     assert rows("server")["shop/web1"]["disk_octets"] is None
-    assert rows("volume")["shop/web1"]["state"] == "unknown"
+    volume = rows("volume")["shop/web1"]
+    why = "the storage process does not answer"
+    assert (volume["state"], volume["statistics"], volume["why"]) == ("unknown", None, why)
     state, parts = rows.status()
     assert (state, parts["storage"]["state"]) == ("failed", "failed")
+
+
+def test_what_a_disk_has_done_is_told_with_the_latencies_that_most_operations_keep():
+    rows = shown()
+    row = rows("volume")["shop/web1"]["statistics"]
+    assert (row["operations"], row["reads"], row["octets"], row["since"]) == (100, 100, 51200, 1795257067.0)
+    assert (row["read_median_seconds"], row["read_p99_seconds"]) == (8e-9, 16e-9)
+    assert "read_latency" not in row
+    rows.storage.statistics_there = calls.Statistics(())
+    unused = rows("volume")["shop/web1"]["statistics"]
+    assert (unused["operations"], unused["read_p99_seconds"], unused["since"]) == (0, None, None)
 
 
 def test_cap_218_what_there_is_one_of_is_not_redundant_and_no_failure():

@@ -1,14 +1,18 @@
 """Disks from documents to the storage process, on real processes: grown, frozen, cloned, flattened, thick."""
 
 import json
+import re
 import signal
 
 import pytest
 
 from panloom.errors import ConfigErrors, ConflictError
 from panloom.storage.client import StorageClient
+from panloom.storage.exports import Access, ExportedLun
 from panloom.storage.limits import Limits
+from panloom.wire.scsi_cdb import BlockCommand, Operation
 from support.control_node import control_node, pan, run_panloom
+from support.initiator import Initiator, connect
 from support.waiting import until
 
 MIB = 1 << 20
@@ -36,9 +40,70 @@ def test_what_is_known_without_the_disks_is_told_while_their_process_stands_stil
         row = control.server("shop/web1")
         assert (row["node"], row["epoch"], row["disk_octets"]) == (node, 1, None)
         assert "the storage process has not answered for 3 s" in run_panloom(control, "get", "snapshots")[2]
+        disk = control.client.get("resources", "volume", "shop/web1")
+        assert (disk["statistics"], disk["why"]) == (None, "the storage process has not answered for 3 s")
     finally:
         control.signal("storage", signal.SIGCONT)
     until(lambda: control.server("shop/web1")["disk_octets"] == MIB, "the disk is shown again")
+
+
+NAMES = {
+    "InitiatorName": "iqn.2026-11.dev.panloom:somebody",
+    "TargetName": "iqn.2026-11.dev.panloom:shop.data",
+    "SessionType": "Normal",
+}
+
+
+def do_known_load(control):
+    """10 WRITEs of 4 KiB, 20 READs of a block, 2 flushes of shop/data, by an initiator of its own."""
+    lun = ExportedLun(0, volume="shop.data")
+    control.storage(lambda storage: storage.export(NAMES["TargetName"], [lun], 1, Access(None)))
+    with Initiator(control.inside.socket(lambda: connect("10.77.0.1:3260")), NAMES).log_in() as session:
+        for number in range(10):
+            session.write(8 * number, bytes(4096))
+        for number in range(20):
+            session.read(number, 1)
+        for _ in range(2):
+            session.command(BlockCommand(Operation.SYNCHRONIZE_CACHE_10, 0, 0, 0))
+            session.receive()
+
+
+def counted(control):
+    """Return what the wide table has of the one volume's statistics."""
+    header, row = run_panloom(control, "get", "volumes", "-o", "wide")[1].splitlines()
+    starts = [header.index(f" {name} ") + 1 for name in ("READS", "WRITES", "READ", "WRITTEN")]
+    return [row[start:].split("  ")[0] for start in starts]
+
+
+def test_cap_173_a_known_load_is_told_to_a_person_in_exact_numbers(control):
+    control.apply(extra("data", "image: web\nsize: 1MiB") + "---" + empty_pan())
+    until_ready(control, "shop/data")
+
+    def told():
+        return json.loads(run_panloom(control, "show", "volume", "shop/data", "-o", "json")[1])["statistics"]
+
+    nothing = told()
+    assert {nothing[key] for key in ("operations", "octets", "reads", "writes", "failed", "in_progress_seconds")} == {0}
+    assert (nothing["read_median_seconds"], nothing["write_p99_seconds"]) == (None, None)
+    do_known_load(control)
+    done = told()
+    assert {key: done[key] for key in done if not key.endswith("_seconds")} == {
+        "operations": 32, "octets": 10 * 4096 + 20 * 512, "reads": 20, "writes": 10, "flushes": 2, "unmaps": 0,
+        "read_octets": 20 * 512, "written_octets": 10 * 4096, "unmapped_octets": 0, "failed": 0,
+        "since": nothing["since"],
+    }  # fmt: skip
+    assert 0 < done["read_median_seconds"] <= done["read_p99_seconds"]
+    assert 0 < done["write_median_seconds"] <= done["write_p99_seconds"] <= 2 * done["in_progress_seconds"]
+    shown = run_panloom(control, "show", "volume", "shop/data")[1]
+    assert re.search(r"^  operations +32, 50 KiB$", shown, re.MULTILINE)
+    assert re.search(r"^  reads +20, 10 KiB; half took .+s at most, 99 of 100 .+s$", shown, re.MULTILINE)
+    assert re.search(r"^  limits +none$", shown, re.MULTILINE)
+    assert counted(control) == ["20", "10", "10 KiB", "40 KiB"]
+    control.kill("storage")
+    assert re.search(r"^  statistics +unknown$", run_panloom(control, "show", "volume", "shop/data")[1], re.MULTILINE)
+    assert counted(control) == ["unknown"] * 4
+    control.start_storage()
+    assert told()["operations"] == 0
 
 
 def disk(more):

@@ -152,6 +152,18 @@ def test_a_volume_is_deleted_only_when_it_is_not_exported(storage):
     assert storage.store.facts().volumes == ()
 
 
+def test_the_statistics_of_a_volume_go_with_it(storage):
+    storage.manager.export(export(1))
+    write(storage.login(N1)[1])
+    assert [device.totals.writes for device in storage.manager.statistics().devices] == [1]
+    storage.manager.unexport(TARGET.name, 1)
+    storage.manager.delete_volume("shop.web1")
+    storage.store.create("shop.web1", None, 1 << 20)
+    storage.manager.export(export(2))
+    storage.login(N1)
+    assert [device.totals.writes for device in storage.manager.statistics().devices] == [0]
+
+
 def test_an_export_of_what_is_not_there_exports_nothing(storage):
     with pytest.raises(UnavailableError, match="no volume nothing"):
         storage.manager.export(Export(TARGET.name, 1, (ExportedLun(0, volume="nothing"),), None))

@@ -1,6 +1,7 @@
 """The Local Transport: what frames do to devices, counted, limited, atomic, and never in another's way."""
 
 import errno
+import os
 import threading
 import time
 
@@ -89,6 +90,29 @@ def test_cap_173_a_known_load_gives_exact_numbers(transport, luns):
     assert (totals.read_octets, totals.written_octets, totals.unmapped_octets) == (5120, 40960, 8192)
     assert 0 < totals.in_progress_seconds < 60
     assert sum(totals.read_latency) == sum(totals.write_latency) == 10
+
+
+def test_statistics_do_not_wait_for_a_device_that_is_being_opened(transport, tmp_path):
+    opening, go_on, opened = threading.Event(), threading.Event(), threading.Event()
+
+    def open_slowly(path, flags, mode):
+        if path == tmp_path / "b":
+            opening.set()
+            go_on.wait(20)
+            opened.set()
+        return os.open(path, flags, mode)
+
+    do(transport.connect(TARGET, ExportedLun(1, volume="a"), 1), Operation.READ, 0, 512)
+    with instead_of_the_kernel(SystemCalls(open=open_slowly)):
+        thread = threading.Thread(target=transport.open_device, args=(str(tmp_path / "b"),), kwargs={"read_only": True})
+        thread.start()
+        try:
+            assert opening.wait(30)
+            assert [device.totals.reads for device in transport.statistics()] == [1]
+            assert not opened.is_set()
+        finally:
+            go_on.set()
+            thread.join()
 
 
 def test_each_session_has_a_context_of_its_own_that_only_we_look_into(transport, luns):

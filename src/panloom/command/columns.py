@@ -78,6 +78,16 @@ def clock(key: str) -> Callable[[Row], str]:
     return cell
 
 
+def done(key: str, show: Callable[[int], str] = str) -> Callable[[Row], str]:
+    """Show a number of a disk's statistics; where the storage process has not told them it is unknown, and not 0."""
+
+    def cell(row: Row) -> str:
+        statistics = row.get("statistics")
+        return show(statistics[key]) if statistics else "unknown"
+
+    return cell
+
+
 def age(seconds: float) -> str:
     """Return ``14s``, ``2m``, ``3h`` or ``5d``."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -165,6 +175,10 @@ KINDS = (
             Column("ALLOCATED", size("allocated_octets"), wide=True),
             Column("UNIQUE", size("unique_octets"), wide=True),
             Column("SHARED", size("shared_octets"), wide=True),
+            Column("READS", done("reads"), wide=True),
+            Column("WRITES", done("writes"), wide=True),
+            Column("READ", done("read_octets", format_size), wide=True),
+            Column("WRITTEN", done("written_octets", format_size), wide=True),
             Column("EPOCH", text("epoch"), wide=True),
             Column("WHY", text("why"), wide=True),
         ),

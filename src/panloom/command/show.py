@@ -1,7 +1,8 @@
 """``panloom show``: one resource with everything known of it; for a node, the stages of its last boot."""
 
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from panloom.command import completing
 from panloom.command.boot_timeline import timeline
 from panloom.command.columns import age, at_clock, disk, kind_of
+from panloom.command.disk_statistics import limits_text, statistics_lines
 from panloom.command.output import emit, emit_data, emit_table, output_option, suggest
 from panloom.control.client import Client
 from panloom.values import format_size
@@ -35,12 +37,7 @@ def command(client: Client, kind: str, name: str, form: str) -> int:
         return 0
     emit(click.style(f"{found.name} {name}", bold=True) + (f"   {row['state']}" if row.get("state") else ""))
     boot = row.get("boot")
-    lines = [
-        (_key(key), text)
-        for key, value in row.items()
-        if key not in ("boot", "name", "state") and (text := _value(key, value, row))
-    ]
-    emit_table((), lines, indent="  ")
+    emit_table((), _lines(found.name, row), indent="  ")
     if isinstance(boot, Mapping):
         for line in timeline(boot, columns=shutil.get_terminal_size((100, 24)).columns):
             emit(line)
@@ -56,6 +53,16 @@ def command(client: Client, kind: str, name: str, form: str) -> int:
 def volume_label(name: str) -> str:
     """Return PAN/NAME, also from PAN.NAME as the storage process calls a volume."""
     return name if "/" in name else name.replace(".", "/", 1)
+
+
+def _lines(kind: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in row.items():
+        if kind == "volume" and key == "statistics":
+            yield from statistics_lines(value, now=time.time()) if value else [(key, "unknown")]
+        elif kind == "volume" and key == "limits":
+            yield key, limits_text(value)
+        elif key not in ("boot", "name", "state") and (text := _value(key, value, row)):
+            yield _key(key), text
 
 
 def _key(key: str) -> str:
@@ -78,7 +85,7 @@ def _value(key: str, value: Any, row: Mapping[str, Any]) -> str:  # noqa: ANN401
         case int() | float() if key.endswith("_seconds"):
             return f"{value:g} s"
         case int() | float() if key in ("since", "at"):
-            return f"{at_clock(value)} ({age(_now() - value)} ago)"
+            return f"{at_clock(value)} ({age(time.time() - value)} ago)"
         case Mapping():
             return ", ".join(
                 f"{_key(inner)} {_value(inner, item, row)}" for inner, item in value.items() if item is not None
@@ -86,9 +93,3 @@ def _value(key: str, value: Any, row: Mapping[str, Any]) -> str:  # noqa: ANN401
         case list():
             return "; ".join(_value("", item, row) for item in value)
     return str(value)
-
-
-def _now() -> float:
-    import time
-
-    return time.time()

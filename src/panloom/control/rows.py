@@ -5,12 +5,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from panloom.control.boot_story import BootStory
+from panloom.control.disk_statistics import statistics_row
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.volumes import can_be_made, origin_of
 from panloom.control.world import World
@@ -20,6 +21,7 @@ from panloom.model import resources
 from panloom.state.contract import Store
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
+from panloom.storage.statistics import Totals
 from panloom.values import natural_key
 
 RECENT_SECONDS = 60.0
@@ -27,6 +29,7 @@ MAX_NAMED = 8  # servers that one line names
 LATE_FENCE_SECONDS = 10.0  # a fence takes less than a second where all answer
 LOST = ("quarantined", "unreachable", "no port")  # nodes that somebody must see to
 Row = dict[str, Any]
+Told = TypeVar("Told")
 
 
 class Rows:
@@ -46,7 +49,7 @@ class Rows:
         return rows + [self._discovered(mac) for mac in sorted(self._observer.discovered)] if kind == "node" else rows
 
     async def _of(self, kind: str, world: World) -> Sequence[Row]:
-        volumes = await self._volumes() if kind in ("server", "volume", "image") else None
+        volumes = await self._volumes() if kind in ("server", "image") else None
         match kind:
             case "server":
                 return [self._server(server, world, volumes) for server in world.all(resources.Server).values()]
@@ -56,9 +59,9 @@ class Rows:
                 images = world.all(resources.Image).values()
                 return [_image(image, volumes) | {"why": self._why(image.label)} for image in images]
             case "volume":
-                return [self._volume(volume, world, volumes) for volume in world.all(resources.Volume).values()]
+                return await self._volume_rows(world)
             case "snapshot":
-                return [_snapshot(facts) for facts in (await self._ask_storage()).snapshots]
+                return [_snapshot(facts) for facts in (await _in_time(self._storage.volumes)).snapshots]
             case "pan":
                 return [_pan(pan, world) for pan in world.all(resources.Pan).values()]
             case "lan":
@@ -108,17 +111,7 @@ class Rows:
         return {"state": state, "parts": parts}
 
     async def _volumes(self) -> calls.Volumes | None:
-        try:
-            return await self._ask_storage()
-        except UnavailableError:
-            return None
-
-    async def _ask_storage(self) -> calls.Volumes:
-        try:
-            async with asyncio.timeout(STORAGE_SECONDS):
-                return await self._storage.volumes()
-        except TimeoutError as error:
-            raise UnavailableError(f"the storage process has not answered for {STORAGE_SECONDS:g} s") from error
+        return (await _if_it_answers(self._storage.volumes))[0]
 
     def _server(self, server: resources.Server, world: World, volumes: calls.Volumes | None) -> Row:
         record = world.server_records.get(server.label)
@@ -185,6 +178,18 @@ class Rows:
         row = {"name": mac, "node": None, "state": "discovered", "power": "on", "server": None, "mac": mac}
         return row | {"address": found.address, "memory_octets": None, "since": found.first_seen, "why": why}
 
+    async def _volume_rows(self, world: World) -> Sequence[Row]:
+        (volumes, why), (statistics, why_none) = await asyncio.gather(
+            _if_it_answers(self._storage.volumes), _if_it_answers(self._storage.statistics)
+        )
+        rows = []
+        for volume in world.all(resources.Volume).values():
+            row = self._volume(volume, world, volumes)
+            row["statistics"] = _statistics(volume, statistics) if statistics else None
+            row["why"] = row["why"] or why or why_none
+            rows.append(row)
+        return rows
+
     def _volume(self, volume: resources.Volume, world: World, volumes: calls.Volumes | None) -> Row:
         facts = _volume_facts(volume.storage_name, volumes)
         return {
@@ -204,6 +209,22 @@ class Rows:
             "epoch": facts.epoch if facts else None,
             "why": self._why(f"volume {volume.label}"),
         }
+
+
+async def _in_time(ask: Callable[[], Awaitable[Told]]) -> Told:
+    try:
+        async with asyncio.timeout(STORAGE_SECONDS):
+            return await ask()
+    except TimeoutError as error:
+        raise UnavailableError(f"the storage process has not answered for {STORAGE_SECONDS:g} s") from error
+
+
+async def _if_it_answers(ask: Callable[[], Awaitable[Told]]) -> tuple[Told | None, str | None]:
+    """Return what the storage process tells, or why it tells nothing."""
+    try:
+        return await _in_time(ask), None
+    except UnavailableError as error:
+        return None, str(error)
 
 
 def _is_troubled(row: Row) -> bool:
@@ -230,6 +251,12 @@ def state_of(record: ServerRecord | None, dead: str | None) -> Row:
 
 def _volume_facts(name: str, volumes: calls.Volumes | None) -> calls.VolumeFacts | None:
     return next((volume for volume in volumes.volumes if volume.name == name), None) if volumes else None
+
+
+def _statistics(volume: resources.Volume, told: calls.Statistics) -> Row:
+    name = f"volume:{volume.storage_name}"
+    totals = next((device.totals for device in told.devices if device.name == name), Totals())
+    return statistics_row(totals, told.since)
 
 
 def _volume_state(facts: calls.VolumeFacts | None, volumes: calls.Volumes | None) -> str:

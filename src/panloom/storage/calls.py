@@ -239,9 +239,10 @@ class DeviceStatistics(msgspec.Struct, frozen=True):
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """The answer to GetStatistics, sorted by name."""
+    """The answer to GetStatistics, sorted by name; a device that nobody has used is not in it."""
 
     devices: tuple[DeviceStatistics, ...]
+    since: float | None = None  # when the process began to count, wall clock; None: one that does not say
 
 
 class SnapshotFacts(msgspec.Struct, frozen=True):

@@ -71,6 +71,7 @@ class ConnectionManager:
         self._local_transport = local_transport or LocalTransport(store, self._tell_lost)
         self.platforms = PlatformTable(self._local_transport)
         self._serials = itertools.count(1)
+        self._began_at = time.time()
         self._run = secrets.token_hex(3)  # ids of sessions differ from those before a restart
         self._changing = threading.Lock()  # one change of the exports at a time; taken before _lock, held over the disk
         self._lock = threading.Lock()  # the two maps; never held over the disk or another lock
@@ -311,6 +312,7 @@ class ConnectionManager:
                 if name in export.volumes:
                     raise ConflictError(f"volume {name} is exported by {export.target}; unexport that first")
             self._store.delete(name)
+            self._local_transport.forget_volume(name)
         log.info("volume=%s deleted=yes", name)
 
     def with_limits(self, volumes: calls.Volumes) -> calls.Volumes:
@@ -332,7 +334,7 @@ class ConnectionManager:
 
     def statistics(self) -> Statistics:
         """Return what each device has done."""
-        return Statistics(self._local_transport.statistics())
+        return Statistics(self._local_transport.statistics(), self._began_at)
 
     def status(self) -> Status:
         """Return what is exported and who is there; a session that is being dropped is left out."""

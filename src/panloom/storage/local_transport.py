@@ -89,8 +89,9 @@ class LocalTransport:
     def __init__(self, store: Volumes, report_lost: Callable[[str], None] = lambda _: None) -> None:
         self._store = store
         self._report_lost = report_lost
-        self._lock = threading.Lock()  # of the maps; held while a store is opened
+        self._devices_lock = threading.Lock()  # of the next; never held over the disk
         self._devices: dict[str, Device] = {}  # by name; volumes as volume:NAME
+        self._lock = threading.Lock()  # of the next; held while a store is opened
         self._opened: dict[str, tuple[Store, Turnstile]] = {}
         self._delays = Delays()
         self._platforms = [Platform(VOLUMES, store.names, self._look_at_volume)]
@@ -145,9 +146,14 @@ class LocalTransport:
 
     def statistics(self) -> tuple[DeviceStatistics, ...]:
         """Return what each volume and device has done since the process began to serve it, sorted by name."""
-        with self._lock:
+        with self._devices_lock:
             devices = sorted(self._devices.items())
         return tuple(DeviceStatistics(name, device.limits, device.statistics.totals()) for name, device in devices)
+
+    def forget_volume(self, name: str) -> None:
+        """Forget what a volume has done that is no more: the next of its name begins at nothing."""
+        with self._devices_lock:
+            self._devices.pop(f"volume:{name}", None)
 
     def _look_at_volume(self, name: str) -> DeviceFacts:
         try:
@@ -170,7 +176,7 @@ class LocalTransport:
 
     def _device(self, lun: ExportedLun) -> Device:
         key = _key(lun)
-        with self._lock:
+        with self._devices_lock:
             device = self._devices.get(key)
             if device is None:
                 if lun.volume is None:
