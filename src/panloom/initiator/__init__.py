@@ -8,10 +8,12 @@
 
     targets = await discover(("192.0.2.1", 3260), initiator=…)
 
-``session`` holds the calls, ``driver`` the socket and the clock; the protocol itself is ``protocol.iscsi_initiator``.
+``session`` holds the calls, ``driver`` the socket and the clock, ``paths`` the portals of a unit that has several; the
+protocol itself is ``protocol.iscsi_initiator``.
 """
 
 from panloom.initiator.driver import Connector
+from panloom.initiator.paths import Paths
 from panloom.initiator.session import Capacity, FoundTarget, Session, discover
 from panloom.protocol.iscsi_initiator_connection import Timing
 from panloom.protocol.iscsi_initiator_login import LoginRefusedError
@@ -25,6 +27,7 @@ __all__ = [
     "FoundTarget",
     "LoginRefusedError",
     "Outcome",
+    "Paths",
     "Session",
     "Timing",
     "discover",

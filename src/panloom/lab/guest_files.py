@@ -101,11 +101,27 @@ def collect_guest(packages: Path, extra_files: Mapping[str, bytes]) -> Guest:
 
     Raises ``UnavailableError`` when a file of a package is missing.
     """
-    kernel = max(packages.glob("boot/vmlinuz-*-cloud-amd64"), key=_version, default=packages / "boot/vmlinuz")
-    release = kernel.name.removeprefix("vmlinuz-")
-    initramfs = _initramfs_tree(packages, packages / "lib/modules" / release)
+    kernel = newest_kernel(packages)
+    archive = initramfs(packages, kernel, files("panloom.lab").joinpath("guest/initramfs.sh").read_bytes())
     stub = _read(packages / "usr/lib/systemd/boot/efi/linuxx64.efi.stub")
-    return Guest(release, _read(kernel), _archive(initramfs), stub, _root_tree(packages, extra_files))
+    return Guest(_release(kernel), _read(kernel), archive, stub, _root_tree(packages, extra_files))
+
+
+def newest_kernel(packages: Path) -> Path:
+    """Return the file of the newest kernel below ``packages``; where there is none, the one that is missing."""
+    return max(packages.glob("boot/vmlinuz-*-cloud-amd64"), key=_version, default=packages / "boot/vmlinuz")
+
+
+def initramfs(packages: Path, kernel: Path, script: bytes, *, modules: Iterable[str] = ()) -> bytes:
+    """Return an initramfs for a kernel: ``script`` is /init, beside busybox, the initiator and modules, these too.
+
+    Raises ``UnavailableError`` when a file of a package is missing.
+    """
+    return _archive(_initramfs_tree(packages, packages / "lib/modules" / _release(kernel), script, modules))
+
+
+def _release(kernel: Path) -> str:
+    return kernel.name.removeprefix("vmlinuz-")
 
 
 def _version(kernel: Path) -> tuple[int, ...]:
@@ -119,14 +135,14 @@ def _read(path: Path) -> bytes:
         raise UnavailableError(f"{path} is missing; run: make setup-demo") from error
 
 
-def _initramfs_tree(packages: Path, modules: Path) -> Tree:
+def _initramfs_tree(packages: Path, modules: Path, script: bytes, more: Iterable[str]) -> Tree:
     tree = {
-        "init": Node(_SCRIPT, files("panloom.lab").joinpath("guest/initramfs.sh").read_bytes()),
+        "init": Node(_SCRIPT, script),
         "bin/sh": Node(_LINK, b"busybox"),
         "etc/iscsi": Node(_DIRECTORY, b""),  # where iscsistart 2.1.8 insists on a place for its records …
         "var/lib/iscsi": Node(_DIRECTORY, b""),  # … and 2.1.11
     }
-    for index, module in enumerate(_modules_in_order(modules)):
+    for index, module in enumerate(_modules_in_order(modules, (*_MODULES, *more))):
         tree[f"modules/{index:02}-{module.name.partition('.')[0]}.ko"] = Node(_DATA, _module(module))
     tree["etc/iscsi/iscsid.conf"] = Node(_DATA, _ISCSID.encode())
     tree["etc/passwd"] = Node(_DATA, b"root:x:0:0:root:/:/bin/sh\n")  # iscsid asks for root by name
@@ -170,7 +186,7 @@ def _with_directories(tree: Mapping[str, Node]) -> Tree:
     return dict(sorted((implied | dict(tree)).items()))
 
 
-def _modules_in_order(modules: Path) -> Iterable[Path]:
+def _modules_in_order(modules: Path, names: Iterable[str]) -> Iterable[Path]:
     """Return the modules' files, each after those it depends on; what the kernel has built in is left out."""
     by_name = {path.name.partition(".")[0].replace("-", "_"): path for path in modules.rglob("*.ko*")}
     built_in = {
@@ -188,8 +204,8 @@ def _modules_in_order(modules: Path) -> Iterable[Path]:
             add(needed.replace("-", "_"))
         order[name] = by_name[name]
 
-    for module in _MODULES:
-        add(module)
+    for name in names:
+        add(name)
     return tuple(order.values())
 
 
