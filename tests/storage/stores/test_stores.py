@@ -140,13 +140,13 @@ def test_after_a_failed_sync_a_store_answers_nothing_any_more(tmp_path):
     def refuse(fd):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with pytest.raises(OSError, match="a sync of"), opened("file", tmp_path) as store:
+    with pytest.raises(OSError, match="a flush of"), opened("file", tmp_path) as store:
         store.write(0, memoryview(b"x" * 512))
         with instead_of_the_kernel(SystemCalls(fdatasync=refuse)), pytest.raises(OSError, match="Input/output"):
             store.flush()
-        assert "a sync of" in store.lost
+        assert "a flush of" in store.lost
         for call in (store.flush, lambda: store.read(0, memoryview(bytearray(512)))):
-            with pytest.raises(OSError, match="a sync of") as failure:
+            with pytest.raises(OSError, match="a flush of") as failure:
                 call()
             assert failure.value.errno == errno.EIO
 

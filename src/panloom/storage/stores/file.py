@@ -14,13 +14,11 @@ import errno
 import fcntl
 import os
 import stat
-import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
 
 from panloom.disk_io import (
-    SyncError,
     close_file,
     data_extents,
     end_of,
@@ -39,7 +37,7 @@ from panloom.disk_io import (
 )
 from panloom.errors import ConfigError, UnavailableError
 from panloom.storage.provisioning import first_run
-from panloom.storage.stores.store import DeviceType, check_room, check_writable, identity_of
+from panloom.storage.stores.store import DeviceType, OpenStore, identity_of
 
 DISK_BLOCK_OCTETS = 512
 OPTICAL_BLOCK_OCTETS = 2048  # ECMA-119 section 6.1.2; MMC-6 r02g 4.2
@@ -47,7 +45,7 @@ _BLKROGET = 0x125E  # linux/fs.h: whether a block device may be written
 _MACHINE = Path("/etc/machine-id")
 
 
-class FileStore:
+class FileStore(OpenStore):
     """An open file descriptor, which it owns."""
 
     def __init__(
@@ -62,72 +60,47 @@ class FileStore:
         thin: bool = True,
         device_type: DeviceType = DeviceType.DISK,
     ) -> None:
-        self.name = name
-        self.octets = octets
-        self.identity = identity
+        super().__init__(name, octets, identity=identity, read_only=read_only)
         self.product = product
-        self.read_only = read_only
         # A write-protected one, too: it refuses UNMAP as it refuses every write.
         self.thin = thin and device_type is not DeviceType.OPTICAL
         self.device_type = device_type
-        self.block_octets = OPTICAL_BLOCK_OCTETS if device_type is DeviceType.OPTICAL else DISK_BLOCK_OCTETS
+        self.block_octets = block_octets_of(device_type)
         self.fd = fd
         self.may_block = not tells_what_waits(fd)  # else ``read_now`` finds out the reads that would
         self._thick = not thin
         weakref.finalize(self, close_file, fd)  # only once nobody reads it any more
-        self._flushing = threading.Lock()  # a failed sync is told once, to whoever asks first
-        self._lost = ""
-
-    @property
-    def lost(self) -> str:
-        """Why nothing is answered any more, "" while all is well."""
-        return self._lost
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill the whole view."""
-        check_room(self, offset, len(into))
+        self.check_room(offset, len(into))
         read_fully(self.fd, into, offset)
 
     def read_now(self, offset: int, into: memoryview) -> bool:
         """Fill the whole view if the kernel has it in memory; return whether it did."""
-        check_room(self, offset, len(into))
+        self.check_room(offset, len(into))
         return read_cached(self.fd, into, offset)
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of the view; the disk has it after ``flush``."""
-        check_writable(self)
-        check_room(self, offset, len(data))
+        self.check_change(offset, len(data))
         write_octets(self.fd, data, offset)
-
-    def flush(self) -> None:
-        """Return when all writes that returned before are on the disk; OSError, and then lost, if that failed."""
-        with self._flushing:
-            check_room(self, 0, 0)
-            if self.read_only:
-                return
-            try:
-                sync_data(self.fd)
-            except SyncError as error:
-                self._lost = f"a sync of {self.name} failed: {error.strerror}"
-                raise
 
     def unmap(self, offset: int, octets: int) -> None:
         """Make the range read as zeros; a thick file keeps its space."""
-        check_writable(self)
-        check_room(self, offset, octets)
+        self.check_change(offset, octets)
         zero_range(self.fd, offset, octets, keep=self._thick)
 
     def look_up(self, offset: int, end: int) -> tuple[int, bool]:
         """Return how many octets from an offset on are alike, and whether they take space; block devices always do."""
-        check_room(self, offset, end - offset)
+        self.check_room(offset, end - offset)
         if stat.S_ISBLK(status(self.fd).st_mode):
             return end - offset, True
         return first_run(data_extents(self.fd, offset, end), offset, end)
 
     def resize(self, octets: int) -> None:
         """Make a file longer; of a block device take note of what it has by now."""
-        check_room(self, 0, 0)
-        check_writable(self)
+        self.check_change(0, 0)
         if octets < self.octets or octets % self.block_octets:
             raise OSError(errno.EINVAL, "no larger size in whole blocks")
         if stat.S_ISBLK(status(self.fd).st_mode):
@@ -140,13 +113,16 @@ class FileStore:
             sync_data(self.fd)
         self.octets = octets
 
-    def close(self) -> None:
-        """Flush, and answer nothing any more; others may open it."""
-        try:
-            self.flush()
-        finally:
-            self._lost = self._lost or f"{self.name} is closed"
-            unlock_file(self.fd)
+    def _sync(self) -> None:
+        sync_data(self.fd)
+
+    def _let_go(self) -> None:
+        unlock_file(self.fd)
+
+
+def block_octets_of(device_type: DeviceType) -> int:
+    """Return how long the blocks of such a device are."""
+    return OPTICAL_BLOCK_OCTETS if device_type is DeviceType.OPTICAL else DISK_BLOCK_OCTETS
 
 
 def open_path(name: str, path: Path, *, read_only: bool, thick: bool, optical: bool) -> FileStore:
@@ -155,20 +131,36 @@ def open_path(name: str, path: Path, *, read_only: bool, thick: bool, optical: b
     ConfigError says what is wrong with it and how to mend it; UnavailableError: somebody else writes to it, or a thick
     one finds no space.
     """
-    fd = _opened(path, read_only=read_only or optical)
+    read_only = read_only or optical
+    device_type = DeviceType.OPTICAL if optical else DeviceType.DISK
+    fd = _opened(path, read_only=read_only)
     try:
-        found = status(fd)
-        _lock(name, fd, exclusive=not (read_only or optical))
-        if stat.S_ISBLK(found.st_mode):
-            store = _block_device(name, path, fd, read_only=read_only or optical, optical=optical)
-        elif stat.S_ISREG(found.st_mode):
-            store = _file(name, path, fd, read_only=read_only or optical, thick=thick, optical=optical)
+        _lock(name, fd, exclusive=not read_only)
+        mode = status(fd).st_mode
+        if stat.S_ISBLK(mode):
+            thick, product = False, "BLOCK DEVICE"
+            octets = _octets_of_block_device(name, fd, read_only=read_only)
+        elif stat.S_ISREG(mode):
+            product = "FILE"
+            octets = _octets_of_file(name, path, fd)
         else:
             raise ConfigError(name, "is neither a file nor a block device; name one")
+        _check_blocks(name, octets, block_octets_of(device_type))
+        if thick and not read_only:
+            _reserve(name, fd, octets)
+        return FileStore(
+            name,
+            fd,
+            octets,
+            identity=_identity(path),
+            product="OPTICAL DISC" if optical else product,
+            read_only=read_only,
+            thin=not thick,
+            device_type=device_type,
+        )
     except BaseException:
         close_file(fd)
         raise
-    return store
 
 
 def open_memory(name: str, octets: int) -> FileStore:
@@ -214,40 +206,27 @@ def _lock(name: str, fd: int, *, exclusive: bool) -> None:
         raise UnavailableError(f"{name} is in use by another process; end that one first") from None
 
 
-def _block_device(name: str, path: Path, fd: int, *, read_only: bool, optical: bool) -> FileStore:
+def _octets_of_block_device(name: str, fd: int, *, read_only: bool) -> int:
     octets = end_of(fd)
     if octets == 0:
         raise ConfigError(name, "has no medium, or no size; attach it first")
     if not read_only and fcntl.ioctl(fd, _BLKROGET, bytes(4)) != bytes(4):
         raise ConfigError(name, "the block device is write-protected; add ,ro")
-    device_type = DeviceType.OPTICAL if optical else DeviceType.DISK
-    identity, product = _identity(path), "OPTICAL DISC" if optical else "BLOCK DEVICE"
-    _check_blocks(name, octets, OPTICAL_BLOCK_OCTETS if optical else DISK_BLOCK_OCTETS)
-    return FileStore(name, fd, octets, identity=identity, product=product, read_only=read_only, device_type=device_type)
+    return octets
 
 
-def _file(name: str, path: Path, fd: int, *, read_only: bool, thick: bool, optical: bool) -> FileStore:
+def _octets_of_file(name: str, path: Path, fd: int) -> int:
     octets = status(fd).st_size
     if octets == 0:
         raise ConfigError(name, f"is empty; give it a size: truncate -s 1G {path}")
-    _check_blocks(name, octets, OPTICAL_BLOCK_OCTETS if optical else DISK_BLOCK_OCTETS)
-    if thick and not read_only:
-        try:
-            reserve(fd, 0, octets)
-        except OSError as error:
-            raise UnavailableError(f"{name}: no space for {octets} octets: {error.strerror}; drop ,thick") from error
-    identity, product = _identity(path), "OPTICAL DISC" if optical else "FILE"
-    device_type = DeviceType.OPTICAL if optical else DeviceType.DISK
-    return FileStore(
-        name,
-        fd,
-        octets,
-        identity=identity,
-        product=product,
-        read_only=read_only,
-        thin=not thick,
-        device_type=device_type,
-    )
+    return octets
+
+
+def _reserve(name: str, fd: int, octets: int) -> None:
+    try:
+        reserve(fd, 0, octets)
+    except OSError as error:
+        raise UnavailableError(f"{name}: no space for {octets} octets: {error.strerror}; drop ,thick") from error
 
 
 def _check_blocks(name: str, octets: int, block_octets: int) -> None:

@@ -6,13 +6,12 @@ read.
 """
 
 import errno
-import threading
 
 import msgspec
 
 from panloom.errors import ConfigError, UnavailableError
 from panloom.storage.stores import librbd
-from panloom.storage.stores.store import DeviceType, check_room, check_writable, identity_of
+from panloom.storage.stores.store import DeviceType, OpenStore, identity_of
 
 SCHEME = "rbd:"
 _BLOCK_OCTETS = 512
@@ -42,7 +41,7 @@ class ImageName(msgspec.Struct, frozen=True):
         return cls(pool, image, snapshot or None, given.get("conf"), given.get("id", "admin"))
 
 
-class RbdStore:
+class RbdStore(OpenStore):
     """An open image."""
 
     may_block = True
@@ -51,78 +50,42 @@ class RbdStore:
     product = "RBD"
 
     def __init__(self, name: str, image: librbd.Image, *, identity: bytes, read_only: bool) -> None:
-        self.name = name
-        self.identity = identity
-        self.octets = image.octets // _BLOCK_OCTETS * _BLOCK_OCTETS
-        self.read_only = read_only
+        octets = image.octets // _BLOCK_OCTETS * _BLOCK_OCTETS
+        super().__init__(name, octets, identity=identity, read_only=read_only)
         self.thin = not read_only
         self._image = image
-        self._flushing = threading.Lock()
-        self._lost = ""
-
-    @property
-    def lost(self) -> str:
-        """Why nothing is answered any more, "" while all is well."""
-        return self._lost
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill the whole view."""
-        check_room(self, offset, len(into))
+        self.check_room(offset, len(into))
         self._image.read(offset, into)
-
-    def read_now(self, offset: int, into: memoryview) -> bool:
-        """Do nothing: all is far away."""
-        check_room(self, offset, len(into))
-        return False
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of the view."""
-        check_writable(self)
-        check_room(self, offset, len(data))
+        self.check_change(offset, len(data))
         with _Losing(self):
             self._image.write(offset, data)
 
-    def flush(self) -> None:
-        """Return when the cluster has all; OSError, and then lost, if that failed."""
-        check_room(self, 0, 0)
-        if self.read_only:
-            return
-        with self._flushing:
-            check_room(self, 0, 0)
-            try:
-                self._image.flush()
-            except OSError as error:
-                self.lose(f"a flush of {self.name} failed: {error.strerror}")
-                raise
-
     def unmap(self, offset: int, octets: int) -> None:
         """Make the range read as zeros."""
-        check_writable(self)
-        check_room(self, offset, octets)
+        self.check_change(offset, octets)
         with _Losing(self):
             self._image.write_zeroes(offset, octets)
 
     def resize(self, octets: int) -> None:
         """Make the image larger, unless somebody has."""
-        check_writable(self)
-        check_room(self, 0, 0)
+        self.check_change(0, 0)
         if octets < self.octets or octets % _BLOCK_OCTETS:
             raise OSError(errno.EINVAL, "no larger size in whole blocks")
         if self._image.octets < octets:
             self._image.resize(octets)
         self.octets = octets
 
-    def close(self) -> None:
-        """Flush and close."""
-        try:
-            self.flush()
-        finally:
-            self._lost = self._lost or f"{self.name} is closed"
-            self._image.close()
+    def _sync(self) -> None:
+        self._image.flush()
 
-    def lose(self, why: str) -> None:
-        """Answer nothing any more."""
-        self._lost = self._lost or why
+    def _let_go(self) -> None:
+        self._image.close()
 
 
 class _Losing:

@@ -23,7 +23,7 @@ import msgspec
 from panloom.disk_io import read_file
 from panloom.errors import ConfigError, PanloomError, PeerError, UnavailableError
 from panloom.initiator import CommandError, Session
-from panloom.storage.stores.store import DeviceType, check_room, check_writable, identity_of
+from panloom.storage.stores.store import DeviceType, OpenStore, identity_of
 from panloom.values import Iqn, Lun
 from panloom.wire import scsi_cdb, scsi_sense
 
@@ -81,7 +81,7 @@ class _Loop:
 _LOOP = _Loop()
 
 
-class RemoteStore:
+class RemoteStore(OpenStore):
     """One unit, through a session of its own."""
 
     may_block = True
@@ -89,54 +89,25 @@ class RemoteStore:
     product = "REMOTE"
 
     def __init__(self, name: str, session: Session, lun: int, found: "_Found", *, read_only: bool) -> None:
-        self.name = name
-        self.identity = identity_of(name.rpartition("@")[2])
-        self.octets = found.octets
+        super().__init__(name, found.octets, identity=identity_of(name.rpartition("@")[2]), read_only=read_only)
         self.block_octets = found.block_octets
-        self.read_only = read_only
         self.thin = found.unmaps_to_zeros and not read_only
         self._session = session
         self._lun = lun
-        self._flushing = threading.Lock()
-        self._lost = ""
-
-    @property
-    def lost(self) -> str:
-        """Why nothing is answered any more, "" while all is well."""
-        return self._lost
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill the whole view."""
-        check_room(self, offset, len(into))
+        self.check_room(offset, len(into))
         into[:] = _done(self._session.read(self._lun, offset, len(into)))
-
-    def read_now(self, offset: int, into: memoryview) -> bool:
-        """Do nothing: all is far away."""
-        check_room(self, offset, len(into))
-        return False
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of the view."""
-        check_writable(self)
-        check_room(self, offset, len(data))
+        self.check_change(offset, len(data))
         _done(self._session.write(self._lun, offset, bytes(data)))  # it may be sent twice, long after the call
-
-    def flush(self) -> None:
-        """Return when the other target's medium has all; OSError, and then lost, if that failed."""
-        with self._flushing:
-            check_room(self, 0, 0)
-            if self.read_only:
-                return
-            try:
-                _done(self._session.flush(self._lun))
-            except OSError as error:
-                self._lost = f"a flush of {self.name} failed: {error.strerror}"
-                raise
 
     def unmap(self, offset: int, octets: int) -> None:
         """Make the range read as zeros: by UNMAP where the unit promises zeros for that, else by writing them."""
-        check_writable(self)
-        check_room(self, offset, octets)
+        self.check_change(offset, octets)
         if self.thin:
             _done(self._session.unmap(self._lun, offset, octets))
             return
@@ -146,19 +117,17 @@ class RemoteStore:
 
     def resize(self, octets: int) -> None:
         """Take note that the other target has made it larger."""
-        check_room(self, 0, 0)
+        self.check_room(0, 0)
         there = _done(self._session.capacity(self._lun)).octets
         if not self.octets <= octets <= there:
             raise OSError(errno.EINVAL, f"the unit has {there} octets")
         self.octets = octets
 
-    def close(self) -> None:
-        """Flush and log out."""
-        try:
-            self.flush()
-        finally:
-            self._lost = self._lost or f"{self.name} is closed"
-            _LOOP.run(self._session.close())
+    def _sync(self) -> None:
+        _done(self._session.flush(self._lun))
+
+    def _let_go(self) -> None:
+        _LOOP.run(self._session.close())
 
 
 class _Found(msgspec.Struct, frozen=True):

@@ -10,6 +10,8 @@ an OSError; its errno becomes sense data (``storage.medium``).
 
 import errno
 import hashlib
+import threading
+from abc import ABC, abstractmethod
 from enum import IntEnum
 from typing import Protocol
 
@@ -61,21 +63,74 @@ class Store(Protocol):
         """Flush, and let go; OSError if what was written may be lost."""
 
 
+class OpenStore(ABC):
+    """What all stores have in common: each answers until it is closed, or until a flush fails."""
+
+    def __init__(self, name: str, octets: int, *, identity: bytes, read_only: bool) -> None:
+        self.name = name
+        self.octets = octets
+        self.identity = identity
+        self.read_only = read_only
+        self._flushing = threading.Lock()  # a failed flush is told once, to whoever asks first
+        self._lost = ""
+
+    @property
+    def lost(self) -> str:
+        """Why nothing is answered any more, "" while all is well."""
+        return self._lost
+
+    def lose(self, why: str) -> None:
+        """Answer nothing any more."""
+        self._lost = self._lost or why
+
+    def check_room(self, offset: int, octets: int) -> None:
+        """Raise OSError unless a range is inside and the store still answers."""
+        if self._lost:
+            raise OSError(errno.EIO, self._lost)
+        if offset < 0 or offset + octets > self.octets:
+            raise OSError(errno.EINVAL, "beyond the end of the device")
+
+    def check_change(self, offset: int, octets: int) -> None:
+        """Raise OSError unless a range may be written."""
+        if self.read_only:
+            raise OSError(errno.EROFS, "this device is read-only")
+        self.check_room(offset, octets)
+
+    def read_now(self, offset: int, into: memoryview) -> bool:
+        """Fill nothing: a store that has something at hand says so itself."""
+        self.check_room(offset, len(into))
+        return False
+
+    def flush(self) -> None:
+        """Return when all writes that returned before are on stable storage; OSError, and then lost, if that failed."""
+        with self._flushing:
+            self.check_room(0, 0)
+            if self.read_only:
+                return
+            try:
+                self._sync()
+            except OSError as error:
+                self.lose(f"a flush of {self.name} failed: {error.strerror}")
+                raise
+
+    def close(self) -> None:
+        """Flush, let go and answer nothing any more; OSError if what was written may be lost."""
+        try:
+            self.flush()
+        finally:
+            self.lose(f"{self.name} is closed")
+            self._let_go()
+
+    @abstractmethod
+    def _sync(self) -> None:
+        """Return when all writes that returned before are on stable storage."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Let others have it."""
+
+
 def identity_of(name: str) -> bytes:
     """Return an NAA 3 designator that is the same for a name for ever (SPC-4 r37 7.8.6.6.4)."""
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
     return bytes([0x30 | digest[0] & 0x0F]) + digest[1:8]
-
-
-def check_room(store: Store, offset: int, octets: int) -> None:
-    """Raise OSError unless a range is inside and the store still answers."""
-    if store.lost:
-        raise OSError(errno.EIO, store.lost)
-    if offset < 0 or offset + octets > store.octets:
-        raise OSError(errno.EINVAL, "beyond the end of the device")
-
-
-def check_writable(store: Store) -> None:
-    """Raise OSError for a store that is only read."""
-    if store.read_only:
-        raise OSError(errno.EROFS, "this device is read-only")
