@@ -17,7 +17,7 @@ from panloom.storage.overlay import Volume
 from panloom.storage.volume_store import VolumeStore
 from support.crash.disk import Disk
 from support.crash.recorder import Recorder
-from support.crash.scenes import header_of_version_1
+from support.crash.volume_scenes import header_of_version_1
 from support.volume_reader import read_volume
 
 DOCUMENT = Path(panloom.__file__).parents[2] / "docs" / "volume-format.md"
