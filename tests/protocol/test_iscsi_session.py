@@ -444,6 +444,7 @@ def test_logout_ends_it():
     talked = talk(LogoutRequest(initiator_task_tag=1, cmd_sn=1), read(1, cmd_sn=2))
     assert kinds(talked) == [LogoutResponse]
     assert talked.why == "logout"
+    assert talked.units.nexuses[0].left  # before the answer, so that nobody who has it meets what the session held
 
 
 def test_logout_of_something_else_does_not():

@@ -125,7 +125,7 @@ class Conversation:
     ):
         self.disks = {} if discovery else {0: MemoryDisk()} if disks is None else disks
         self.wire = Wire(chunks) if wire is None else wire
-        units = LogicalUnits(
+        self.units = units = LogicalUnits(
             {
                 lun: Disk(
                     blocks=disk.descriptor.blocks,

@@ -453,6 +453,8 @@ class IscsiSession:
 
     def _managed(self, answer: Answer) -> None:
         """Answer a task management function or a logout whose tasks are over."""
+        if answer.ends:
+            self._units.leave()  # before anybody is told: what others ask from then on meets no reservation
         self._send(answer.pdu(self._numbers()))
         self.closing = answer.ends or self.closing
 

@@ -141,9 +141,23 @@ class LogicalUnits:
         return sense
 
     def interpret(self, lun: int | None, octets: bytes) -> Verdict:
-        """Return what a command of 16 octets means for a LUN; None is a LUN in a form that names no unit."""
+        """Return what a command of 16 octets means for a LUN; None is a LUN in a form that names no unit.
+
+        A session that its initiator has closed ends first where it is in the way, however late its thread is.
+        """
+        for nexus in self._in_the_way(lun, octets):
+            nexus.settle()  # without the lock, which it takes to end
         with self._lock:
             return _under(self._lock, self._interpret(lun, octets))
+
+    def _in_the_way(self, lun: int | None, octets: bytes) -> tuple[Nexus, ...]:
+        copies = octets[0] == Operation.EXTENDED_COPY  # which may name every unit
+        asked = tuple(self._units) if copies else (lun,) if lun in self._units else ()
+        units = [(self._units[each], self.nexuses[each]) for each in asked]
+        if not any(unit.reserved_by or unit.prevented_by for unit, _ in units):
+            return ()
+        with self._lock:
+            return tuple(other for unit, nexus in units for other in unit.in_the_way(nexus))
 
     def _interpret(self, lun: int | None, octets: bytes) -> Verdict:
         command = scsi_cdb.decode(octets)

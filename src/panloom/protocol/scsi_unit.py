@@ -69,6 +69,7 @@ class Nexus:
         self.noticed: Callable[[], None] = _unheard  # called when either of them has changed
         self.abort: Callable[[], None] = _unheard
         self.await_quiet: Callable[[], None] = _unheard
+        self.settle: Callable[[], None] = _unheard  # returns once the session has ended, if its initiator has closed it
 
     def raise_attention(self, sense: Sense) -> None:
         """Tell the initiator of an event with its next command to the unit; the same one is told once."""
@@ -137,6 +138,11 @@ class LogicalUnit:
         if self.reserved_by is nexus:
             self.reserved_by = None
         self.recheck()
+
+    def in_the_way(self, nexus: Nexus) -> tuple[Nexus, ...]:
+        """Return the other sessions that hold what ends with them, and keep this one from something."""
+        holders = {*self.prevented_by, self.reserved_by}
+        return tuple(each for each in holders if each is not None and each is not nexus)
 
     def reset(self, sense: Sense) -> None:
         """End what ends with a reset of the unit (SAM-5 6.3.3), and tell every initiator."""

@@ -12,6 +12,7 @@ carries them out; a Descriptor whose epoch is fenced off refuses them.
 
 import logging
 import os
+import select
 import socket
 import struct
 import threading
@@ -49,6 +50,7 @@ LOGIN_SECONDS = 15.0  # from accept to full feature phase
 PING_SECONDS = 0.5
 LOGIN_DATA_OCTETS = 8192  # RFC 7143 section 13.12: the MaxRecvDataSegmentLength of every login
 DISCOVERY_SECONDS = 30.0  # of silence
+SETTLE_SECONDS = 1.0  # how long a command of another session waits for the end of one whose initiator has closed it
 STUCK_SECONDS = 5.0  # how long an initiator may take none of our answers while another session wants something of its
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class IscsiConnection:
         self._admission: Admission | None = None
         self._units: LogicalUnits | None = None
         self._loop: HotLoop | None = None  # in full feature phase
+        self._left = threading.Event()  # it holds nothing of a unit any more
         self.accepted_at = time.monotonic()
         self.ending = ""  # why, once it was told to
         self.tsih = 0
@@ -151,6 +154,15 @@ class IscsiConnection:
         loop = self._loop
         if loop is not None:
             loop.await_fact(lambda session: session.is_quiet(lun))
+
+    def settle(self) -> None:
+        """Return, in another thread, when the session has left its units, if its initiator has closed the connection.
+
+        It takes SETTLE_SECONDS at most.  TCP puts two connections in no order, but an initiator that closes one and
+        then sends over another means it so: what came over the first is done, and its reservation is over.
+        """
+        if not self._left.is_set() and _is_closed(self._sock):
+            self._left.wait(SETTLE_SECONDS)
 
     def shut_down(self, why: str = "shut down") -> None:
         """End the connection soon, from any thread, without waiting."""
@@ -369,6 +381,7 @@ class IscsiConnection:
         )
         for lun, nexus in self._units.nexuses.items() if self._units else ():
             nexus.abort, nexus.await_quiet = partial(self.abort_unit, lun), partial(self.await_quiet, lun)
+            nexus.settle = self.settle
         try:
             return loop.run()
         finally:
@@ -377,6 +390,7 @@ class IscsiConnection:
     def _leave(self) -> None:
         if self._units is not None:
             self._units.leave()
+        self._left.set()
 
     def _first_read(self) -> None:
         if self._admission is not None:
@@ -386,6 +400,16 @@ class IscsiConnection:
         whole = int(seconds)
         interval = struct.pack("@ll", whole, int((seconds - whole) * 1e6))  # struct timeval
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    """Whether the peer sends nothing any more; what it has sent may still wait to be received."""
+    ended = select.poll()
+    try:
+        ended.register(sock, select.POLLRDHUP)  # POLLHUP and POLLERR, a reset, are told unasked
+    except ValueError:  # closed by us as well
+        return True
+    return bool(ended.poll(0))
 
 
 def _known(initiator: Iqn | None) -> Iqn:
