@@ -3,9 +3,15 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from ipaddress import IPv4Address
 
+import msgspec
+
+from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord, leases
 from panloom.durable_names import make_directory
+from panloom.protocol.dhcp_server import LeaseWrite
 from panloom.state.sqlite import SqliteStore
+from panloom.values import MacAddress
 from support.crash.recorder import Killed
 from support.crash.sqlite_recorder import SQLITE
 from support.crash.stage import closing_locks, scene
@@ -56,11 +62,43 @@ def a_store_of_the_format_before(stage):
         asyncio.run(_commit(stage, 1))
 
 
-async def _commit(stage, number, *, killed=False):
-    path = stage.root / STATE
+@scene()
+def a_lease_that_waited_with_one_that_another_process_has_given(stage):
+    """The two are no commit together, so that each is written alone."""
+    ours, theirs = (MacAddress.parse(f"02:00:00:00:00:0{number}") for number in (1, 2))
+    taken, free = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+
+    def answered(written):
+        if not written.why:
+            stage.always("it is known", lambda root: asyncio.run(_leases(root / STATE)).get(ours) == free)
+
+    async def give(store):
+        book = LeaseBook(store, answered)
+        await book.load()
+        record = msgspec.json.encode(LeaseRecord(str(theirs), 0.0))
+        await store.commit(expect={}, put={f"{PREFIX}{taken}": record})
+        book.add([LeaseWrite(taken, ours), LeaseWrite(free, ours)])
+        await book._write(book._take_group())
+
+    with SQLITE.to(stage.recorder):
+        asyncio.run(_with_store(stage.root / STATE, give))
+
+
+async def _leases(path):
+    return await _with_store(path, leases)
+
+
+async def _with_store(path, act):
     make_directory(path.parent)
     store = await SqliteStore.open(path)
     try:
+        return await act(store)
+    finally:
+        await store.close()
+
+
+async def _commit(stage, number, *, killed=False):
+    async def look_and_commit(store):
         seen = {entry.key for entry in (await store.range("/want/")).entries}
         stage.always("what was read", lambda root: asyncio.run(_keys(root / STATE)) >= seen)
         if killed:
@@ -68,17 +106,15 @@ async def _commit(stage, number, *, killed=False):
         if number:
             await store.commit(expect={}, put={f"/want/{number}": b"x" * 600})
             stage.always(f"commit {number}", lambda root: f"/want/{number}" in asyncio.run(_keys(root / STATE)))
-    finally:
-        await store.close()
+
+    await _with_store(stage.root / STATE, look_and_commit)
 
 
 async def _keys(path):
-    make_directory(path.parent)
-    store = await SqliteStore.open(path)
-    try:
+    async def look(store):
         return {entry.key for entry in (await store.range("/want/")).entries}
-    finally:
-        await store.close()
+
+    return await _with_store(path, look)
 
 
 def _is_brought_forward_or_not(root):
