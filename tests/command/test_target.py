@@ -1,6 +1,7 @@
 """``panloom target`` as a process: what it prints, whom it serves, and how it ends."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -8,7 +9,9 @@ import subprocess
 import pytest
 
 from support.command_line import PANLOOM
+from support.initiator import Initiator, connect
 from support.target_process import IQN, TargetProcess
+from support.waiting import until
 
 BLOCKS = 2048
 
@@ -60,6 +63,26 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, disk):
     assert "there are no volumes; name the directory of a storage process" in refused(
         *portal, "--lun", "1=volume:web1", "--store", absent
     )
+
+
+def test_what_each_disk_has_done_is_told_at_sigusr1(disk):
+    with TargetProcess(disk.parent, "--lun", f"0={disk}", "--lun", "2=mem:1M") as target:
+        names = {"InitiatorName": f"{IQN}.initiator", "TargetName": target.iqn, "SessionType": "Normal"}
+        with Initiator(connect(f"127.0.0.1:{target.ports[0]}"), names) as session:
+            session.log_in()
+            for number in range(3):
+                session.write(number, bytes(1024))
+            session.read(0, 1)
+        target.process.send_signal(signal.SIGUSR1)
+        said = until(lambda: "LUN 2" in (text := target.said) and text.endswith(" ago)\n") and text, "it tells")
+        assert target.end() == 0
+    first, second = said.split("LUN ")[1:]
+    assert first.startswith(f"0 {disk}\n")
+    assert re.search(r"^  operations +4, 3\.5 KiB$", first, re.MULTILINE)
+    assert re.search(r"^  reads +1, 512 B; half took .*s at most, 99 of 100 .*s$", first, re.MULTILINE)
+    assert re.search(r"^  writes +3, 3 KiB; half took", first, re.MULTILINE)
+    assert second.startswith("2 mem:1M\n")
+    assert re.search(r"^  operations +0, 0 B$", second, re.MULTILINE)
 
 
 def test_a_port_in_use_is_told(disk):

@@ -31,23 +31,28 @@ class TargetProcess:
         first: str = "",
     ) -> None:
         self._log = directory / "target.log"
-        output = directory / "target.out"
+        self._output = directory / "target.out"
         wanted = ports or (0,) * portals
         at = [part for port in wanted for part in ("--portal", f"127.0.0.1:{port}")]
         command = [*prefix, *PANLOOM[:-1], f"{first}\n{PANLOOM[-1]}", "target", *at, *arguments]
-        with self._log.open("wb") as log, output.open("wb") as out:
+        with self._log.open("wb") as log, self._output.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=log)
 
         def listening() -> list[tuple[str, str, str]]:
             if self.process.poll() is not None:
                 raise AssertionError(f"the target ended with {self.process.returncode}: {self.told}")
-            found = _LISTENING.findall(output.read_text())
+            found = _LISTENING.findall(self.said)
             return found if len(found) == len(wanted) else []
 
         until(listening, "the target listens", seconds=60)
         found = listening()
         self.ports = [int(port) for _, port, _ in found]
         self.iqn = found[0][2]
+
+    @property
+    def said(self) -> str:
+        """What it has written to stdout."""
+        return self._output.read_text()
 
     @property
     def told(self) -> str:

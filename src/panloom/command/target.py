@@ -3,11 +3,18 @@
 import asyncio
 import logging
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from panloom.command.output import emit
+from panloom.command.disk_statistics import statistics_lines
+from panloom.command.output import emit, emit_table
+
+if TYPE_CHECKING:
+    from panloom.storage.calls import Statistics
+    from panloom.storage.exports import ExportedLun
 
 DEFAULT_IQN = "iqn.2026-11.dev.panloom:target"
 
@@ -45,7 +52,10 @@ Example:
 def command(
     portals: tuple[str, ...], luns: tuple[str, ...], iqn: str, chap: str | None, store: Path | None, verbose: bool
 ) -> int:
-    """Serve files as disks over iSCSI until Ctrl-C, to whoever reaches the portal, or with --chap proves a secret."""
+    """Serve files as disks over iSCSI until Ctrl-C, to whoever reaches the portal, or with --chap proves a secret.
+
+    At SIGUSR1 it tells what each disk has done.
+    """
     from panloom.storage.stand_alone import serve
     from panloom.storage.stand_alone_options import read_options
 
@@ -56,5 +66,18 @@ def command(
         emit(f"listening {portal} {options.target}")
         sys.stdout.flush()
 
-    asyncio.run(serve(options, listening, lambda _: None))
+    asyncio.run(serve(options, listening, lambda _: None, lambda told: _tell(options.luns, told)))
     return 0
+
+
+def _tell(luns: "tuple[ExportedLun, ...]", told: "Statistics") -> None:
+    from panloom.control.disk_statistics import statistics_row
+    from panloom.storage.statistics import Totals
+
+    totals = {device.name: device.totals for device in told.devices}
+    for lun in luns:
+        name = lun.device if lun.device is not None else f"volume:{lun.volume}"
+        row = statistics_row(totals.get(name, Totals()), told.since)
+        emit(f"LUN {lun.lun} {name}")
+        emit_table((), statistics_lines(row, now=time.time()), indent="  ")
+    sys.stdout.flush()

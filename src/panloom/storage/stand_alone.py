@@ -4,7 +4,8 @@
                                 ▲
     initiators ── portals ──▶ Remote Transport
 
-There is one target, and whoever proves what ``--chap`` asks for may log in, several at a time.
+There is one target, and whoever proves what ``--chap`` asks for may log in, several at a time.  SIGUSR1 has it tell
+what each disk has done.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from panloom.errors import ConfigError, UnavailableError
-from panloom.storage.calls import Event
+from panloom.storage.calls import Event, Statistics
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import Access, Export, NoFile
 from panloom.storage.local_transport import Volumes
@@ -70,11 +71,16 @@ class NoStore:
         """Nothing is open."""
 
 
-async def serve(options: Options, listening: Callable[[str], None], report: Callable[[Event], None]) -> None:
+async def serve(
+    options: Options,
+    listening: Callable[[str], None],
+    report: Callable[[Event], None],
+    tell: Callable[[Statistics], None],
+) -> None:
     """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.
 
-    ``listening`` gets each portal as text once all can be reached.  ConfigError and UnavailableError say what keeps it
-    from being served.
+    ``listening`` gets each portal as text once all can be reached, ``tell`` what the disks have done at each SIGUSR1.
+    ConfigError and UnavailableError say what keeps it from being served.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -85,6 +91,7 @@ async def serve(options: Options, listening: Callable[[str], None], report: Call
         _start(transport)
         for number in numbers:
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: tell(manager.statistics()))
         for address, port in transport.addresses:
             manager.listens(address, port)
             listening(portal_text(address, port))
