@@ -28,6 +28,7 @@ def _seeds():
     create = {"call": "create_volume", "name": "shop.web1", "image": None, "size_octets": 1 << 20}
     export = {"call": "export", "target": TARGET, "epoch": 3, "luns": LUNS, "access": ACCESS}
     yield _lines(create, export, {"call": "status"}, {"call": "volumes"})
+    yield _lines(create, export, export | {"luns": [], "moved": {"portal": "192.0.2.9:3260", "permanent": True}})
     yield _lines({"call": "revoke", "target": TARGET, "epoch": 4}, {"call": "drop", "target": TARGET})
     yield _lines({"call": "drain", "target": TARGET}, {"call": "unexport", "target": TARGET, "epoch": 4})
     yield _lines({"call": "delete_volume", "name": "shop.web1"}, {"call": "watch"})

@@ -5,7 +5,8 @@ import pytest
 from panloom.errors import ConfigError, ConflictError, RefusedError, UnavailableError
 from panloom.storage.connection_manager import SILENT_SECONDS, ConnectionManager
 from panloom.storage.descriptor import Credentials, StaleEpochError
-from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
+from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, Moved
+from panloom.storage.portals import parse_portal
 from panloom.values import Iqn
 from support import blocks
 from support.storage_sessions import DISK, N1, N2, TARGET, Storage, export, kinds, read, write
@@ -132,6 +133,42 @@ def test_exporting_the_same_again_disturbs_nobody(storage):
     storage.manager.export(export(1))
     connection, admission = storage.login(N1)
     storage.manager.export(export(1))
+    assert not connection.shut.is_set()
+    write(admission)
+
+
+ELSEWHERE = Moved("192.0.2.9:3260")
+
+
+@pytest.mark.parametrize("luns", [DISK, ()], ids=["with its disk", "without"])
+def test_a_target_that_moves_ends_its_sessions_for_as_long_as_it_is_away(storage, luns):
+    storage.manager.export(export(1))
+    connection, admission = storage.login(N1)
+    storage.manager.export(Export(TARGET.name, 1, luns, Access(N1.name), ELSEWHERE))
+    assert connection.shut.is_set()
+    with pytest.raises(StaleEpochError):
+        write(admission)
+    assert storage.events[-1].why == "moved to 192.0.2.9:3260"
+    storage.kill()
+    assert storage.manager.moved(N1, TARGET, "10.0.0.11") == ELSEWHERE
+    assert storage.manager.moved(N2, TARGET, "10.0.0.11") is None
+    with pytest.raises(RefusedError, match=r"has moved to 192\.0\.2\.9:3260"):
+        storage.login(N1)
+    storage.manager.revoke(TARGET.name, 2)
+    assert storage.manager.moved(N1, TARGET, "10.0.0.11") is None
+    storage.manager.export(export(2))
+    write(storage.login(N1)[1])
+
+
+def test_a_target_does_not_move_to_ourselves(storage):
+    storage.manager.export(export(1))
+    connection, admission = storage.login(N1)
+    storage.manager.listens("192.0.2.1", 3260)
+    for portal in ("0.0.0.0:3261", "192.0.2.9:3260"):
+        storage.manager.listens(*parse_portal(portal))
+    for portal in ("192.0.2.9:3260", "127.0.0.1:3261"):
+        with pytest.raises(ConfigError, match="is this process itself"):
+            storage.manager.export(Export(TARGET.name, 2, DISK, Access(N1.name), Moved(portal)))
     assert not connection.shut.is_set()
     write(admission)
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.errors import ConfigError
-from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
+from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, Moved
 
 TARGET = "iqn.2026-11.dev.panloom:shop.web1"
 NODE = "iqn.2026-11.dev.panloom:node.n1"
@@ -35,8 +35,9 @@ def test_known_octets(path):
 
 
 def test_decode_undoes_encode(path):
-    ExportsFile(path).save([EXPORT, PERSONALITY])
-    assert ExportsFile(path).load() == {TARGET: EXPORT, PERSONALITY.target: PERSONALITY}
+    moved = Export(TARGET + ".moved", 1, (), Access(NODE), Moved("[2001:db8::1]:3260", permanent=True))
+    ExportsFile(path).save([EXPORT, PERSONALITY, moved])
+    assert ExportsFile(path).load() == {TARGET: EXPORT, PERSONALITY.target: PERSONALITY, moved.target: moved}
 
 
 @given(octets=st.binary(max_size=200) | st.integers(0, len(TEXT) - 1).map(lambda cut: TEXT[:cut]))
@@ -77,6 +78,13 @@ def test_a_secret_is_never_shown():
         {"access": {"initiator": NODE, "user": "alone"}},
         {"access": {"initiator": NODE, "address": "10.0.0.256"}},
         {"accesses": None},
+        {"moved": {"portal": "nowhere"}},
+        {"moved": {"portal": "192.0.2.9"}},
+        {"moved": {"portal": "192.0.2.9:0"}},
+        {"moved": {"portal": "0.0.0.0:3260"}},
+        {"moved": {"portal": "[::]:3260"}},
+        {"moved": {"portal": "224.0.0.1:3260"}},
+        {"moved": {"portal": "192.0.2.9:3260", "for": "ever"}},
     ],
 )
 def test_what_no_export_says(wrong):

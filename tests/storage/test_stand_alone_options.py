@@ -4,14 +4,14 @@ import pytest
 
 from panloom.errors import ConfigErrors
 from panloom.protocol.chap import Credentials
-from panloom.storage.exports import ExportedLun
+from panloom.storage.exports import ExportedLun, Moved
 from panloom.storage.stand_alone_options import read_options
 
 IQN = "iqn.2026-11.dev.panloom:target"
 
 
-def read(*luns, portals=("127.0.0.1:3260",), iqn=IQN, chap=None, store=None):
-    return read_options(iqn=iqn, portals=portals, luns=luns, chap=chap, store=store)
+def read(*luns, portals=("127.0.0.1:3260",), iqn=IQN, chap=None, store=None, moved=None):
+    return read_options(iqn=iqn, portals=portals, luns=luns, chap=chap, store=store, moved=moved)
 
 
 def complaint(*luns, **others) -> str:
@@ -55,6 +55,37 @@ def test_a_volume_is_one_of_the_store(tmp_path):
 )
 def test_a_portal_is_an_address_and_a_port(text, portal):
     assert read("1=d", portals=(text,)).portals == (portal,)
+
+
+@pytest.mark.parametrize(
+    ("text", "moved"),
+    [
+        ("192.0.2.9", Moved("192.0.2.9:3260")),
+        ("[2001:db8::1]:3261,permanent", Moved("[2001:db8::1]:3261", permanent=True)),
+        ("127.0.0.1:3261", Moved("127.0.0.1:3261")),
+    ],
+)
+def test_a_target_may_be_elsewhere_and_has_no_disk_here(text, moved):
+    options = read(moved=text)
+    assert (options.moved, options.luns) == (moved, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("elsewhere", "--moved elsewhere: 'elsewhere' does not appear to be an IPv4 or IPv6 address; write an address"),
+        ("192.0.2.9:0", "--moved 192.0.2.9:0: nobody can connect to 192.0.2.9:0; write the address and port of the"),
+        ("192.0.2.9,forever", "--moved 192.0.2.9,forever: 'forever' is not 'permanent', and there is no other word"),
+        ("127.0.0.1", "--moved 127.0.0.1: is this target itself; name the portal of the other one"),
+    ],
+)
+def test_what_is_wrong_with_a_place_to_move_to(text, why):
+    assert complaint(moved=text).startswith(why)
+
+
+def test_a_target_that_is_elsewhere_serves_nothing():
+    told = complaint("1=disk.img", moved="192.0.2.9")
+    assert told == "--moved: nobody gets to a disk here any more; leave out --lun"
 
 
 def test_the_first_line_of_a_file_is_the_secret(tmp_path):

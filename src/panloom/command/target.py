@@ -48,9 +48,20 @@ Example:
 @click.option("--iqn", default=DEFAULT_IQN, show_default=True, metavar="IQN", help="The target's name.")
 @click.option("--chap", metavar="USER:FILE", help="Let in only who proves the secret in FILE, 12 octets or more.")
 @click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="Where volumes are.")
+@click.option(
+    "--moved",
+    metavar="ADDRESS[:PORT][,permanent]",
+    help="In the place of disks: send whoever logs in to another target, for now or for good.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say who comes and goes.")
 def command(
-    portals: tuple[str, ...], luns: tuple[str, ...], iqn: str, chap: str | None, store: Path | None, verbose: bool
+    portals: tuple[str, ...],
+    luns: tuple[str, ...],
+    iqn: str,
+    chap: str | None,
+    store: Path | None,
+    moved: str | None,
+    verbose: bool,
 ) -> int:
     """Serve files as disks over iSCSI until Ctrl-C, to whoever reaches the portal, or with --chap proves a secret.
 
@@ -59,7 +70,7 @@ def command(
     from panloom.storage.stand_alone import serve
     from panloom.storage.stand_alone_options import read_options
 
-    options = read_options(iqn=iqn, portals=portals, luns=luns, chap=chap, store=store)
+    options = read_options(iqn=iqn, portals=portals, luns=luns, chap=chap, store=store, moved=moved)
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(message)s")
 
     def listening(portal: str) -> None:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from panloom.storage.exports import Access, Epoch, ExportedLun
+from panloom.storage.exports import Access, Epoch, ExportedLun, Moved
 from panloom.storage.limits import Limits
 from panloom.storage.statistics import Totals
 
@@ -99,12 +99,16 @@ class ListVolumes(Call, frozen=True, tag="volumes"):
 
 
 class ExportTarget(Call, frozen=True, tag="export"):
-    """Export a target, or replace what is behind it and who may log in → null."""
+    """Export a target, or replace what is behind it and who may log in → null.
+
+    ``moved``: sessions end, and who may log in is sent elsewhere, until it is exported anew without.
+    """
 
     target: str
     epoch: Epoch
     luns: tuple[ExportedLun, ...]
     access: Access | None = None
+    moved: Moved | None = None
 
 
 class Revoke(Call, frozen=True, tag="revoke"):
@@ -293,6 +297,7 @@ class ExportFacts(msgspec.Struct, frozen=True):
     epoch: int
     luns: tuple[LunFacts, ...]
     access: AccessFacts | None
+    moved: Moved | None = None
 
 
 class Session(msgspec.Struct, frozen=True):

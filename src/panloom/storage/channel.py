@@ -181,7 +181,7 @@ class Channel:
             case calls.FlattenVolume():
                 self._flattening.begin(call.name)
             case calls.ExportTarget():
-                manager.export(Export(call.target, call.epoch, call.luns, call.access))
+                manager.export(Export(call.target, call.epoch, call.luns, call.access, call.moved))
             case calls.Revoke():
                 manager.revoke(call.target, call.epoch)
             case calls.Unexport():

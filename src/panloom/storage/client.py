@@ -16,7 +16,7 @@ import msgspec
 
 from panloom.errors import ConfigError, ConflictError, UnavailableError
 from panloom.storage import calls
-from panloom.storage.exports import Access, ExportedLun
+from panloom.storage.exports import Access, ExportedLun, Moved
 from panloom.storage.limits import Limits
 
 Result = TypeVar("Result")
@@ -74,9 +74,22 @@ class StorageClient:
         """Return all volumes and images."""
         return await self._call(calls.ListVolumes(id=next(self._ids)), calls.Volumes)
 
-    async def export(self, target: str, luns: Sequence[ExportedLun], epoch: int, access: Access | None) -> None:
-        """Export a target or replace it, durably; ConflictError if the epoch is over."""
-        call = calls.ExportTarget(id=next(self._ids), target=target, luns=tuple(luns), epoch=epoch, access=access)
+    async def export(
+        self,
+        target: str,
+        luns: Sequence[ExportedLun],
+        epoch: int,
+        access: Access | None,
+        *,
+        moved: Moved | None = None,
+    ) -> None:
+        """Export a target or replace it, durably; ConflictError if the epoch is over.
+
+        ``moved``: send who may log in there instead; ConfigError if there is here.
+        """
+        call = calls.ExportTarget(
+            id=next(self._ids), target=target, luns=tuple(luns), epoch=epoch, access=access, moved=moved
+        )
         await self._call(call, type(None))
 
     async def revoke(self, target: str, epoch: int) -> None:

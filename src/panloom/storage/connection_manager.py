@@ -34,6 +34,7 @@ from panloom.storage.exports import Export, ExportsFile, Moved, NoFile
 from panloom.storage.limits import Limits
 from panloom.storage.local_transport import LocalTransport, Volumes
 from panloom.storage.platform_table import PlatformTable
+from panloom.storage.portals import leads_here, parse_portal
 from panloom.storage.told import export_facts, with_limits
 from panloom.storage.volume_store import offline
 from panloom.values import Iqn
@@ -174,8 +175,11 @@ class ConnectionManager:
     def export(self, export: Export) -> None:
         """Export a target, or replace what it is and who may log in; sessions that are no longer allowed end.
 
-        ConflictError if the epoch would go down, or a volume has another writer; errors of opening a volume.
+        ConflictError if the epoch would go down, or a volume has another writer; errors of opening a volume;
+        ConfigError if it has moved to ourselves.
         """
+        if export.moved is not None:
+            self._check_elsewhere(export.moved)
         with self._changing:
             known = self._exports.get(export.target)
             if known:
@@ -198,9 +202,13 @@ class ConnectionManager:
                 sessions = self._of(export.target)
                 ended = self._mark_dropped(session for session in sessions if not still_allowed(session, export))
             self._apply_limits(export)
-            self._end(ended, f"exported anew under epoch {export.epoch}")
+            where = f"moved to {export.moved.portal}" if export.moved else f"exported anew under epoch {export.epoch}"
+            self._end(ended, where)
             self._close_unused(known)
-        log.info("target=%s exported=yes epoch=%d access=%s", export.target, export.epoch, export.access)
+        log.info(
+            "target=%s exported=yes epoch=%d access=%s moved=%s",
+            *(export.target, export.epoch, export.access, export.moved.portal if export.moved else "no"),
+        )
 
     def revoke(self, target: str, epoch: int) -> None:
         """Let nobody log in, and no session of it write; ConflictError if the epoch would go down.
@@ -440,6 +448,14 @@ class ConnectionManager:
         for other in self._exports.values():
             if other.target != export.target and (shared := export.disputes(other)):
                 raise ConflictError(f"{min(shared)} is exported by {other.target}, and one of the two writes")
+
+    def _check_elsewhere(self, moved: Moved) -> None:
+        with self._lock:
+            portals = self._portals
+        if leads_here(parse_portal(moved.portal), map(parse_portal, portals)):
+            raise ConfigError(
+                "moved", f"{moved.portal} is this process itself, and initiators would go in a circle; name another"
+            )
 
     def _close_unused(self, before: Export | None) -> None:
         """Close what an export used that none does any more."""

@@ -96,7 +96,9 @@ class Moved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""
-        parse_portal(self.portal)
+        address, port = parse_portal(self.portal)
+        if not port or ip_address(address).is_unspecified or ip_address(address).is_multicast:
+            raise ValueError(f"nobody can connect to {self.portal}; write the address and port of the other target")
 
 
 class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,5 +1,7 @@
-"""How a portal is written: ``192.0.2.1:3260``, ``[2001:db8::1]:3260``."""
+"""How a portal is written, ``192.0.2.1:3260`` or ``[2001:db8::1]:3260``, and whether it is one of ours."""
 
+import socket
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 
@@ -12,6 +14,36 @@ def parse_portal(text: str) -> tuple[str, int]:
     if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
         raise ValueError(f"{port!r} is no port")
     return address, int(port)
+
+
+def leads_here(portal: tuple[str, int], listened: Iterable[tuple[str, int]]) -> bool:
+    """Whether who connects to a portal comes to one of those that are listened at, as far as this machine can tell.
+
+    Not told is what other machines do to the address on the way, such as to translate it.
+    """
+    address, port = portal
+    for our_address, our_port in listened:
+        if port == our_port and (
+            address == our_address
+            or (ip_address(our_address).is_unspecified and _are_one_family(address, our_address) and _is_here(address))
+        ):
+            return True
+    return False
+
+
+def _are_one_family(one: str, other: str) -> bool:
+    return ip_address(one).version == ip_address(other).version
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is of this machine: only such a one can be bound."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def portal_text(address: str, port: int) -> str:

@@ -117,7 +117,7 @@ def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionMan
     try:
         proof = options.credentials
         access = Access(None, None, proof.user, proof.secret, proof.target_user, proof.target_secret)
-        manager.export(Export(str(options.target), _epoch(store, options), options.luns, access))
+        manager.export(Export(str(options.target), _epoch(store, options), options.luns, access, options.moved))
     except BaseException:
         manager.shut_down()
         raise

@@ -3,6 +3,7 @@
 --lun 1=disk.img,ro,removable       number = what is behind it, then words of ``LUN_WORDS``
 --lun 2=volume:shop.web1            a volume of --store
 --chap web1:secret.txt              the file's first line is the secret, and nobody else may read the file
+--moved 192.0.2.9:3260,permanent    in the place of LUNs: where the target is now
 """
 
 import stat
@@ -16,12 +17,13 @@ import msgspec
 
 from panloom.errors import ConfigError, ConfigErrors
 from panloom.storage.descriptor import Credentials
-from panloom.storage.exports import ExportedLun
-from panloom.storage.portals import parse_portal
+from panloom.storage.exports import ExportedLun, Moved
+from panloom.storage.portals import leads_here, parse_portal, portal_text
 from panloom.values import Iqn, Lun
 
 LUN_WORDS = ("ro", "removable", "thick", "4k")
 VOLUME = "volume:"
+PERMANENT = "permanent"
 SHORTEST_SECRET_OCTETS = 12  # RFC 7143 section 9.2.1: 96 bits
 LONGEST_SECRET_OCTETS = 255
 DEFAULT_PORT = 3260  # RFC 7143 section 4.2.7.1
@@ -37,10 +39,17 @@ class Options(msgspec.Struct, frozen=True):
     luns: tuple[ExportedLun, ...]
     credentials: Credentials
     store: Path | None
+    moved: Moved | None = None
 
 
 def read_options(
-    *, iqn: str, portals: Iterable[str], luns: Sequence[str], chap: str | None, store: Path | None
+    *,
+    iqn: str,
+    portals: Iterable[str],
+    luns: Sequence[str],
+    chap: str | None,
+    store: Path | None,
+    moved: str | None = None,
 ) -> Options:
     """Return the options; ConfigErrors says all that is wrong with them."""
     errors: list[ConfigError] = []
@@ -48,10 +57,22 @@ def read_options(
     addresses = _each("--portal", portals, _read_portal, errors)
     units = _each("--lun", luns, _read_lun, errors)
     credentials = _each("--chap", () if chap is None else (chap,), _read_chap, errors)
-    errors.extend(_clashes(addresses, units, store, asked=bool(luns)))
+    elsewhere = _each("--moved", () if moved is None else (moved,), _read_moved, errors)
+    errors.extend(_clashes(addresses, units, store, asked=bool(luns or moved)))
+    if luns and moved:
+        errors.append(ConfigError("--moved", "nobody gets to a disk here any more; leave out --lun"))
+    if elsewhere and leads_here(parse_portal(elsewhere[0].portal), addresses):
+        errors.append(ConfigError(f"--moved {moved}", "is this target itself; name the portal of the other one"))
     if errors:
         raise ConfigErrors(errors)
-    return Options(targets[0], tuple(addresses), tuple(units), credentials[0] if credentials else Credentials(), store)
+    return Options(
+        target=targets[0],
+        portals=tuple(addresses),
+        luns=tuple(units),
+        credentials=credentials[0] if credentials else Credentials(),
+        store=store,
+        moved=elsewhere[0] if elsewhere else None,
+    )
 
 
 def _each(option: str, texts: Iterable[str], read: Callable[[str], Value], errors: list[ConfigError]) -> list[Value]:
@@ -81,12 +102,19 @@ def _clashes(
             yield ConfigError(f"--lun {lun.lun}={VOLUME}{lun.volume}", "which store is it in? Add --store DIR")
 
 
-def _read_portal(text: str) -> tuple[str, int]:
+def _read_portal(text: str, whose: str = "this machine") -> tuple[str, int]:
     has_port = "]:" in text if text.startswith("[") else text.count(":") == 1
     try:
         return parse_portal(text if has_port else f"{text}:{DEFAULT_PORT}")
     except ValueError as error:
-        raise ValueError(f"{error}; write an address of this machine and a port, like 127.0.0.1:3260") from error
+        raise ValueError(f"{error}; write an address of {whose} and a port, like 127.0.0.1:3260") from error
+
+
+def _read_moved(text: str) -> Moved:
+    portal, comma, word = text.partition(",")
+    if comma and word != PERMANENT:
+        raise ValueError(f"{word!r} is not {PERMANENT!r}, and there is no other word")
+    return Moved(portal_text(*_read_portal(portal, "the other target")), permanent=word == PERMANENT)
 
 
 def _read_lun(text: str) -> ExportedLun:

@@ -26,7 +26,7 @@ def export_facts(export: Export) -> ExportFacts:
         for lun in export.luns
     )
     access = AccessFacts(export.access.initiator, export.access.user) if export.access else None
-    return ExportFacts(export.target, export.epoch, tuple(luns), access)
+    return ExportFacts(export.target, export.epoch, tuple(luns), access, export.moved)
 
 
 def session_facts(session_id: str, target: str, initiator: str, epoch: int, facts: SessionFacts) -> Session:
