@@ -37,6 +37,7 @@ FLUSH_OCTETS = 131072  # send answers from here on; smaller costs 20 %
 OUTPUT_OCTETS = FLUSH_OCTETS + 2 * HEADER_OCTETS + RECEIVE_OCTETS + 1024
 MAX_EXTENTS = 256  # as many answers of one block as fit before FLUSH_OCTETS
 SENDFILE_OCTETS = 65536  # the kernel sends as many octets of a file by itself; fewer are cheaper copied
+_NOT_BY_ITSELF = (errno.EIO, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # not this part, this file, this system
 
 _HEADER = struct.Struct(">IIQIIIIIIII").pack_into  # what RFC 7143 sections 11.4 and 11.7 have in common
 _DATA_IN, _RESPONSE = 0x25000000, 0x21000000 | iscsi.FINAL << 16
@@ -179,14 +180,28 @@ class Output:
             except BlockingIOError:
                 continue
             except OSError as error:
-                if error.errno not in (errno.EIO, errno.EINVAL):
+                if error.errno not in _NOT_BY_ITSELF:
                     raise
                 count = 0
             if not count:
-                self._stream.sendall(memoryview(bytes(octets - sent)))
-                break
+                return self._send_copy(file.fd, at + sent, octets - sent)
             sent += count
-        return octets - sent
+        return 0
+
+    def _send_copy(self, fd: int, at: int, octets: int) -> int:
+        """Send octets of a file that the kernel does not send by itself; return as ``send_file``."""
+        copy = memoryview(bytearray(octets))
+        done = 0
+        while done < octets:
+            try:
+                count = os.preadv(fd, [copy[done:]], at + done)
+            except OSError:
+                break
+            if not count:
+                break
+            done += count
+        self._stream.sendall(copy)
+        return octets - done
 
     def read_now(self, extent: tuple[Any, int], octets: int) -> int:
         """Fill what ``room`` returned last; return 0, or an errno: EAGAIN where it would have to be waited for."""
