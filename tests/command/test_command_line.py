@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from panloom.command.get import seen
 from support.command_line import CommandLine
 from support.served import served
 from support.waiting import until
@@ -252,6 +253,14 @@ def test_watch_and_follow_show_what_comes(panloom):
         for process in (watching, following):
             process.kill()
             process.communicate()
+
+
+def test_a_watched_table_is_shown_again_for_what_it_shows_alone():
+    before, after = ([{"name": "shop/web1", "state": "ready", "statistics": {"reads": reads}}] for reads in (1, 2))
+    assert seen(before, "table") == seen(after, "table")
+    assert seen(before, "table") != seen([{**after[0], "state": "unknown"}], "table")
+    for form in ("wide", "json"):
+        assert seen(before, form) != seen(after, form)
 
 
 def test_an_interrupt_ends_a_watch_in_one_word(applied):

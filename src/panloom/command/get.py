@@ -58,6 +58,11 @@ def _show(kind: Kind, rows: Any, form: str) -> None:  # noqa: ANN401 -- JSON
         say(f"There are no {kind.words[0]} yet.")
 
 
+def seen(rows: Any, form: str) -> Any:  # noqa: ANN401 -- JSON
+    """Return what a form shows of rows: no table but the wide one has statistics, which change with every operation."""
+    return [{**row, "statistics": None} for row in rows] if form == "table" else rows
+
+
 def _suggest(kind: Kind, rows: Any) -> None:  # noqa: ANN401 -- JSON
     if not rows:
         suggest("Describe some in a file, then", "panloom plan FILE")
@@ -80,7 +85,7 @@ def _watch(client: Client, kind: Kind, form: str, shown: Any) -> None:  # noqa: 
         rows = _rows(client, kind)
         if sys.stdout.isatty():
             click.clear()
-        elif rows == shown:
+        elif seen(rows, form) == seen(shown, form):
             continue
         shown = rows
         _show(kind, rows, form)
