@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from panloom.initiator import Session, discover
+import panloom
+from panloom.initiator import discover
 from panloom.protocol.iscsi_initiator_keys import Wishes
 from panloom.protocol.iscsi_initiator_login import LoginRefusedError
+from panloom.protocol.scsi_pages import REVISION
 from panloom.storage.exports import Access, ExportedLun
-from panloom.values import Iqn
-from panloom.wire import iscsi
+from panloom.wire import iscsi, scsi_cdb
 from panloom.wire.iscsi import FINAL
+from support.checked_use import MIB, N1, checked, made, node, opened
 from support.initiator import LINUX_KEYS, Initiator, connect
 from support.standing import memory, standing
 from support.storage_process import StorageProcess
@@ -30,53 +33,13 @@ from support.tgtd import Tgtd
 from support.waiting import until
 from support.waiting_async import eventually
 
-MIB = 1 << 20
 SHOP = "iqn.2026-11.dev.panloom:shop.web1"
-N1 = Iqn("iqn.2026-11.dev.panloom:node.n1")
 READS = {"pread64", "preadv", "preadv2"}
 WRITES = {"pwrite64", "pwritev", "pwritev2"}
 RECEIVES = {"recvfrom", "recvmsg"}
 SENDS = {"sendto", "sendmsg"}
 NEVER_SLOW = "from panloom.storage import local_transport as here; here.SLOW_NANOSECONDS = 1 << 62"  # though traced
 RUNTIME = {"futex", "epoll_wait", "getpid", "clock_nanosleep", "restart_syscall", "poll", "ppoll"}
-
-
-def made(path, octets=8 * MIB):
-    """Make an empty file."""
-    with path.open("wb") as file:
-        file.truncate(octets)
-    return path
-
-
-def node(number):
-    return Iqn(f"iqn.2026-11.dev.panloom:node.n{number}")
-
-
-def opened(port, target, *, initiator=N1, **options):
-    """Open a session; await it."""
-    options.setdefault("reconnect_seconds", 0)
-    return Session.open(("127.0.0.1", port), initiator=initiator, target=Iqn(str(target)), **options)
-
-
-async def checked(session, lun, *, start, octets, seed, rounds=24, thin=True):
-    """Write, flush, read and give back at random inside a range, and compare everything at the end."""
-    order = random.Random(seed)
-    content = bytearray(await session.read(lun, start, octets))
-    for number in range(rounds):
-        length = order.choice((512, 4096, 65536))
-        at = order.randrange(0, (octets - length) // 512 + 1) * 512
-        if number % 8 == 7 and thin:
-            await session.unmap(lun, start + at, length)
-            content[at : at + length] = bytes(length)
-        elif number % 3 == 2:
-            assert await session.read(lun, start + at, length) == content[at : at + length]
-        else:
-            data = order.randbytes(length)
-            await session.write(lun, start + at, data, fua=number % 5 == 0)
-            content[at : at + length] = data
-    await session.flush(lun)
-    found = await session.read(lun, start, octets)
-    assert hashlib.sha256(found).digest() == hashlib.sha256(content).digest()
 
 
 def test_cap_033_the_management_channel_takes_connections_with_no_device_there(tmp_path):
@@ -342,9 +305,26 @@ def test_cap_045_exports_come_grow_and_go_while_sessions_are_live(tmp_path):
         asyncio.run(there())
 
 
+def newer(directory, revision):
+    """Return Python that loads another release of ours: the same, but for the revision that INQUIRY tells."""
+    shutil.copytree(Path(panloom.__file__).parent, directory / "panloom", ignore=shutil.ignore_patterns("__pycache__"))
+    pages = directory / "panloom/protocol/scsi_pages.py"
+    text = pages.read_text()
+    assert f'REVISION = "{REVISION}"' in text
+    pages.write_text(text.replace(f'REVISION = "{REVISION}"', f'REVISION = "{revision}"'))
+    return f"import sys; sys.path.insert(0, {str(directory)!r})"
+
+
+async def revision_of(session):
+    """Return the product revision level (SPC-4 r37 6.6.2)."""
+    outcome = await session.execute(1, scsi_cdb.encode(scsi_cdb.Inquiry(0, 0, 96)), data_in_octets=96, insistent=True)
+    return outcome.data[32:36].decode().strip()
+
+
 def test_cap_045_a_newer_module_takes_over_open_sessions(tmp_path):
-    """It is started anew under load: calls without an answer are made again, and what was written is there."""
+    """It takes the place of the older one under load: calls without an answer are made again, nothing is lost."""
     disk = made(tmp_path / "disk")
+    releases = {REVISION: "", "2": newer(tmp_path / "two", "2"), "3": newer(tmp_path / "three", "3")}
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]  # free again from here on
 
@@ -360,110 +340,17 @@ def test_cap_045_a_newer_module_takes_over_open_sessions(tmp_path):
                 seed += 1
 
         loading = asyncio.create_task(load())
-        for _ in range(3):
+        assert await revision_of(session) == REVISION
+        for revision in ("2", "3", REVISION):
             logins = session.logins
             assert await asyncio.to_thread(target.end) == 0
-            target = await asyncio.to_thread(TargetProcess, tmp_path, "--lun", f"1={disk}", ports=(port,))
+            options = {"ports": (port,), "first": releases[revision]}
+            target = await asyncio.to_thread(TargetProcess, tmp_path, "--lun", f"1={disk}", **options)
             await eventually(lambda logins=logins: session.logins > logins, "the session has come back")
+            assert await revision_of(session) == revision
         stop.set()
         await loading
         await session.close()
         assert await asyncio.to_thread(target.end) == 0
 
     asyncio.run(there())
-
-
-def test_cap_209_three_hosts_each_export_a_device_and_use_those_of_the_others(tmp_path):
-    names = [f"iqn.2026-11.dev.panloom:host{number}" for number in range(3)]
-    with contextlib.ExitStack() as stack:
-        hosts = []
-        for number in range(3):
-            place = tmp_path / f"host{number}"
-            place.mkdir()
-            hosts.append(stack.enter_context(StorageProcess(place)))
-
-        def lend(number):
-            async def calls(client):
-                disk = ExportedLun(0, device=str(made(tmp_path / f"disk{number}")))
-                await client.export(names[number], [disk], 1, Access(None))
-
-            return calls
-
-        def borrow(number):
-            async def calls(client):
-                others = [other for other in range(3) if other != number]
-                luns = [
-                    ExportedLun(lun, device=f"iscsi://127.0.0.1:{hosts[other].port}/{names[other]}/0")
-                    for lun, other in enumerate(others)
-                ]
-                await client.export(f"{names[number]}.borrowed", luns, 1, Access(None))
-
-            return calls
-
-        for number, host in enumerate(hosts):
-            host.run(lend(number))
-        for number, host in enumerate(hosts):
-            host.run(borrow(number))
-
-        async def use(number, lun):
-            """Write by way of this host to a device of another, to a part that nobody else has."""
-            part = 2 * number + lun  # six in all
-            name = f"{names[number]}.borrowed"
-            async with await opened(hosts[number].port, name, initiator=node(part)) as session:
-                await checked(session, lun, start=part * MIB, octets=MIB, seed=part, rounds=16)
-
-        async def there():
-            await asyncio.gather(*(use(number, lun) for number in range(3) for lun in range(2)))
-
-        asyncio.run(there())
-
-
-APPLICATION = """
-set -e
-mkfs.ext4 -q -F "$1"
-mkdir "$2"
-mount -o loop "$1" "$2"
-python3 - "$2/shop.db" << 'END'
-import sqlite3, sys
-with sqlite3.connect(sys.argv[1]) as shop:
-    shop.execute("CREATE TABLE sold (what TEXT, price INTEGER)")
-    shop.executemany("INSERT INTO sold VALUES (?, ?)", [(f"thing {n}", n) for n in range(5000)])
-with sqlite3.connect(sys.argv[1]) as shop:
-    assert shop.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    print(shop.execute("SELECT count(*), sum(price) FROM sold").fetchone())
-END
-umount "$2"
-e2fsck -f -n "$1" > /dev/null
-"""
-
-
-def processes_below(pid):
-    """Return the process and all that it has started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in processes_below(int(child)))]
-
-
-def test_cap_210_an_ordinary_file_system_and_database_use_a_remote_disk_unchanged(tmp_path):
-    with TargetProcess(tmp_path, "--lun", f"1={made(tmp_path / 'disk', 64 * MIB)}") as target:
-        before = processes_below(target.process.pid)
-        mounted = tmp_path / "block"
-        mounted.touch()
-        remote = f"portal=127.0.0.1:{target.ports[0]},target={target.iqn},lun=1"
-        daemon = subprocess.Popen(
-            [
-                "qemu-storage-daemon",
-                "--blockdev", f"driver=iscsi,node-name=disk,transport=tcp,{remote}",
-                "--export", f"type=fuse,id=block,node-name=disk,mountpoint={mounted},writable=on",
-            ]
-        )  # fmt: skip
-        try:
-            until(lambda: daemon.poll() is not None or mounted.stat().st_size == 64 * MIB, "the disk is there")
-            command = ["unshare", "--mount", "bash", "-c", APPLICATION, "bash", mounted, tmp_path / "mounted"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout == "(5000, 12497500)\n"
-            assert processes_below(target.process.pid) == before
-        finally:
-            daemon.terminate()
-            daemon.wait(timeout=30)
-    assert before == [target.process.pid]

@@ -6,6 +6,7 @@ import random
 import socket
 import sys
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -296,10 +297,15 @@ def test_cap_037_038_a_request_and_its_reply_are_plain_calls_on_the_connections_
 
 
 class Later:
-    """A slow medium: frames are answered from another thread, not in their order."""
+    """A slow medium: frames are answered from another thread, not in their order.
+
+    ``contexts``: what each frame's context was when it came, and what it was again after it had been called back.
+    """
 
     def __init__(self, at_once):
         self.held, self.lock, self.ended = [], threading.Condition(), False
+        self.contexts = []
+        self.most_alike = 0  # sessions of which a frame was held at the same time under one context
         self.at_once = at_once
         self.order = random.Random(7)
         self.thread = threading.Thread(target=self.run)
@@ -307,8 +313,18 @@ class Later:
 
     def __call__(self, lun, descriptor):
         def send(context, frame):
+            theirs = frame.context
+
+            def back(_, frame):
+                frame.context = theirs
+                answer(frame)
+                self.contexts.append((theirs.context, frame.context))
+
+            frame.context = Callback(back, None)
             with self.lock:
-                self.held.append((descriptor, context, frame))
+                self.held.append((descriptor, context, frame, theirs.context))
+                alike = Counter(tag for _, tag in {(id(held[0]), held[3]) for held in self.held})
+                self.most_alike = max(self.most_alike, *alike.values())
                 self.lock.notify_all()
 
         return replace(descriptor, send_handler=send)
@@ -324,7 +340,7 @@ class Later:
             before = list(taken)
             self.order.shuffle(taken)
             self.mixed += taken != before
-            for descriptor, context, frame in taken:
+            for descriptor, context, frame, _ in taken:
                 descriptor.send_handler(context, frame)
 
     def __enter__(self):
@@ -362,4 +378,7 @@ def test_cap_039_a_thousand_requests_out_of_order_and_each_reply_has_its_own_con
     with Later(8) as later, standing(*memory(1), change=later) as here:
         asyncio.run(there())
     assert later.mixed > 20
+    assert later.most_alike == 2
+    assert len(later.contexts) >= 1000
+    assert all(restored == saved for saved, restored in later.contexts)
     until(lambda: not later.thread.is_alive(), "the slow medium has ended")
