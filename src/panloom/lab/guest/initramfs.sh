@@ -20,7 +20,9 @@ fail() { # the control node sees the console; firmware may have better luck the 
     reboot -f
 }
 
-disk_of() { # $disk = name of the disk that target $1 shows; waits for it, since the scan runs apart from the login
+# $disk = name of the disk that target $1 shows.  Waits for it, since the scan runs apart from the login, and until it can
+# be opened, since the kernel names a disk before that.
+disk_of() {
     tries=0
     while [ $tries -lt 200 ]; do
         for session in /sys/class/iscsi_session/session*; do
@@ -28,7 +30,7 @@ disk_of() { # $disk = name of the disk that target $1 shows; waits for it, since
             [ "$name" = "$1" ] || continue
             for block in "$session"/device/target*/*/block/*; do
                 disk=${block##*/}
-                [ -b "/dev/$disk$2" ] && return
+                [ -b "/dev/$disk$2" ] && { true < "/dev/$disk$2"; } 2> /dev/null && return
             done
         done
         usleep 50000
