@@ -13,7 +13,7 @@ import pytest
 
 from panloom.errors import UnavailableError
 from panloom.initiator import Session
-from panloom.storage import local_transport
+from panloom.storage import sending
 from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.exports import NoFile
 from panloom.storage.frame import Callback, Operation, answer
@@ -268,7 +268,7 @@ def modules():
 
 
 def test_cap_037_038_a_request_and_its_reply_are_plain_calls_on_the_connections_thread(monkeypatch):
-    monkeypatch.setattr(local_transport, "SLOW_NANOSECONDS", 1 << 62)  # however busy this machine is
+    monkeypatch.setattr(sending, "SLOW_NANOSECONDS", 1 << 62)  # however busy this machine is
     recorder = Recorder()
 
     async def there():

@@ -197,7 +197,7 @@ def test_a_slow_device_goes_on_elsewhere(transport, luns, monkeypatch):
         assert gate.wait(30)
 
     assert Sent(slow, Operation.WRITE, 0, 4096, bytes(4096)).thread is threading.current_thread()
-    monkeypatch.setattr("panloom.storage.local_transport.SLOW_NANOSECONDS", 0)  # all that is done from here on
+    monkeypatch.setattr("panloom.storage.sending.SLOW_NANOSECONDS", 0)  # all that is done from here on
     assert Sent(slow, Operation.READ, 0, 512).thread is threading.current_thread()
     with instead_of_the_kernel(SystemCalls(fdatasync=late)):
         sent = Sent(slow, Operation.FLUSH)
@@ -219,7 +219,7 @@ def test_a_device_that_says_nothing_goes_on_elsewhere(transport, luns, monkeypat
         return len(views[0])
 
     do(stuck, Operation.WRITE, 0, 512, b"x" * 512)
-    monkeypatch.setattr("panloom.storage.local_transport.SLOW_FOR_NANOSECONDS", 0)
+    monkeypatch.setattr("panloom.storage.sending.SLOW_FOR_NANOSECONDS", 0)
     with instead_of_the_kernel(SystemCalls(preadv_now=cold, preadv=late)):
         held = Sent(stuck, Operation.READ, 0, 512)
         until(lambda: time.monotonic_ns() - stuck.context.device.workers.busy_since_ns > SLOW_NANOSECONDS, "it is late")

@@ -106,7 +106,7 @@ def test_cap_032_one_descriptor_for_each_platform_with_calls_and_context(tmp_pat
     ]  # fmt: skip
     assert len({platform.context for platform in platforms}) == 3
     for platform in platforms:
-        assert platform.calls["send_handler"] == "panloom.storage.local_transport.send"
+        assert platform.calls["send_handler"] == "panloom.storage.sending.send"
         assert platform.calls.keys() == {"found", "connect", "disconnect", "send_handler"}
 
 

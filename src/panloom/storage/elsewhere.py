@@ -16,7 +16,7 @@ from time import monotonic, monotonic_ns
 
 WORKERS = 16  # of one device: what initiators have under way, about
 IDLE_SECONDS = 5.0
-NEVER = 1 << 63
+NEVER = 1 << 62  # nanoseconds; fits in 64 bits, and so does its distance to any time
 
 Deed = Callable[[], None]
 

@@ -3,27 +3,30 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from panloom.storage.frame cimport Frame
 from panloom.storage.output cimport Output
 
 cdef uint32_t _NO_TAG, _LAST, _PLAIN_READ, _PLAIN_WRITE, _ATTRIBUTES
 cdef int _SCSI_COMMAND, _READ_10, _READ_16, _WRITE_10, _WRITE_16
 cdef Py_ssize_t _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS
+cdef long long _SPIN_NANOSECONDS
 
 
 cdef class HotLoop:
     cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _resized, _view, _parameters
-    cdef object _lock, _performer, _answered, _leaving
+    cdef object _lock, _performer, _leaving
+    cdef Frame _answered
     cdef dict _descriptors, _units
     cdef Output _output
     cdef int _fd
-    cdef bint _quiet, _pings, _header_digest, _data_digest
+    cdef bint _spins, _quiet, _pings, _header_digest, _data_digest
     cdef uint8_t[::1] _octets
     cdef uint8_t* _base
     cdef Py_ssize_t _next, _end, _head, _plain_octets, _immediate_octets
 
     @cython.locals(start=Py_ssize_t, end=Py_ssize_t, octets=Py_ssize_t)
     cpdef serve(self)
-    @cython.locals(octets=Py_ssize_t)
+    @cython.locals(octets=Py_ssize_t, begun="long long")
     cdef Py_ssize_t _receive(self, Py_ssize_t end) except -2
     @cython.locals(lengths=uint32_t, opcode=int, octets=Py_ssize_t, data=Py_ssize_t, after=Py_ssize_t)
     cdef Py_ssize_t _consume(self, Py_ssize_t start, Py_ssize_t end) except -1
@@ -32,11 +35,11 @@ cdef class HotLoop:
     @cython.locals(at="uint8_t*", flags=uint32_t, lengths=uint32_t, tag=uint32_t, expected=uint32_t, cmd_sn=uint32_t,
                    operation=int, bits=uint32_t, lun=uint64_t, lba=uint64_t, blocks=uint64_t, limit=uint64_t)
     cdef bint _answer_plain(self, Py_ssize_t start, Py_ssize_t data) except -1
-    @cython.locals(stat_sn=uint32_t, exp_cmd_sn=uint32_t, max_cmd_sn=uint32_t)
+    @cython.locals(stat_sn=uint32_t, exp_cmd_sn=uint32_t, max_cmd_sn=uint32_t, frame=Frame)
     cdef _read_plain(self, unit, lun, tag, offset, Py_ssize_t octets)
-    @cython.locals(stat_sn=uint32_t, exp_cmd_sn=uint32_t, max_cmd_sn=uint32_t)
+    @cython.locals(stat_sn=uint32_t, exp_cmd_sn=uint32_t, max_cmd_sn=uint32_t, frame=Frame)
     cdef _write_plain(self, unit, lun, tag, offset, data)
-    cpdef bint _call(self, unit, frame) except -1
-    cpdef _called_back(self, saved, frame)
+    cpdef bint _call(self, unit, Frame frame) except -1
+    cpdef _called_back(self, saved, Frame frame)
     cpdef _withdrawn(self, list answers)
     cdef _count_read(self, Py_ssize_t octets)

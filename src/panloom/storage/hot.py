@@ -57,17 +57,20 @@ from panloom.wire.scsi_cdb import DPO, Operation
 from panloom.wire.scsi_sense import Sense
 
 if cython.compiled:
-    from cython.cimports.panloom.storage.linux import EAGAIN, digest_is, get32, receive
+    from cython.cimports.panloom.storage.linux import EAGAIN, digest_is, get32, monotonic_ns, receive, receive_within
 
 __all__ = ["FLUSH_OCTETS", "INPUT_OCTETS", "HotLoop", "build"]
 
 INPUT_OCTETS = 1 << 20
+# Input that is to come within this time is looked for, not slept for: to be woken takes as long, and as much processor.
+SPIN_NANOSECONDS = 60_000
 LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS + 2 * DIGEST_OCTETS
 
 _LENGTHS = struct.Struct(">4xI").unpack_from
 _COMMAND = struct.Struct(">xBxxIQIIIIBBQIxx").unpack_from  # RFC 7143 section 11.3; the CDB as op, flags, 8, 4 octets
 _SCSI_COMMAND, DATA_DIGEST_ERROR = 0x01, 0x02
 _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS = INPUT_OCTETS, HEADER_OCTETS, BLOCK_OCTETS  # C's, where there is C
+_SPIN_NANOSECONDS = SPIN_NANOSECONDS
 _PLAIN_READ, _PLAIN_WRITE = iscsi.FINAL | iscsi.READ, iscsi.FINAL | iscsi.WRITE
 _ATTRIBUTES = 0x07  # task attributes, which change nothing here
 _READ_10, _READ_16 = int(Operation.READ_10), int(Operation.READ_16)
@@ -126,6 +129,7 @@ class HotLoop:
         self._view = memoryview(bytearray(INPUT_OCTETS))
         self._octets = self._view
         self._quiet = False  # no plain command has to go through the session
+        self._spins = False  # the next input is likely to come at once
         self._next = self._end = 0  # what is in it, behind the PDU that is carried out now
         if cython.compiled:
             self._base = cython.address(self._octets[0])
@@ -220,7 +224,14 @@ class HotLoop:
         """Wait for input; return how many octets came, 0 at its end, -1 after a while of silence."""
         if cython.compiled and self._fd >= 0:
             with cython.nogil:
-                octets = receive(self._fd, self._base + end, _INPUT_OCTETS - end)
+                octets = -EAGAIN
+                if self._spins:
+                    octets = receive_within(self._fd, self._base + end, _INPUT_OCTETS - end, _SPIN_NANOSECONDS)
+                    self._spins = octets != -EAGAIN
+                if octets == -EAGAIN:
+                    begun = monotonic_ns()
+                    octets = receive(self._fd, self._base + end, _INPUT_OCTETS - end)
+                    self._spins = monotonic_ns() - begun < _SPIN_NANOSECONDS
             if octets < 0 and octets != -EAGAIN:
                 raise OSError(-octets, os.strerror(-octets))
             return int(max(octets, -1))

@@ -4,6 +4,7 @@
 
 from libc.errno cimport EAGAIN, EINTR, EIO, EOPNOTSUPP, errno
 from libc.stdint cimport uint8_t, uint32_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport off_t
 
 
@@ -17,7 +18,7 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int, void*, size_t, int)
     ssize_t send(int, const void*, size_t, int)
-    int MSG_MORE, MSG_NOSIGNAL
+    int MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int, void*, size_t, off_t)
@@ -67,6 +68,12 @@ cdef extern from *:
     uint32_t panloom_crc32c(uint32_t, const uint8_t*, size_t) nogil
 
 
+cdef inline long long monotonic_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <long long>now.tv_sec * 1000000000 + now.tv_nsec
+
+
 cdef inline uint32_t get32(const uint8_t* at) noexcept nogil:
     return <uint32_t>at[0] << 24 | <uint32_t>at[1] << 16 | <uint32_t>at[2] << 8 | at[3]
 
@@ -96,6 +103,15 @@ cdef inline ssize_t receive(int fd, uint8_t* into, size_t octets) noexcept nogil
     cdef ssize_t got = recv(fd, into, octets, 0)
     while got < 0 and errno == EINTR:
         got = recv(fd, into, octets, 0)
+    return got if got >= 0 else -errno
+
+
+cdef inline ssize_t receive_within(int fd, uint8_t* into, size_t octets, long long nanoseconds) noexcept nogil:
+    # As receive, but looks for so long only, and without giving the processor away; -EAGAIN: nothing came.
+    cdef long long end = monotonic_ns() + nanoseconds
+    cdef ssize_t got = recv(fd, into, octets, MSG_DONTWAIT)
+    while got < 0 and (errno == EAGAIN or errno == EINTR) and monotonic_ns() < end:
+        got = recv(fd, into, octets, MSG_DONTWAIT)
     return got if got >= 0 else -errno
 
 

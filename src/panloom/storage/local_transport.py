@@ -12,26 +12,22 @@ long.  What the kernel does not have in memory is read
 elsewhere, too.
 """
 
-import errno
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from time import monotonic_ns
 from typing import Any, Protocol
 
 from panloom.errors import ConfigError, PanloomError
-from panloom.storage.access import Access, ContentAccess, StoreAccess, VolumeAccess
+from panloom.storage.access import ContentAccess, StoreAccess, VolumeAccess
 from panloom.storage.calls import DeviceFacts, DeviceStatistics
 from panloom.storage.descriptor import Descriptor
-from panloom.storage.device import SLOW_FOR_NANOSECONDS, SLOW_NANOSECONDS, Device
+from panloom.storage.device import Device
 from panloom.storage.elsewhere import Delays
 from panloom.storage.exports import ExportedLun
-from panloom.storage.frame import Frame, MiscompareError, Operation, StaleEpochError, answer
 from panloom.storage.limits import NO_LIMITS, Limits
 from panloom.storage.overlay import Volume
 from panloom.storage.platforms import VOLUMES, Platform, found_at, scan_all
-from panloom.storage.statistics import Kind
+from panloom.storage.sending import send
 from panloom.storage.stores.names import open_store
 from panloom.storage.stores.store import DeviceType, Store, identity_of
 from panloom.storage.turnstile import Turnstile
@@ -40,16 +36,6 @@ from panloom.storage.volume_store import BLOCK_OCTETS
 PHYSICAL_OCTETS = 4096
 
 log = logging.getLogger(__name__)
-
-_KINDS = {
-    Operation.READ: Kind.READ,
-    Operation.WRITE: Kind.WRITE,
-    Operation.FLUSH: Kind.FLUSH,
-    Operation.UNMAP: Kind.UNMAP,
-    Operation.COMPARE_AND_WRITE: Kind.WRITE,
-    Operation.OR_WRITE: Kind.WRITE,
-    Operation.LOOK_UP: Kind.READ,
-}
 
 
 class Volumes(Protocol):
@@ -259,100 +245,6 @@ class LocalTransport:
 def found(platform: Platform) -> tuple[Sequence[DeviceFacts], str | None]:
     """Return the devices of a platform's context as of the last scan, and why nothing could be listed, if so."""
     return platform.devices, platform.failed
-
-
-def send(access: Access, frame: Frame) -> None:
-    """Do what a frame asks for, or have it done, and call it back; the send handler of every Descriptor."""
-    device, begun = access.device, monotonic_ns()
-    if device.limiter is not None and (wait := device.wait_seconds(frame.octets)):
-        access.delays.add(wait, access, device.workers, partial(_do_elsewhere, access, frame, begun))
-        return
-    if access.may_block or begun < device.slow_until_ns or begun - device.workers.busy_since_ns > SLOW_NANOSECONDS:
-        device.workers.put(partial(_do_elsewhere, access, frame, begun))
-        return
-    error: OSError | StaleEpochError | None = None
-    try:
-        if frame.operation is Operation.READ:
-            if frame.takes_extent:
-                frame.extent = access.extent(frame.offset, frame.octets)
-            if frame.extent is None and not access.read_now(frame.offset, frame.data):
-                device.workers.put(partial(_do_elsewhere, access, frame, begun))
-                return
-        elif frame.operation is Operation.WRITE:
-            access.write(frame.offset, frame.data)
-        else:
-            _do(access, frame)
-    except (OSError, StaleEpochError) as failed:
-        frame.error = error = failed
-    took = monotonic_ns() - begun
-    if took > SLOW_NANOSECONDS and frame.extent is None:  # to name an extent waits for nothing but the processor
-        device.slow_until_ns = begun + took + SLOW_FOR_NANOSECONDS
-    if error is None:
-        access.counters.count(_KINDS[frame.operation], frame.octets, took)
-    else:
-        _failed(access, frame, error)
-        access.counters.count_failed(took)
-    answer(frame)
-
-
-def _do_elsewhere(access: Access, frame: Frame, begun: int) -> None:
-    """Do what a frame asks for on a thread where it may take its time."""
-    started = monotonic_ns()
-    try:
-        if access.ended:
-            raise StaleEpochError("the session is over")
-        if frame.operation is Operation.READ:
-            access.read(frame.offset, frame.data)
-        else:
-            _do(access, frame)
-    except (OSError, StaleEpochError) as error:
-        frame.error = error
-        _failed(access, frame, error)
-    except BaseException:
-        frame.error = OSError(errno.EIO, "a fault of the storage process; see its log")
-        answer(frame)  # whoever waits for it must not wait for ever
-        raise
-    now = monotonic_ns()
-    if now - started > SLOW_NANOSECONDS and not access.may_block:
-        access.device.slow_until_ns = now + SLOW_FOR_NANOSECONDS
-    access.device.count_elsewhere(_KINDS[frame.operation], frame.octets, now - begun, frame.error)
-    answer(frame)
-
-
-def _do(access: Access, frame: Frame) -> None:
-    match frame.operation:
-        case Operation.WRITE:
-            access.write(frame.offset, frame.data)
-        case Operation.FLUSH:
-            access.flush()
-        case Operation.UNMAP:
-            access.unmap(frame.offset, frame.octets)
-        case Operation.COMPARE_AND_WRITE:
-            access.modify(frame.offset, frame.octets, lambda found: _compared(found, frame.data))
-        case Operation.OR_WRITE:
-            access.modify(frame.offset, frame.octets, lambda found: _united(found, frame.data))
-        case Operation.LOOK_UP:
-            frame.octets, frame.mapped = access.look_up(frame.offset, frame.offset + frame.octets)
-        case _:
-            raise OSError(errno.EOPNOTSUPP, f"{frame.operation.name} is not to be had here")
-
-
-def _compared(found: bytearray, data: memoryview) -> memoryview:
-    wanted = data[: len(found)]
-    if found != wanted:
-        differs = (one != other for one, other in zip(found, wanted, strict=True))
-        raise MiscompareError(next(at for at, here in enumerate(differs) if here))
-    return data[len(found) :]
-
-
-def _united(found: bytearray, data: memoryview) -> memoryview:
-    both = int.from_bytes(found, "big") | int.from_bytes(data, "big")
-    return memoryview(both.to_bytes(len(found), "big"))
-
-
-def _failed(access: Access, frame: Frame, error: OSError | StaleEpochError) -> None:
-    if isinstance(error, OSError) and not isinstance(error, MiscompareError):
-        access.device.tell(frame.operation.name.lower(), error, access.lost)
 
 
 def _key(lun: ExportedLun) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from panloom.storage.calls import PlatformFacts, Platforms
 from panloom.storage.descriptor import PlatformDescriptor
-from panloom.storage.local_transport import LocalTransport, found, send
+from panloom.storage.local_transport import LocalTransport, found
+from panloom.storage.sending import send
 
 
 class PlatformTable:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from panloom.errors import PanloomError
-from panloom.storage import local_transport, overlay
+from panloom.storage import overlay, sending
 from support.crash.disk import ROOT, Contents, Disk, Mark, Write
 from support.crash.recorder import Recorder
 
@@ -33,12 +33,12 @@ def boot_of_the_machine(directory, number):
     """Let the machine be in its so many-th boot, and no disk of it be slow: what is done must not hang on the time."""
     file = directory / "boot-id"
     file.write_text(f"{number:08x}-0000-4000-8000-000000000000\n")
-    before = overlay.BOOT_ID_FILE, local_transport.SLOW_NANOSECONDS
-    overlay.BOOT_ID_FILE, local_transport.SLOW_NANOSECONDS = file, 1 << 62
+    before = overlay.BOOT_ID_FILE, sending.SLOW_NANOSECONDS
+    overlay.BOOT_ID_FILE, sending.SLOW_NANOSECONDS = file, 1 << 62
     try:
         yield
     finally:
-        overlay.BOOT_ID_FILE, local_transport.SLOW_NANOSECONDS = before
+        overlay.BOOT_ID_FILE, sending.SLOW_NANOSECONDS = before
 
 
 def _note(mark, promise):
