@@ -19,6 +19,7 @@ import panloom
 from panloom.initiator import discover
 from panloom.protocol.iscsi_initiator_keys import Wishes
 from panloom.protocol.iscsi_initiator_login import LoginRefusedError
+from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
 from panloom.protocol.scsi_pages import REVISION
 from panloom.storage.exports import Access, ExportedLun
 from panloom.wire import iscsi, scsi_cdb
@@ -111,12 +112,11 @@ def test_cap_040_an_io_is_one_receive_one_call_to_the_medium_and_one_send(tmp_pa
 
 
 class Relay:
-    """Between an initiator and a target: counts the PDUs that the initiator sends, by operation code."""
+    """Between an initiator and a target: the data segments of the PDUs that either sends, by operation code."""
 
     def __init__(self, port):
         self._port = port
-        self.pdus = Counter()
-        self.largest = 0
+        self.segments = {}
         self._conversations = set()
 
     async def __aenter__(self):
@@ -131,39 +131,36 @@ class Relay:
     async def _connected(self, reader, writer):
         self._conversations.add(asyncio.current_task())
         back_reader, forth = await asyncio.open_connection("127.0.0.1", self._port)
-        back = asyncio.create_task(self._copy(back_reader, writer))
+        await asyncio.gather(self._copy(reader, forth), self._copy(back_reader, writer))
+
+    async def _copy(self, reader, writer):
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 header = await reader.readexactly(48)
                 ahs, octets = iscsi.header_lengths(header)
-                self.pdus[header[0] & 0x3F] += 1
-                self.largest = max(self.largest, octets)
-                forth.write(header + await reader.readexactly(ahs + octets + -octets % 4))
-                await forth.drain()
-        forth.close()
-        await back
-        writer.close()
-        await writer.wait_closed()
-
-    @staticmethod
-    async def _copy(reader, writer):
-        with contextlib.suppress(ConnectionError):
-            while octets := await reader.read(65536):
-                writer.write(octets)
+                self.segments.setdefault(header[0] & 0x3F, []).append(octets)
+                writer.write(header + await reader.readexactly(ahs + octets + -octets % 4))
                 await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            writer.close()
+            await writer.wait_closed()
 
 
-def test_cap_041_a_message_larger_than_a_frame_is_cut_and_put_together():
+@pytest.mark.parametrize(("burst", "frame"), [(65536, 65536), (MIB, RECEIVE_OCTETS)], ids=["short", "long"])
+def test_cap_041_a_message_larger_than_a_frame_is_cut_and_put_together(burst, frame):
+    """A write is cut where a burst ends, and where the target takes no more in a frame; so is a read, the other way."""
     data = random.Random(3).randbytes(3 * MIB)
-    wishes = Wishes(initial_r2t=True, immediate_data=False, first_burst_length=4096, max_burst_length=65536)
+    wishes = Wishes(initial_r2t=True, immediate_data=False, first_burst_length=4096, max_burst_length=burst)
 
     async def there():
         async with Relay(here.portal[1]) as relay, await opened(relay.port, here.target, wishes=wishes) as session:
+            await session.capacity(1)
+            relay.segments.clear()
             await session.write(1, MIB, data)
-            assert relay.pdus[iscsi.DataOut.OPCODE] >= len(data) // relay.largest
-            assert relay.pdus[iscsi.DataOut.OPCODE] > relay.pdus[iscsi.ScsiCommand.OPCODE]
-            assert relay.largest < len(data)
+            assert relay.segments[iscsi.DataOut.OPCODE] == [frame] * (len(data) // frame)
+            assert relay.segments[iscsi.ScsiCommand.OPCODE] == [0]
             found = await session.read(1, MIB, len(data))
+            assert relay.segments[iscsi.DataIn.OPCODE] == [frame] * (len(data) // frame)
             assert hashlib.sha256(found).digest() == hashlib.sha256(data).digest()
 
     with standing(*memory(1, octets=8 * MIB)) as here:
