@@ -90,8 +90,9 @@ e2fsck -f -n "$1" > /dev/null
 
 
 def processes_below(pid):
-    """Return the process and all that it has started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    """Return the process and all that any of its threads has started."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [child for thread in threads for child in thread.read_text().split()]
     return [pid, *(below for child in children for below in processes_below(int(child)))]
 
 
