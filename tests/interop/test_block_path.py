@@ -106,7 +106,8 @@ def test_cap_040_an_io_is_one_receive_one_call_to_the_medium_and_one_send(tmp_pa
     assert set(said) <= medium | RECEIVES | SENDS | RUNTIME
     assert sum(said[name] for name in medium) == count
     pings = count // 10  # of a session that is silent while strace attaches
-    assert count <= sum(said[name] for name in RECEIVES) <= count + pings
+    # It waits in one when strace comes, which then may show as restart_syscall.
+    assert count - 1 <= sum(said[name] for name in RECEIVES) <= count + pings
     assert count <= sum(said[name] for name in SENDS) <= count + pings
     assert set().union(*calls.values()) <= RUNTIME, "another thread or process has a part in it"
 
