@@ -5,12 +5,14 @@
 The three serve files of the same size, in the page cache, on the loopback.  libiscsi's iscsi-perf reads at random
 (4 KiB) or one after another (1 MiB); ``qemu-img bench -w``, over the same libiscsi, writes.  Every case is run against
 each of them right after the others, in the opposite order each other round.  Beside the rate stands what the target's
-process costs: processor seconds for 100,000 I/Os, and at the end its memory.  ``header digests``: both sides agree on
+process costs: processor seconds for 100,000 I/Os, and at the end its memory.  ``loopback_floor`` is what a program in C
+reaches that moves as many octets between two processes and does nothing else.  ``header digests``: both sides agree on
 CRC32C; libiscsi knows none for data.  At depth 32 the client fills a core of its own: there the processor time tells
 more than the rate.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -144,7 +146,7 @@ def tgtd(directory: Path, disks: list[Path], prefix: Sequence[str] = ()) -> Iter
 
 @contextlib.contextmanager
 def istgt(directory: Path, disks: list[Path], prefix: Sequence[str] = ()) -> Iterator[Target]:
-    """Serve by istgt, with the larger bursts that its own example has."""
+    """Serve by istgt, with the larger bursts that its own example has; it knows no InitialR2T=No."""
     port, control = free_port(), free_port()
     units = "\n".join(f"  LUN{number} Storage {disk} Auto" for number, disk in enumerate(disks))
     configuration = directory / "istgt.conf"
@@ -164,7 +166,7 @@ def istgt(directory: Path, disks: list[Path], prefix: Sequence[str] = ()) -> Ite
   FirstBurstLength 262144
   MaxBurstLength 1048576
   MaxRecvDataSegmentLength 262144
-  InitialR2T No
+  InitialR2T Yes
   ImmediateData Yes
 [UnitControl]
   AuthMethod None
@@ -199,17 +201,20 @@ CONTENDERS = {"panloom": ours, "tgtd": tgtd, "istgt": istgt}
 def run(target: Target, case: str, seconds: int) -> tuple[float, float]:
     """Return I/Os a second, and the target's processor seconds for 100,000 of them."""
     who, octets, depth, luns, digests = CASES[case]
-    urls = [target.url(number) + ("?header_digest=crc32c" if digests else "") for number in range(luns)]
+    urls = [target.url(number) for number in range(luns)]
+    query = "?header_digest=crc32c" if digests else ""
+    commands: list[list[str]]
     if who == "perf":
         way = ["-r"] if octets == 4096 else []
         commands = [
-            ["iscsi-perf", *way, "-b", str(octets // 512), "-m", str(depth), "-t", str(seconds), u] for u in urls
+            ["iscsi-perf", *way, "-b", str(octets // 512), "-m", str(depth), "-t", str(seconds), url + query]
+            for url in urls
         ]
     else:
         count = WRITES[octets, depth] * seconds // 2
         step = octets if octets > 4096 else 69632
         size = ["-c", str(count), "-d", str(depth), "-s", str(octets), "-S", str(step)]
-        commands = [["qemu-img", "bench", "-w", "-f", "raw", "-t", "none", *size, url] for url in urls]
+        commands = [["qemu-img", "bench", "-w", "-t", "none", *size, disk_of(url, digests)] for url in urls]
     before = target.processor_seconds()
     started = [subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for each in commands]
     said = [each.communicate(timeout=120)[0] for each in started]
@@ -222,6 +227,33 @@ def run(target: Target, case: str, seconds: int) -> tuple[float, float]:
         rate += float(found[-1]) if who == "perf" else count / float(found[-1])
     done = rate * seconds if who == "perf" else count
     return rate, spent / done * 100_000
+
+
+def disk_of(url: str, digests: bool) -> str:
+    """Return a disk's name for qemu-img, which takes digests in this form only."""
+    _, _, portal, target, lun = url.split("/")
+    disk = {"driver": "iscsi", "transport": "tcp", "portal": portal, "target": target, "lun": int(lun)}
+    return "json:" + json.dumps({"driver": "raw", "file": disk | ({"header-digest": "crc32c"} if digests else {})})
+
+
+def floors(directory: Path, seconds: int) -> dict[str, float]:
+    """Return what a program in C that does nothing but answer reaches, as a target's rates are told."""
+    program = directory / "loopback_floor"
+    if (
+        not shutil.which("cc")
+        or subprocess.run(
+            ["cc", "-O2", "-o", program, Path(__file__).with_name("loopback_floor.c")], check=False
+        ).returncode
+    ):
+        return {}
+    found = {}
+    for case, (_, octets, depth, luns, digests) in CASES.items():
+        if luns == 1 and not digests:
+            sizes = (48 + octets, 48) if case.startswith("write") else (48, 48 + octets)
+            words = [program, *map(str, (*sizes, depth, seconds))]
+            rate, processor = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+            found |= {case: float(rate), f"{case}, processor": float(processor)}
+    return found
 
 
 def measure(targets: dict[str, Target], cases: list[str], rounds: int, seconds: int) -> list[Round]:
@@ -265,6 +297,7 @@ def main() -> int:
             except TimeoutError as error:
                 print(f"{name} is left out: {error} not", file=sys.stderr)
         os.sync()
+        floor = floors(directory, options.seconds)
         rounds = measure(targets, options.only, options.rounds, options.seconds)
         memory = {name: target.memory_mib() for name, target in targets.items()}
     found = medians(rounds)
@@ -275,7 +308,14 @@ def main() -> int:
         for peer in found
         if peer != "panloom"
     }
-    result = {"goals": GOALS, "build": build(), "median": found, "ratios": ratios, "memory_mib": memory}
+    result = {
+        "goals": GOALS,
+        "build": build(),
+        "median": found,
+        "ratios": ratios,
+        "memory_mib": memory,
+        "loopback_floor": floor,
+    }
     report(options, QUESTION, rounds, result)
     for peer, by_case in ratios.items():
         print(peer, file=sys.stderr)
