@@ -14,6 +14,7 @@ class Reason(NamedTuple):
 
 
 _STORE, _MANAGER, _SQLITE = "storage.volume_store", "storage.connection_manager", "state.sqlite_file"
+_EPOCHS = "storage.epochs"
 _REMOVED_AGAIN = Reason("of something that nobody is told of: the next start removes it again")
 _OWN_FILE = Reason(
     "the file is synced before it has its name",
@@ -35,7 +36,7 @@ _CLOSED = Reason(
     "its volumes were flushed just before",
     (
         (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
-        (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
+        (_EPOCHS, "raise_epoch", "volume.raise_epoch(epoch)"),
     ),
 )
 _HOLDS = (_STORE, "VolumeStore.create", "self._directory.holds(file_name)")
@@ -63,20 +64,20 @@ REASONS = {
             (_SQLITE, "_keep_copy", '_set_journal_mode(target, "delete", file.path)'),
         ),
     ),
-    (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"): _REMEMBERED,
-    (_MANAGER, "ConnectionManager._fence", "self._raise_epoch(name, epoch)"): _REMEMBERED,
+    (_EPOCHS, "raise_epoch", "volume.raise_epoch(epoch)"): _REMEMBERED,
+    (_MANAGER, "ConnectionManager._fence", "raise_epoch(self._store, name, epoch)"): _REMEMBERED,
     (_MANAGER, "ConnectionManager.export", "volume.raise_epoch(export.epoch)"): Reason(
         "the file of exports holds the epoch by the time that anybody is told, and the next start raises it from there",
         ((_MANAGER, "ConnectionManager.export", _SAVE),),
     ),
-    (_MANAGER, "ConnectionManager._raise_epochs_at_start", "volume.raise_epoch(export.epoch)"): Reason(
+    (_EPOCHS, "raise_epochs_at_start", "volume.raise_epoch(export.epoch)"): Reason(
         "it comes from the file of exports, from where the next start takes it again"
     ),
     (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"): Reason(
         "a volume that nobody uses any more is flushed when it is closed",
         (
             (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"),
-            (_MANAGER, "ConnectionManager._raise_epoch", "volume.raise_epoch(epoch)"),
+            (_EPOCHS, "raise_epoch", "volume.raise_epoch(epoch)"),
         ),
     ),
     (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"): _CLOSED,

@@ -109,6 +109,46 @@ def test_a_session_learns_that_its_disk_has_grown(process):
         process.run(lambda client: client.grow_volume("shop.web1", 64 * MIB))
 
 
+def test_a_session_gets_and_loses_disks_while_it_goes_on(process):
+    def have(*luns):
+        disks = [ExportedLun(lun, volume=name) for lun, name in luns]
+        process.run(lambda client: client.export(target("web1"), disks, 1, Access(NODE)))
+
+    ready, first, more = scsi_cdb.Plain(Operation.TEST_UNIT_READY), (0, "shop.web1"), (3, "shop.more")
+    write = {"flags": FINAL | WRITE, "expected": 4096, "data": b"m" * 4096, "lun": 3}
+    process.run(lambda client: client.create_volume("shop.more", None, 16 * MIB))
+    with node(process) as initiator:
+        have(first, more)
+        assert scsi_sense.decode(initiator.ask(ready).data[2:]) == scsi_sense.REPORTED_LUNS_CHANGED
+        listed = initiator.ask(scsi_cdb.ReportLuns(0, 64), flags=FINAL | READ, expected=64).data
+        assert listed[:4] + listed[9:10] + listed[17:18] == bytes((0, 0, 0, 16, 0, 3))
+        assert scsi_sense.decode(initiator.ask(ready, lun=3).data[2:]) == scsi_sense.POWER_ON
+        assert initiator.ask(BlockCommand(Operation.WRITE_10, scsi_cdb.FUA, 0, 8), **write).status == 0
+        process.run(lambda client: client.grow_volume("shop.more", 32 * MIB))
+        assert scsi_sense.decode(initiator.ask(ready, lun=3).data[2:]) == scsi_sense.CAPACITY_CHANGED
+        have(first)
+        refused = initiator.ask(BlockCommand(Operation.WRITE_10, scsi_cdb.FUA, 0, 8), **write)
+        assert scsi_sense.decode(refused.data[2:]) == scsi_sense.NO_SUCH_UNIT
+        assert initiator.ask(ready).status != 0  # told that the list has changed
+        assert initiator.write(0, b"x" * 512).status == 0
+        have(first, more)  # what was LUN 3 could be another disk by now: the session does not see it again
+        assert initiator.receive() is None
+    with node(process) as initiator:
+        assert scsi_sense.decode(initiator.ask(ready, lun=3).data[2:]) == scsi_sense.POWER_ON
+        content = initiator.ask(BlockCommand(Operation.READ_10, 0, 0, 8), flags=FINAL | READ, expected=4096, lun=3)
+        assert content.data == b"m" * 4096
+        have(first)
+        process.run(lambda client: client.delete_volume("shop.more"))
+        assert scsi_sense.decode(initiator.ask(ready).data[2:]) == scsi_sense.REPORTED_LUNS_CHANGED
+        process.kill()
+        assert initiator.receive() is None
+    process.start()
+    with node(process) as initiator:
+        assert initiator.ask(scsi_cdb.ReportLuns(0, 64), flags=FINAL | READ, expected=64).data[:4] == bytes(
+            (0, 0, 0, 8)
+        )
+
+
 def test_a_command_in_flight_and_a_grow_meet(process):
     """Commands without pause while the disk grows step by step: each is told of it, none is lost or refused."""
 

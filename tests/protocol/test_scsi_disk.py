@@ -16,6 +16,7 @@ from panloom.protocol.scsi_disk import (
     Wants,
 )
 from panloom.protocol.scsi_pages import MAX_UNMAP_BLOCKS, MAX_WRITE_SAME_BLOCKS, Disk
+from panloom.protocol.scsi_unit import LogicalUnit
 from panloom.protocol.scsi_verdicts import (
     MAX_WANTED_OCTETS,
     Check,
@@ -370,3 +371,38 @@ def test_a_unit_that_has_grown_says_so_once_and_then_takes_what_is_new():
     assert grown.interpret(0, write) == scsi_sense.CAPACITY_CHANGED
     assert grown.interpret(0, write) == Store(BLOCKS * 512, 512)
     assert grown.interpret(1, scsi_cdb.encode(scsi_cdb.Plain(Operation.TEST_UNIT_READY))) == GOOD
+
+
+def test_a_session_is_told_once_that_its_luns_have_changed():
+    units, ready = LogicalUnits({0: DISK, 1: DISK}), scsi_cdb.encode(scsi_cdb.Plain(Operation.TEST_UNIT_READY))
+    tell(units)
+    units.add(5, DISK, LogicalUnit())
+    assert units.unusual == {lun_field(lun) for lun in (0, 1, 5)}
+    assert isinstance(units.interpret(0, scsi_cdb.encode(scsi_cdb.Inquiry(0, 0, 36))), Data)
+    assert units.interpret(1, ready) == scsi_sense.REPORTED_LUNS_CHANGED
+    assert units.interpret(0, ready) == GOOD  # LUICLR: told at one unit, told
+    assert units.interpret(5, ready) == scsi_sense.POWER_ON
+    units.remove(1)
+    assert units.interpret(1, ready) == scsi_sense.NO_SUCH_UNIT
+    assert luns_of(units) == [0, 5]
+    assert [units.interpret(lun, ready) for lun in (0, 5)] == [GOOD, GOOD]  # REPORT LUNS has told it
+    assert not units.unusual
+    units.remove(1)
+    units.leave()
+    units.add(1, DISK, LogicalUnit())
+    assert luns_of(units) == [0, 5]
+
+
+def test_a_session_without_a_unit_may_be_given_one():
+    units = LogicalUnits({})
+    assert luns_of(units) == []
+    units.add(3, DISK, LogicalUnit())
+    assert luns_of(units) == [3]
+    tell(units)
+    units.remove(3)
+    assert luns_of(units) == []
+
+
+def luns_of(units):
+    listed = units.interpret(0, scsi_cdb.encode(scsi_cdb.ReportLuns(0, 255)))
+    return [octet for at in range(8, len(listed.octets), 8) for octet in listed.octets[at + 1 : at + 2]]

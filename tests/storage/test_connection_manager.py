@@ -94,9 +94,10 @@ def test_another_initiator_of_the_same_epoch_ends_the_first(storage):
 
 
 @pytest.mark.parametrize(
-    "luns", [(ExportedLun(0, volume="shop.web1", read_only=True),), (ExportedLun(1, volume="shop.web1"),), ()]
+    "lun", [ExportedLun(0, volume="shop.web1", read_only=True), ExportedLun(0, content=b"x", read_only=True)]
 )
-def test_other_volumes_of_the_same_epoch_end_the_sessions(storage, luns):
+def test_a_lun_that_becomes_another_disk_ends_the_sessions(storage, lun):
+    luns = (lun,)
     storage.manager.export(export(1))
     connection, admission = storage.login(N1)
     storage.manager.export(Export(TARGET.name, 1, luns, Access(N1.name)))
@@ -105,6 +106,30 @@ def test_other_volumes_of_the_same_epoch_end_the_sessions(storage, luns):
         write(admission)
     (dropped,) = [event for event in storage.events if event.event == "dropped"]
     assert dropped.why == "exported anew under epoch 1"
+
+
+def test_a_session_goes_on_while_luns_come_and_go(storage):
+    def exported(*luns):
+        storage.manager.export(Export(TARGET.name, 1, luns, Access(N1.name)))
+
+    more = ExportedLun(7, volume="shop.data")
+    storage.store.create("shop.data", None, 1 << 20)
+    exported(*DISK)
+    connection, admission = storage.login(N1)
+    exported(*DISK, more)
+    given = connection.luns[7]
+    blocks.write(given, 0, b"y" * 512)
+    exported(more)
+    assert connection.luns == {7: given, 0: None}
+    with pytest.raises(StaleEpochError):
+        write(admission)
+    blocks.write(given, 0, b"z" * 512)
+    assert not connection.shut.is_set()
+    assert kinds(storage) == ["login"]
+    exported(*DISK, more)  # what was LUN 0 may not come back unseen: it could be another disk
+    assert connection.shut.is_set()
+    with pytest.raises(StaleEpochError):
+        blocks.write(given, 0, b"y" * 512)
 
 
 def test_a_volume_that_grows_and_other_literal_content_end_no_session(storage):

@@ -37,14 +37,6 @@ def sessions(manager):
         yield one.log_in(), two.log_in(isid=ISID)
 
 
-def do(initiator, command):
-    """Return the answer to a command."""
-    initiator.command(command)
-    while isinstance(answer := initiator.receive(), NopIn):
-        initiator.answer(answer)
-    return answer
-
-
 def reset(initiator):
     """End a connection by a reset instead of an orderly close."""
     initiator.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -55,8 +47,8 @@ def reset(initiator):
 def test_what_is_asked_after_a_session_was_closed_finds_its_reservation_gone(manager, disk, sessions, end):
     """The thread of the closed one stands still in its last WRITE, so that it cannot have seen the end."""
     one, two = sessions
-    assert do(one, RESERVE).status == GOOD
-    assert do(two, READY).status == CONFLICT
+    assert one.ask(RESERVE).status == GOOD
+    assert two.ask(READY).status == CONFLICT
     begun, go_on = threading.Event(), threading.Event()
     write = disk.write
 
@@ -82,9 +74,9 @@ def test_what_is_asked_after_a_session_was_closed_finds_its_reservation_gone(man
 
 def test_a_reservation_stands_as_long_as_its_session(sessions):
     one, two = sessions
-    assert do(one, RESERVE).status == GOOD
-    assert {do(two, READY).status for _ in range(20)} == {CONFLICT}
-    assert do(one, READY).status == GOOD
+    assert one.ask(RESERVE).status == GOOD
+    assert {two.ask(READY).status for _ in range(20)} == {CONFLICT}
+    assert one.ask(READY).status == GOOD
 
 
 def test_one_session_after_the_other_reserves_the_unit_and_vanishes(sessions, manager):
@@ -93,20 +85,20 @@ def test_one_session_after_the_other_reserves_the_unit_and_vanishes(sessions, ma
     for number in range(1, 50):
         with Initiator(connect(portal), NAMES) as holder:
             holder.log_in(isid=number.to_bytes(6, "big"))
-            assert do(holder, RESERVE).status == GOOD
-        assert do(two, RESERVE).status == GOOD
-        assert do(two, scsi_cdb.Plain(Operation.RELEASE_6)).status == GOOD
+            assert holder.ask(RESERVE).status == GOOD
+        assert two.ask(RESERVE).status == GOOD
+        assert two.ask(scsi_cdb.Plain(Operation.RELEASE_6)).status == GOOD
     until(lambda: len(manager.connections) == 2, "the others are gone")
 
 
 def test_after_a_logout_is_answered_nothing_of_the_session_is_left(sessions):
     one, two = sessions
-    assert do(one, RESERVE).status == GOOD
+    assert one.ask(RESERVE).status == GOOD
     one.send(LogoutRequest(flags=FINAL, initiator_task_tag=9, cmd_sn=one.cmd_sn))
     while isinstance(answer := one.receive(), NopIn):
         one.answer(answer)
     assert isinstance(answer, LogoutResponse)
-    assert do(two, READY).status == GOOD
+    assert two.ask(READY).status == GOOD
 
 
 def test_removal_is_no_longer_prevented_by_a_session_that_was_closed(tmp_path):
@@ -117,8 +109,8 @@ def test_removal_is_no_longer_prevented_by_a_session_that_was_closed(tmp_path):
         for number in range(1, 20):
             with Initiator(connect(portal), NAMES) as one:
                 one.log_in(isid=number.to_bytes(6, "big"))
-                assert do(one, PREVENT).status == GOOD
-                refused = do(two, EJECT)
+                assert one.ask(PREVENT).status == GOOD
+                refused = two.ask(EJECT)
                 assert scsi_sense.decode(refused.data[2:]) == scsi_sense.REMOVAL_PREVENTED
-            assert do(two, EJECT).status == GOOD
-            assert do(two, scsi_cdb.StartStopUnit(0, 3)).status == GOOD
+            assert two.ask(EJECT).status == GOOD
+            assert two.ask(scsi_cdb.StartStopUnit(0, 3)).status == GOOD

@@ -96,10 +96,10 @@ class Initiator:
             status, _ = self.login(FINAL | 7, keys, isid)
         return status
 
-    def command(self, cdb, *, flags=FINAL, expected=0, data=b""):
+    def command(self, cdb, *, flags=FINAL, expected=0, data=b"", lun=0):
         pdu = ScsiCommand(
-            flags=flags, initiator_task_tag=self.cmd_sn, expected_data_transfer_length=expected, cmd_sn=self.cmd_sn,
-            cdb=scsi_cdb.encode(cdb), data=data,
+            lun=iscsi.lun_field(lun), flags=flags, initiator_task_tag=self.cmd_sn,
+            expected_data_transfer_length=expected, cmd_sn=self.cmd_sn, cdb=scsi_cdb.encode(cdb), data=data,
         )  # fmt: skip
         self.cmd_sn = (self.cmd_sn + 1) & 0xFFFFFFFF
         self.send(pdu)
@@ -121,6 +121,13 @@ class Initiator:
         """Send a write and leave its answer to the caller."""
         cdb = BlockCommand(Operation.WRITE_10, bits, lba, len(data) // 512)
         self.command(cdb, flags=FINAL | iscsi.WRITE, expected=len(data), data=data)
+
+    def ask(self, cdb, **fields):
+        """Send a command and return its answer, past pings."""
+        self.command(cdb, **fields)
+        while isinstance(answer := self.receive(), NopIn):
+            self.answer(answer)
+        return answer
 
     def answer(self, ping: NopIn):
         """Answer a ping of the target's."""

@@ -25,9 +25,17 @@ class PlainConnection:
     def __init__(self, initiator, *, target=TARGET, kind="kernel"):
         self.facts = SessionFacts(initiator, target, "10.0.0.11:40000", ISID, kind, login_at=1.0, last_heard_at=1.0)
         self.shut = threading.Event()
+        self.sizes = {}
+        self.luns = {}  # what it was given after its login
 
     def resized(self, lun, blocks):
-        self.sizes = {**getattr(self, "sizes", {}), lun: blocks}
+        self.sizes[lun] = blocks
+
+    def appeared(self, lun, descriptor):
+        self.luns[lun] = descriptor
+
+    def vanished(self, lun):
+        self.luns[lun] = None
 
     def shut_down(self):
         self.shut.set()

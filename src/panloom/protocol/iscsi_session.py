@@ -28,7 +28,7 @@ from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_task import NOWHERE, Action, Deed, Task, extent_of
 from panloom.protocol.iscsi_task_answers import Numbers
-from panloom.protocol.iscsi_task_management import Answer, TaskManagement
+from panloom.protocol.iscsi_task_management import CLOSED, Answer, TaskManagement, logout_response
 from panloom.protocol.iscsi_task_set import TaskSet
 from panloom.protocol.iscsi_text_exchange import TextExchange
 from panloom.protocol.scsi_disk import Busy, Conflict, Data, Flush, LogicalUnits, Read, Store, Then, Verdict, Wants
@@ -55,10 +55,6 @@ BLOCK_OCTETS = 512
 SNACK_REJECT, PROTOCOL_ERROR, NOT_SUPPORTED, TOO_MANY_IMMEDIATE = 0x03, 0x04, 0x05, 0x06
 TASK_IN_PROGRESS, INVALID_FIELD = 0x07, 0x09
 
-# Logout: reasons (section 11.14.1) and responses (section 11.15.1)
-CLOSE_SESSION, CLOSE_CONNECTION = 0, 1
-CLOSED, NO_SUCH_CONNECTION, NO_RECOVERY = 0, 1, 2
-
 
 class IscsiSession:
     """What an initiator and a target know of each other; ``units`` None makes it a discovery session.
@@ -84,14 +80,14 @@ class IscsiSession:
         self.closing: str | None = None  # why the connection ends once ``output`` is sent
         self.pings_answered = 0
         self._discovers = units is None
-        self._units = units or LogicalUnits({})
+        self.units = units or LogicalUnits({})
         self._cid = cid
         self._leaving = False  # logged out, and waiting for what is under way
         self._starved = False  # a task would ask for data, but there is no room
         self._tasks = TaskSet()
         self._order = CommandOrder()
         self._by_tag, self._early = self._tasks.by_tag, self._order.held  # looked into for every command
-        self._management = TaskManagement(self._tasks, self.actions, self._order, self._units)
+        self._management = TaskManagement(self._tasks, self.actions, self._order, self.units)
         self._text = TextExchange(targets, discovery=self._discovers, new_tag=self._new_tag)
         self._ping: int | None = None  # the tag of one that is not yet answered
         self._last_tag = 0
@@ -110,7 +106,7 @@ class IscsiSession:
         """
         if self._by_tag and (self._tasks.busy(field) or initiator_task_tag in self._by_tag):
             return True
-        return field in self._units.unusual or bool(self._early) or initiator_task_tag == NO_TAG
+        return field in self.units.unusual or bool(self._early) or initiator_task_tag == NO_TAG
 
     @property
     def quiet(self) -> bool:
@@ -118,7 +114,7 @@ class IscsiSession:
 
         A tag that none may have is left to who asks.
         """
-        return not (self._units.unusual or self._order or self._tasks)
+        return not (self.units.unusual or self._order or self._tasks)
 
     def receive(self, pdu: Pdu) -> None:
         """Take a PDU; ``actions`` may refer to its data: do them, or copy that, before the octets change."""
@@ -171,7 +167,7 @@ class IscsiSession:
         tasks = self._tasks.of(lun)
         if tasks:
             self._management.drop(tasks)
-            self._units.raise_attention(lun, scsi_sense.COMMANDS_CLEARED)
+            self.units.raise_attention(lun, scsi_sense.COMMANDS_CLEARED)
 
     def abandon(self) -> None:
         """Abort what is left when the connection is over: nothing that has not begun begins any more."""
@@ -189,9 +185,17 @@ class IscsiSession:
         if event is iscsi.AsyncEvent.SESSION_DROPPED:
             self.closing = "dropped"
 
-    def resize(self, lun: int, blocks: int) -> None:
-        """Let a unit have that many blocks from the next command on, which is told of it."""
-        self._units.resize(lun, blocks)
+    def remove_unit(self, lun: int) -> None:
+        """Let a unit go: its tasks fail, but those whose last deed is under way on the medium."""
+        self.units.remove(lun)
+        for task in self._tasks.of(lun):
+            if not task.under_way or (task.sink is not None and not task.complete):
+                self._fail(task, scsi_sense.NO_SUCH_UNIT)
+        self._wake()
+
+    def has_tasks(self, lun: int) -> bool:
+        """Whether any task of a unit is left."""
+        return bool(self._tasks.of(lun))
 
     def end(self, why: str, refused: Pdu | Octets) -> None:
         """Refuse a PDU, or its header, for good: Reject, and the connection ends."""
@@ -286,7 +290,7 @@ class IscsiSession:
                 self._wait(task, command)
                 return
             wrong = task.wrong(command, self.parameters)
-            task.verdict = wrong or self._units.interpret(lun_number(command.lun), command.cdb)
+            task.verdict = wrong or self.units.interpret(lun_number(command.lun), command.cdb)
             task.extent = extent_of(task.verdict)
         if isinstance(task.verdict, Wants) or self._tasks.may_touch(task):
             self._follow(task, task.verdict, command)
@@ -454,7 +458,7 @@ class IscsiSession:
     def _managed(self, answer: Answer) -> None:
         """Answer a task management function or a logout whose tasks are over."""
         if answer.ends:
-            self._units.leave()  # before anybody is told: what others ask from then on meets no reservation
+            self.units.leave()  # before anybody is told: what others ask from then on meets no reservation
         self._send(answer.pdu(self._numbers()))
         self.closing = answer.ends or self.closing
 
@@ -470,15 +474,14 @@ class IscsiSession:
 
     def _logout(self, request: LogoutRequest) -> None:
         """Close session or connection, which are one; no octet of a task is written after the answer."""
-        reason = request.flags & 0x7F
-        if reason == CLOSE_SESSION or (reason == CLOSE_CONNECTION and request.cid == self._cid):
-            self._leaving = True
-            answer = self._management.abort(self._tasks.of(None), Answer(request, CLOSED))
-            if answer is not None:
-                self._managed(answer)
+        answer = Answer(request, logout_response(request, self._cid))
+        if answer.response != CLOSED:
+            self._send(answer.pdu(self._numbers()))
             return
-        response = NO_SUCH_CONNECTION if reason == CLOSE_CONNECTION else NO_RECOVERY
-        self._send(Answer(request, response).pdu(self._numbers()))
+        self._leaving = True
+        ended = self._management.abort(self._tasks.of(None), answer)
+        if ended is not None:
+            self._managed(ended)
 
     # -- numbers -------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,19 @@ class Response(IntEnum):
     NOT_SUPPORTED = 5
 
 
+# Logout: reasons (section 11.14.1) and responses (section 11.15.1)
+CLOSE_SESSION, CLOSE_CONNECTION = 0, 1
+CLOSED, NO_SUCH_CONNECTION, NO_RECOVERY = 0, 1, 2
+
+
+def logout_response(request: LogoutRequest, cid: int) -> int:
+    """Return CLOSED for a logout from the session or its connection, which are one, else why there is none."""
+    reason = request.flags & 0x7F
+    if reason == CLOSE_SESSION or (reason == CLOSE_CONNECTION and request.cid == cid):
+        return CLOSED
+    return NO_SUCH_CONNECTION if reason == CLOSE_CONNECTION else NO_RECOVERY
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a function has come to, or a logout, which aborts what is left."""
 

@@ -88,12 +88,44 @@ class LogicalUnits:
         self._units = {lun: units[lun] if units else LogicalUnit() for lun in self.disks}
         self._lock = self._units[next(iter(self._units))].lock if self._units else nullcontext()
         self._copies = Copies()
-        self.nexuses = {lun: Nexus(name) for lun in self.disks}
+        self._name = name
+        self._left = False
+        self.entered: Callable[[int, Nexus], None] = _unheard  # called with each end of a unit that is added
+        self.nexuses: dict[int, Nexus] = {}
         with self._lock:
-            for lun, nexus in self.nexuses.items():
-                nexus.noticed = partial(self._notice, lun_field(lun), nexus)
-                self._units[lun].join(nexus)
-                nexus.raise_attention(scsi_sense.POWER_ON)
+            for lun in self.disks:
+                self._enter(lun)
+
+    def _enter(self, lun: int) -> None:
+        """Have an end of a unit."""
+        self.nexuses[lun] = nexus = Nexus(self._name)
+        nexus.noticed = partial(self._notice, lun_field(lun), nexus)
+        self._units[lun].join(nexus)
+        nexus.raise_attention(scsi_sense.POWER_ON)
+
+    def add(self, lun: int, disk: Disk, unit: LogicalUnit) -> None:
+        """Let the session see one unit more; its initiator is told at all others (SPC-4 r37 6.33)."""
+        with unit.lock:
+            if self._left or lun in self.disks:
+                return
+            self._lock = unit.lock  # where this is the first: all have the same
+            for nexus in self.nexuses.values():
+                nexus.raise_attention(scsi_sense.REPORTED_LUNS_CHANGED)
+            self.disks[lun], self._units[lun] = disk, unit
+            self._enter(lun)
+            self.entered(lun, self.nexuses[lun])
+
+    def remove(self, lun: int) -> None:
+        """Let a unit go, as at the session's end; the initiator is told at all others."""
+        with self._lock:
+            nexus = self.nexuses.pop(lun, None)
+            if nexus is None or self._left:
+                return
+            del self.disks[lun]
+            self._units.pop(lun).leave(nexus)
+            self.unusual.discard(lun_field(lun))
+            for other in self.nexuses.values():
+                other.raise_attention(scsi_sense.REPORTED_LUNS_CHANGED)
 
     def _notice(self, field: int, nexus: Nexus) -> None:
         if nexus.attentions or nexus.restricted:
@@ -104,8 +136,9 @@ class LogicalUnits:
     def leave(self) -> None:
         """End the session: its reservations by RESERVE(6) and its say against removal go with it."""
         with self._lock:
-            for lun, nexus in self.nexuses.items():
-                if not nexus.left:
+            if not self._left:
+                self._left = True
+                for lun, nexus in self.nexuses.items():
                     self._units[lun].leave(nexus)
 
     def aborted(self, lun: int) -> None:
@@ -116,7 +149,8 @@ class LogicalUnits:
     def raise_attention(self, lun: int, sense: Sense) -> None:
         """Tell the initiator of an event with its next command to the unit; the same one is told once."""
         with self._lock:
-            self.nexuses[lun].raise_attention(sense)
+            if lun in self.nexuses:
+                self.nexuses[lun].raise_attention(sense)
 
     def others(self, lun: int) -> tuple[Nexus, ...]:
         """Return the other sessions' ends of a unit."""
@@ -138,7 +172,16 @@ class LogicalUnits:
             return None
         sense = nexus.attentions.popleft()
         nexus.noticed()
+        if sense == scsi_sense.REPORTED_LUNS_CHANGED:
+            self._forget_luns_changed()
         return sense
+
+    def _forget_luns_changed(self) -> None:
+        """Take note, for all units, that the initiator knows that their list has changed (SPC-4 r37 6.33, LUICLR)."""
+        for nexus in self.nexuses.values():
+            if scsi_sense.REPORTED_LUNS_CHANGED in nexus.attentions:
+                nexus.attentions.remove(scsi_sense.REPORTED_LUNS_CHANGED)
+                nexus.noticed()
 
     def interpret(self, lun: int | None, octets: bytes) -> Verdict:
         """Return what a command of 16 octets means for a LUN; None is a LUN in a form that names no unit.
@@ -164,6 +207,7 @@ class LogicalUnits:
         disk = None if lun is None else self.disks.get(lun)
         match command:
             case scsi_cdb.ReportLuns(select, allocation) if lun == 0 or disk:
+                self._forget_luns_changed()
                 return _cut(scsi_pages.report_luns(tuple(self.disks), select), allocation)
             case scsi_cdb.Inquiry() if disk is None:
                 return _inquiry(None, command)
@@ -207,6 +251,10 @@ class LogicalUnits:
 
     def _copy_units(self) -> Mapping[int, CopyUnit]:
         return {lun: CopyUnit(disk, self._units[lun], self.nexuses[lun]) for lun, disk in self.disks.items()}
+
+
+def _unheard(lun: int, nexus: Nexus) -> None:
+    """Nobody listens."""
 
 
 def _under(lock: AbstractContextManager[object], verdict: Verdict) -> Verdict:

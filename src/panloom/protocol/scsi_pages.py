@@ -127,8 +127,9 @@ def _logical_block_provisioning(disk: Disk) -> bytes:
 
 
 def _extended_inquiry(_: Disk) -> bytes:
-    # HEADSUP, ORDSUP, SIMPSUP: all task attributes; no volatile cache that a reset would lose
-    return bytes((0, 0x07)).ljust(60, b"\0")
+    # HEADSUP, ORDSUP, SIMPSUP: all task attributes; no volatile cache that a reset would lose; LUICLR: what is told of
+    # the LUNs at one unit is told
+    return bytes((0, 0x07, 0, 0x01)).ljust(60, b"\0")
 
 
 def _third_party_copy(disk: Disk) -> bytes:

@@ -1,6 +1,7 @@
 """A session that the Connection Manager has let in, or is letting in, and what an export says of it."""
 
 import enum
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from panloom.storage.calls import Session
 from panloom.storage.descriptor import Connection, Descriptor
 from panloom.storage.exports import Access, Export, ExportedLun
 from panloom.storage.limits import NO_LIMITS
+from panloom.storage.local_transport import LocalTransport
 from panloom.storage.told import session_facts
 
 
@@ -34,6 +36,7 @@ class AdmittedSession:
     state: SessionState = SessionState.CONNECTING
     silent: bool = False
     descriptors: dict[int, Descriptor] = field(default_factory=dict)
+    retired: set[int] = field(default_factory=set)  # LUNs that it had
 
 
 def replaced_by(sessions: Iterable[AdmittedSession], access: Access, by: AdmittedSession) -> list[AdmittedSession]:
@@ -47,14 +50,44 @@ def replaced_by(sessions: Iterable[AdmittedSession], access: Access, by: Admitte
 def still_allowed(session: AdmittedSession, export: Export) -> bool:
     """Whether a session may go on with what an export is now."""
     who = export.access is not None and export.access.initiator in (None, session.initiator)
-    return (
-        who and export.moved is None and session.epoch == export.epoch and _disks(session.luns) == _disks(export.luns)
-    )
+    return who and export.moved is None and session.epoch == export.epoch and _same_luns(session, export)
 
 
-def _disks(luns: tuple[ExportedLun, ...]) -> set[ExportedLun]:
-    """Return the LUNs that are volumes or devices; a session reads the content that it found at its login."""
-    return {msgspec.structs.replace(lun, limits=NO_LIMITS) for lun in luns if lun.content is None}
+def _same_luns(session: AdmittedSession, export: Export) -> bool:
+    """Whether no LUN of a session has come to be another disk; it reads the content that it found at its login."""
+    had = {lun.lun: _disk(lun) for lun in session.luns}
+    numbers = {lun.lun for lun in export.luns}
+    return not session.retired & numbers and all(had.get(lun.lun) in (None, _disk(lun)) for lun in export.luns)
+
+
+def _disk(lun: ExportedLun) -> ExportedLun:
+    plain = msgspec.structs.replace(lun, limits=NO_LIMITS)
+    return plain if lun.content is None else msgspec.structs.replace(plain, content=b"any")
+
+
+def follow(session: AdmittedSession, export: Export, transport: LocalTransport, lock: threading.Lock) -> None:
+    """Let a session that goes on have an export's LUNs; errors as ``LocalTransport.connect``.
+
+    ``lock`` is that of its state.  What is taken away is so on return; what is given, before the next command.
+    """
+    had = {lun.lun: lun for lun in session.luns}
+    wanted = {lun.lun for lun in export.luns}
+    for number in had.keys() - wanted:
+        session.connection.vanished(number)
+        transport.disconnect(session.descriptors[number])
+        session.retired.add(number)
+    for lun in export.luns:
+        if lun.lun in had:
+            continue
+        descriptor = transport.connect(session.target, lun, session.epoch)
+        with lock:
+            session.descriptors[lun.lun] = descriptor
+            dropped = session.state is SessionState.DROPPED
+        if dropped:  # whoever did that may not have seen this one
+            transport.disconnect(descriptor)
+            return
+        session.connection.appeared(lun.lun, descriptor)
+    session.luns = tuple(had.get(lun.lun, lun) for lun in export.luns)
 
 
 def session_told(session: AdmittedSession) -> Session:

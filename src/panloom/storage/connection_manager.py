@@ -27,9 +27,17 @@ import msgspec
 
 from panloom.errors import ConfigError, ConflictError, PanloomError, RefusedError, UnavailableError
 from panloom.storage import calls
-from panloom.storage.admitted import AdmittedSession, SessionState, replaced_by, session_told, still_allowed
+from panloom.storage.admitted import (
+    AdmittedSession,
+    SessionState,
+    follow,
+    replaced_by,
+    session_told,
+    still_allowed,
+)
 from panloom.storage.calls import Event, EventKind, Statistics, Status
 from panloom.storage.descriptor import Admission, Connection, Credentials
+from panloom.storage.epochs import raise_epoch, raise_epochs_at_start
 from panloom.storage.exports import Export, ExportsFile, Moved, NoFile
 from panloom.storage.limits import Limits
 from panloom.storage.local_transport import LocalTransport, Volumes
@@ -41,7 +49,6 @@ from panloom.values import Iqn
 
 SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
 DRAIN_SECONDS = 30.0  # a command that takes longer is a disk that hangs
-RAISE_ATTEMPTS = 8  # a volume that was closed each time, between being found and being written to
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +88,7 @@ class ConnectionManager:
         self._portals: tuple[str, ...] = ()
         self._exports = file.load()
         for export in self._exports.values():
-            self._raise_epochs_at_start(export)
+            raise_epochs_at_start(self._store, export)
             self._apply_limits(export)
 
     # What the Remote Transport asks
@@ -146,7 +153,7 @@ class ConnectionManager:
             self._forget(session)
             raise RefusedError(f"{target} changed while {initiator} logged in")
         self._tell("login", session, connection.facts.kind)
-        return Admission(target, export.epoch, session.descriptors, session.id)
+        return Admission(target, export.epoch, dict(session.descriptors), session.id)
 
     def first_read(self, session_id: str) -> None:
         """Take note that a session has read its first block."""
@@ -175,6 +182,8 @@ class ConnectionManager:
     def export(self, export: Export) -> None:
         """Export a target, or replace what it is and who may log in; sessions that are no longer allowed end.
 
+        The others get the LUNs that are new, and lose those that are gone.
+
         ConflictError if the epoch would go down, or a volume has another writer; errors of opening a volume;
         ConfigError if it has moved to ourselves.
         """
@@ -201,9 +210,12 @@ class ConnectionManager:
                     self._exports[export.target] = export
                 sessions = self._of(export.target)
                 ended = self._mark_dropped(session for session in sessions if not still_allowed(session, export))
+                staying = [session for session in sessions if session.state is SessionState.LIVE]
             self._apply_limits(export)
             where = f"moved to {export.moved.portal}" if export.moved else f"exported anew under epoch {export.epoch}"
             self._end(ended, where)
+            for session in staying:
+                self._follow(session, export)
             self._close_unused(known)
         log.info(
             "target=%s exported=yes epoch=%d access=%s moved=%s",
@@ -284,7 +296,7 @@ class ConnectionManager:
     def grow_volume(self, name: str, octets: int) -> None:
         """Make a volume larger and tell its sessions; ConflictError if it would become smaller."""
         blocks = self._store.grow(name, octets)  # what logs in from here on sees it anyway
-        with self._lock:
+        with self._changing, self._lock:  # after a LUN that a session is being given with the size of before
             told = [
                 (session.connection, lun.lun)
                 for export in self._exports.values()
@@ -338,7 +350,7 @@ class ConnectionManager:
         with self._changing:
             self._store.reopen(name)
             for export in exports:
-                self._raise_epochs_at_start(export)
+                raise_epochs_at_start(self._store, export)
 
     def statistics(self) -> Statistics:
         """Return what each device has done."""
@@ -398,6 +410,14 @@ class ConnectionManager:
             session.connection.shut_down()
             self._tell("dropped", session, why)
 
+    def _follow(self, session: AdmittedSession, export: Export) -> None:
+        try:
+            follow(session, export, self._local_transport, self._lock)
+        except (PanloomError, OSError) as error:
+            with self._lock:
+                ended = self._mark_dropped((session,))
+            self._end(ended, f"its LUNs cannot be served: {_said(error)}")
+
     def _disconnect(self, session: AdmittedSession) -> None:
         for descriptor in tuple(session.descriptors.values()):
             self._local_transport.disconnect(descriptor)
@@ -424,25 +444,12 @@ class ConnectionManager:
         finally:
             for name in fenced.written_volumes:
                 try:
-                    self._raise_epoch(name, epoch)
+                    raise_epoch(self._store, name, epoch)
                 except (OSError, PanloomError) as error:
                     # It counts all the same while we run, and the next start reads it from the file of exports.
                     log.warning("volume=%s epoch=%d durable=no why=%r", name, epoch, _said(error))
                     troubles.append(f"volume {name} cannot note epoch {epoch}: {_said(error)}")
         return tuple(troubles)
-
-    def _raise_epoch(self, name: str, epoch: int) -> None:
-        """Have a volume remember that all lower epochs are over, though others close it and open it anew meanwhile."""
-        for _ in range(RAISE_ATTEMPTS):
-            volume = self._store.open(name)
-            try:
-                volume.raise_epoch(epoch)
-            except (ConflictError, OSError):
-                if volume.header.epoch < epoch and self._store.open(name) is volume:
-                    raise
-            if volume.header.epoch >= epoch:  # higher if another export has raised it
-                return
-        raise UnavailableError("it is closed again and again")
 
     def _check_writers(self, export: Export) -> None:
         for other in self._exports.values():
@@ -468,16 +475,6 @@ class ConnectionManager:
     def _apply_limits(self, export: Export) -> None:
         for lun in export.luns:
             self._local_transport.limit(lun, lun.limits)
-
-    def _raise_epochs_at_start(self, export: Export) -> None:
-        """Finish what a crash interrupted; a volume that cannot be opened costs only its own target."""
-        for name in export.written_volumes:
-            try:
-                volume = self._store.open(name)
-                if volume.epoch < export.epoch:
-                    volume.raise_epoch(export.epoch)
-            except (PanloomError, OSError) as error:
-                log.warning("target=%s volume=%s served=no why=%s", export.target, name, error)
 
     def _tell_lost(self, why: str) -> None:
         self._report(Event("offline", self._clock(), None, None, None, None, why))

@@ -10,6 +10,8 @@
                            thread has ended ── gone            ──▶  no call of this session is executing any more
 
                          Connection.resized ◀──── a volume grew
+                         Connection.appeared ◀─── the export has a LUN more
+                         Connection.vanished ◀─── … or less
                          Connection.shut_down ◀── take-over of a session, fence, end of the process
 
 The Connection Manager's methods are called from many threads.  A ``Descriptor`` is called by one thread for each
@@ -116,6 +118,12 @@ class Connection(Protocol):
 
     def resized(self, lun: int, blocks: int) -> None:
         """Take note, from any thread, that a unit has more blocks: the initiator is told with its next command."""
+
+    def appeared(self, lun: int, descriptor: Descriptor) -> None:
+        """Take note, from any thread, of one unit more; the initiator is told with its next command."""
+
+    def vanished(self, lun: int) -> None:
+        """Let a unit go, in another thread; the caller ends its Descriptor on return, whatever is still under way."""
 
     def shut_down(self) -> None:
         """End the connection soon, from any thread, without waiting; ``Manager.gone`` follows its last call."""

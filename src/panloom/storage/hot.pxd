@@ -13,7 +13,7 @@ cdef long long _SPIN_NANOSECONDS
 
 
 cdef class HotLoop:
-    cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _resized, _view, _parameters
+    cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _news, _view, _parameters
     cdef object _lock, _performer, _leaving
     cdef Frame _answered
     cdef dict _descriptors, _units

@@ -43,6 +43,8 @@ from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_session import BLOCK_OCTETS, NOT_SUPPORTED, IscsiSession
 from panloom.protocol.iscsi_task import Action, Write
 from panloom.protocol.scsi_disk import Read
+from panloom.protocol.scsi_pages import Disk
+from panloom.protocol.scsi_unit import LogicalUnit
 from panloom.storage.descriptor import Descriptor, SessionFacts
 from panloom.storage.frame import Callback, Frame, StaleEpochError
 from panloom.storage.frame import Operation as Ask
@@ -95,9 +97,9 @@ class HotLoop:
 
     ``clock`` is CLOCK_MONOTONIC in seconds.  ``first_read`` is called once, when the first block has been read.
     ``pings`` False leaves out NOP-In, for initiators that never answer it.  After ``patience_seconds`` of silence the
-    connection ends; None: never.  ``resized`` brings, from any thread, a LUN and how many blocks it has now.
-    ``leaving`` is called when no more input is taken, before what is under way is waited for.  ``threads`` False does
-    what may take long in the loop itself.
+    connection ends; None: never.  ``news`` brings, from any thread, what is to be done with the loop before the next
+    input is looked at: ``resize``, ``add_unit``, ``remove_unit``.  ``leaving`` is called when no more input is taken,
+    before what is under way is waited for.  ``threads`` False does what may take long in the loop itself.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class HotLoop:
         first_read: Callable[[], None],
         pings: bool,
         patience_seconds: float | None = None,
-        resized: deque[tuple[int, int]] | None = None,
+        news: "deque[Callable[[HotLoop], None]] | None" = None,
         leaving: Callable[[], None] = _nothing,
         threads: bool = False,
     ) -> None:
@@ -125,7 +127,7 @@ class HotLoop:
         self._first_read = first_read
         self._pings = pings
         self._patience_seconds = patience_seconds
-        self._resized = deque() if resized is None else resized
+        self._news = deque() if news is None else news
         self._leaving = leaving
         self._view = memoryview(bytearray(INPUT_OCTETS))
         self._octets = self._view
@@ -184,9 +186,9 @@ class HotLoop:
         """Have something done with the session, from another thread; see ``Performer.tell``."""
         return self._performer.tell(what, seconds=seconds)
 
-    def await_fact(self, fact: Callable[[IscsiSession], bool]) -> None:
-        """Return, in another thread, when something holds of the session, or it is over."""
-        self._performer.await_fact(fact)
+    def await_fact(self, fact: Callable[[IscsiSession], bool], *, seconds: float | None = None) -> None:
+        """Return, in another thread, when something holds of the session, or it is over, or so long has passed."""
+        self._performer.await_fact(fact, seconds=seconds)
 
     def serve(self) -> str:
         """Serve what comes until nothing more does; return why that is.  What is under way then goes on."""
@@ -208,8 +210,8 @@ class HotLoop:
             with self._lock:
                 performer.holder = performer.thread
                 try:
-                    if self._resized:
-                        self._take_sizes()
+                    if self._news:
+                        self.take_news()
                     start = self._consume(start, end)
                     self._output.send()
                 finally:
@@ -248,15 +250,33 @@ class HotLoop:
                 self._performer.take_answers()
                 self._output.send()
 
-    def _take_sizes(self) -> None:
-        """Let units have the blocks that they have by now."""
-        while self._resized:
-            lun, blocks = self._resized.popleft()
-            descriptor = self._descriptors.get(lun)
-            if descriptor and blocks > descriptor.blocks:
-                self._descriptors[lun] = replace(descriptor, blocks=blocks)
-                self._units[lun_field(lun)] = lun, self._descriptors[lun]
-                self._session.resize(lun, blocks)
+    def take_news(self) -> None:
+        """Do what others want done; call it with the lock held, by ``tell``."""
+        while self._news:
+            self._news.popleft()(self)
+        self._performer.take_answers()
+
+    def resize(self, lun: int, blocks: int) -> None:
+        """Let a unit have the blocks that it has by now."""
+        _, descriptor = self._units.get(lun_field(lun), (lun, None))
+        if descriptor and blocks > descriptor.blocks:
+            self._have(lun, replace(descriptor, blocks=blocks))
+            self._session.units.resize(lun, blocks)
+
+    def add_unit(self, lun: int, descriptor: Descriptor, disk: Disk, unit: LogicalUnit) -> None:
+        """Serve one unit more, whose LUN has never been another's in this session."""
+        if lun not in self._descriptors:
+            self._have(lun, descriptor)
+            self._session.units.add(lun, disk, unit)
+
+    def remove_unit(self, lun: int) -> None:
+        """Serve a unit no longer; what is under way on its medium still finds its descriptor."""
+        if self._units.pop(lun_field(lun), None):
+            self._session.remove_unit(lun)
+
+    def _have(self, lun: int, descriptor: Descriptor) -> None:
+        self._descriptors[lun] = descriptor
+        self._units[lun_field(lun)] = lun, descriptor
 
     def _consume(self, start: int, end: int) -> int:
         """Carry out every whole PDU between two offsets of the input; return where the rest begins."""

@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -38,6 +38,7 @@ from panloom.protocol.iscsi_session import IscsiSession
 from panloom.protocol.iscsi_task_management import COLD_RESET
 from panloom.protocol.scsi_disk import LogicalUnits
 from panloom.protocol.scsi_reservations import NexusName
+from panloom.protocol.scsi_unit import Nexus
 from panloom.storage.descriptor import Admission, Credentials, Descriptor, Manager, SessionFacts
 from panloom.storage.hot import HotLoop
 from panloom.storage.portals import parse_portal, portal_text
@@ -51,6 +52,7 @@ PING_SECONDS = 0.5
 LOGIN_DATA_OCTETS = 8192  # RFC 7143 section 13.12: the MaxRecvDataSegmentLength of every login
 DISCOVERY_SECONDS = 30.0  # of silence
 SETTLE_SECONDS = 1.0  # how long a command of another session waits for the end of one whose initiator has closed it
+VANISH_SECONDS = 1.0  # how long a unit that is taken away waits for what is under way on it
 STUCK_SECONDS = 5.0  # how long an initiator may take none of our answers while another session wants something of its
 
 _log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class IscsiConnection:
         self._manager = manager
         self._sock = sock
         self._facts: SessionFacts | None = None
-        self._resized: deque[tuple[int, int]] = deque()  # from any thread; LUN and blocks
+        self._news: deque[Callable[[HotLoop], None]] = deque()  # from any thread
         self._admission: Admission | None = None
         self._units: LogicalUnits | None = None
         self._loop: HotLoop | None = None  # in full feature phase
@@ -135,7 +137,27 @@ class IscsiConnection:
 
     def resized(self, lun: int, blocks: int) -> None:
         """Take note, from any thread, that a unit has more blocks."""
-        self._resized.append((lun, blocks))
+        self._news.append(lambda loop: loop.resize(lun, blocks))
+
+    def appeared(self, lun: int, descriptor: Descriptor) -> None:
+        """Take note, from any thread, of one unit more; one that cannot be served is left out."""
+        try:
+            disk, unit = self._transport.units.share(descriptor, str(self.facts.target))
+        except (ConfigError, UnavailableError) as error:
+            _log.warning("event=left-out peer=%s target=%s lun=%d why=%r", self.peer, self.target, lun, str(error))
+            return
+        self._news.append(lambda loop: loop.add_unit(lun, descriptor, disk, unit))
+
+    def vanished(self, lun: int) -> None:
+        """Let a unit go, in another thread, once what is under way on it has ended, VANISH_SECONDS at most."""
+        self._news.append(lambda loop: loop.remove_unit(lun))
+        loop = self._loop
+        if loop is None:
+            return  # it begins with the news, or is over
+        if loop.tell(lambda _: loop.take_news(), seconds=VANISH_SECONDS):
+            loop.await_fact(lambda session: not session.has_tasks(lun), seconds=VANISH_SECONDS)
+        else:
+            self.shut_down("takes no answers, and a unit of its is taken away")
 
     def announce(self, event: AsyncEvent, seconds: int = 0) -> None:
         """Tell the initiator, from any thread, that the session ends, or should be ended by it."""
@@ -375,17 +397,22 @@ class IscsiConnection:
             first_read=self._first_read,
             pings=admission is not None and facts.kind != "firmware",
             patience_seconds=None if admission else DISCOVERY_SECONDS,
-            resized=self._resized,
+            news=self._news,
             leaving=self._leave,
             threads=True,
         )
-        for lun, nexus in self._units.nexuses.items() if self._units else ():
-            nexus.abort, nexus.await_quiet = partial(self.abort_unit, lun), partial(self.await_quiet, lun)
-            nexus.settle = self.settle
+        if self._units:
+            self._units.entered = self._entered
+            for lun, nexus in self._units.nexuses.items():
+                self._entered(lun, nexus)
         try:
             return loop.run()
         finally:
             self._loop = None  # which knows us: its buffers would wait for the collector of cycles
+
+    def _entered(self, lun: int, nexus: Nexus) -> None:
+        nexus.abort, nexus.await_quiet = partial(self.abort_unit, lun), partial(self.await_quiet, lun)
+        nexus.settle = self.settle
 
     def _leave(self) -> None:
         if self._units is not None:

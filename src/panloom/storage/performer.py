@@ -10,6 +10,7 @@ The lock is held by whoever uses session and output: the loop but while it waits
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
@@ -100,10 +101,11 @@ class Performer:
             self.lock.release()
         return True
 
-    def await_fact(self, fact: Callable[[IscsiSession], bool]) -> None:
-        """Return, in another thread, when something holds of the session, or it is over."""
+    def await_fact(self, fact: Callable[[IscsiSession], bool], *, seconds: float | None = None) -> None:
+        """Return, in another thread, when something holds of the session, or it is over, or so long has passed."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         with self.lock:
-            while not (self._over or fact(self._session)):
+            while not (self._over or fact(self._session)) and (deadline is None or time.monotonic() < deadline):
                 self.lock.wait(LOOK_SECONDS)
 
     def perform(self) -> None:

@@ -48,15 +48,18 @@ class UnitTable:
 
         ConfigError when one's file is damaged; UnavailableError when what a crash interrupted cannot be ended.
         """
+        shared = {lun: self.share(descriptor, name.target) for lun, descriptor in descriptors.items()}
+        units = {lun: unit for lun, (_, unit) in shared.items()}
+        return LogicalUnits({lun: disk for lun, (disk, _) in shared.items()}, units=units, name=name)
+
+    def share(self, descriptor: Descriptor, target: str) -> tuple[Disk, LogicalUnit]:
+        """Return what a session is to know of one unit, and the unit that it shares; errors as ``join``."""
         with self._lock:
-            shared = {lun: self._of(descriptor.identity) for lun, descriptor in descriptors.items()}
-            disks = {lun: self._disk(descriptor, name.target) for lun, descriptor in descriptors.items()}
-            erasers = [(self._erasers[each.identity], each) for each in descriptors.values()]
-        for lun, descriptor in descriptors.items():
-            _end_intent(shared[lun], descriptor)
-        for eraser, descriptor in erasers:
-            eraser.resume(descriptor)
-        return LogicalUnits(disks, units=shared, name=name)
+            unit = self._of(descriptor.identity)
+            eraser = self._erasers[descriptor.identity]
+        _end_intent(unit, descriptor)
+        eraser.resume(descriptor)
+        return self._disk(descriptor, target), unit
 
     def stop(self) -> None:
         """Stop what is being erased."""
