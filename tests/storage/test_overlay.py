@@ -332,6 +332,19 @@ def test_after_a_failed_sync_nothing_works_and_nothing_is_believed(path, image):
         assert failure.value.errno == errno.EIO
 
 
+def test_what_a_flush_had_no_memory_for_is_written_by_the_next(path, image):
+    volume = Volume.open(path, image, boot_id=b"1" * 16)
+    volume.write(volume.grant(0), 0, memoryview(b"x" * 4096))
+
+    def none_left(fd, views, offset, flags):
+        raise MemoryError
+
+    with instead_of_the_kernel(SystemCalls(pwritev=none_left)), pytest.raises(MemoryError):
+        volume.flush()
+    volume.flush()
+    assert read(Volume.open(path, image, boot_id=b"2" * 16), 0, 4096) == b"x" * 4096  # by the durable map
+
+
 def test_a_full_disk_cannot_refuse_a_header(path, image):
     """Both copies have their space from the start."""
     assert path.stat().st_blocks * 512 >= 2 * HEADER_OCTETS

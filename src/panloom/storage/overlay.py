@@ -385,16 +385,15 @@ class Volume:
             self._check(0, 0)
             top, _ = self._stack
             pages = top.take_changed_pages()
-        self._sync(top.flush)
-        if not pages:
-            return
         try:
+            self._sync(top.flush)
             top.write_durable(pages)
-        except OSError:
+        except BaseException:  # whatever it is, no memory too: the next flush writes them
             with self._changing:
                 top.own.changed_pages.update(pages)
             raise
-        self._sync(top.flush)
+        if pages:
+            self._sync(top.flush)
 
     def _sync(self, sync: Callable[[], None]) -> None:
         """Sync, under ``_flushing`` or ``_changing``, whichever that way of syncing has."""

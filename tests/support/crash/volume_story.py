@@ -356,10 +356,21 @@ class VolumeStory(Story):
         flusher = self._session(name)  # a second login would end the first
         lun, epoch = ExportedLun(0, volume=name), self._running.manager._exports[TARGETS[name]].epoch
         writer = Session({0: self._running.manager._local_transport.connect(TARGETS[name], lun, epoch)})
+        refusals = []
+
+        def write():
+            try:
+                self._write(name, writer)
+            except Refused as error:  # which is the writer's, and not the flush's
+                refusals.append(error)
+
         self.mark(lambda promise: promise.volumes[name].flushing())
-        self.recorder.meanwhile(self.chance.randrange(4), lambda: self._write(name, writer))
+        self.recorder.meanwhile(self.chance.randrange(4), write)
         sense = flusher.synchronize()
         self.recorder.meanwhile(0, lambda: None)
+        if refusals and sense is None:
+            self.mark(lambda promise: promise.volumes[name].flushed())
+            raise refusals[0]
         return sense
 
     def _end_cleanly(self):
