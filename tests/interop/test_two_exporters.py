@@ -5,7 +5,6 @@ import random
 
 import pytest
 
-from panloom.errors import UnavailableError
 from panloom.initiator import Paths, Session
 from panloom.values import Iqn
 from panloom.wire import scsi_cdb
@@ -126,15 +125,3 @@ def test_cap_046_one_command_lists_the_devices_of_all_hosts(hosts, tmp_path):
         found = process.run(lambda client: client.platforms(scan=True)).platforms
         listed = [(device.name, device.octets, device.failed) for each in found for device in each.devices]
         assert listed == [(f"{platform}/1", OCTETS, None) for platform in platforms]
-
-
-def test_paths_that_all_are_closed_are_told():
-    closed = free_port(), free_port()
-
-    async def there():
-        with pytest.raises(UnavailableError) as told:
-            await opened(("127.0.0.1", closed[0]), connect=Paths(*(("127.0.0.1", port) for port in closed)))
-        return str(told.value)
-
-    told = asyncio.run(there())
-    assert all(str(port) in told for port in closed)
