@@ -32,7 +32,7 @@ PDUS = 32  # of one connection
 PATIENCE_SECONDS = 20.0
 AT_A_TIME = 200  # connections between two looks at the target's files and memory
 OF_ONE_PROCESS = 2000  # connections
-GROWTH_KIB = 160 << 10  # of memory, from the first look to the last: 16 threads' heaps, and what is registered
+GROWTH_KIB = 32 << 10  # of memory, from the first look to the last: 16 threads' heaps, and what is registered
 INITIATOR = "iqn.2026-11.dev.panloom:node.n1"
 
 

@@ -49,7 +49,7 @@ from panloom.storage.descriptor import Descriptor, SessionFacts
 from panloom.storage.frame import Callback, Frame, StaleEpochError
 from panloom.storage.frame import Operation as Ask
 from panloom.storage.medium import write_sense
-from panloom.storage.output import FLUSH_OCTETS, SENDFILE_OCTETS, Output, Stream
+from panloom.storage.output import FLUSH_OCTETS, SENDFILE_OCTETS, Output, Stream, new_buffer
 from panloom.storage.performer import Performer
 from panloom.storage.reading import Reader, Reading
 from panloom.wire import iscsi, scsi_sense
@@ -129,7 +129,7 @@ class HotLoop:
         self._patience_seconds = patience_seconds
         self._news = deque() if news is None else news
         self._leaving = leaving
-        self._view = memoryview(bytearray(INPUT_OCTETS))
+        self._view = new_buffer(INPUT_OCTETS)
         self._octets = self._view
         self._quiet = False  # no plain command has to go through the session
         self._spins = False  # the next input is likely to come at once
@@ -495,7 +495,7 @@ class HotLoop:
     def _leave_input(self) -> None:
         """Leave the input to a frame that is not called back yet, and go on in another buffer."""
         rest = self._view[self._next : self._end]
-        self._view = self._octets = memoryview(bytearray(INPUT_OCTETS))
+        self._view = self._octets = new_buffer(INPUT_OCTETS)
         self._view[self._next : self._end] = rest
         if cython.compiled:
             self._base = cython.address(self._octets[0])

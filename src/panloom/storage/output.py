@@ -12,6 +12,7 @@ Digests (RFC 7143 section 11.2.3) are put on here, so whoever makes an answer kn
 """
 
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -50,6 +51,11 @@ class Stream(Protocol):
     def sendall(self, data: memoryview, /) -> None: ...
 
 
+def new_buffer(octets: int) -> memoryview:
+    """Return zeroes that go back to the kernel with the last view of them; those of malloc stay in a thread's heap."""
+    return memoryview(mmap.mmap(-1, octets, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
 class Output:
     """See above; ``withdrawn`` gets pairs of what was given with the extent and the errno, EAGAIN: not cached."""
 
@@ -80,7 +86,7 @@ class Output:
         self._new_buffer()
 
     def _new_buffer(self) -> None:
-        self._view = self._octets = memoryview(bytearray(OUTPUT_OCTETS))
+        self._view = self._octets = new_buffer(OUTPUT_OCTETS)
         if cython.compiled:
             self._base = cython.address(self._octets[0])
 
