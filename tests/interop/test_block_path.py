@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -27,7 +26,7 @@ from panloom.wire.iscsi import FINAL
 from support.checked_use import MIB, N1, checked, made, node, opened
 from support.initiator import LINUX_KEYS, Initiator, connect
 from support.standing import memory, standing
-from support.storage_process import StorageProcess
+from support.storage_process import StorageProcess, free_port
 from support.target_process import TargetProcess
 from support.tgtd import TARGET as TGTD_TARGET
 from support.tgtd import Tgtd
@@ -323,11 +322,14 @@ def test_cap_045_a_newer_module_takes_over_open_sessions(tmp_path):
     """It takes the place of the older one under load: calls without an answer are made again, nothing is lost."""
     disk = made(tmp_path / "disk")
     releases = {REVISION: "", "2": newer(tmp_path / "two", "2"), "3": newer(tmp_path / "three", "3")}
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # free again from here on
+    port = free_port()
 
-    async def there():
-        target = await asyncio.to_thread(TargetProcess, tmp_path, "--lun", f"1={disk}", ports=(port,))
+    def start(stack, revision):
+        first = releases[revision]
+        return stack.enter_context(TargetProcess(tmp_path, "--lun", f"1={disk}", ports=(port,), first=first))
+
+    async def there(stack):
+        target = await asyncio.to_thread(start, stack, REVISION)
         session = await opened(port, target.iqn, reconnect_seconds=60)
         stop = asyncio.Event()
 
@@ -342,8 +344,7 @@ def test_cap_045_a_newer_module_takes_over_open_sessions(tmp_path):
         for revision in ("2", "3", REVISION):
             logins = session.logins
             assert await asyncio.to_thread(target.end) == 0
-            options = {"ports": (port,), "first": releases[revision]}
-            target = await asyncio.to_thread(TargetProcess, tmp_path, "--lun", f"1={disk}", **options)
+            target = await asyncio.to_thread(start, stack, revision)
             await eventually(lambda logins=logins: session.logins > logins, "the session has come back")
             assert await revision_of(session) == revision
         stop.set()
@@ -351,4 +352,5 @@ def test_cap_045_a_newer_module_takes_over_open_sessions(tmp_path):
         await session.close()
         assert await asyncio.to_thread(target.end) == 0
 
-    asyncio.run(there())
+    with contextlib.ExitStack() as stack:
+        asyncio.run(there(stack))
