@@ -339,3 +339,16 @@ def test_errors_of_late_writes_become_sense():
     with Talk({0: late}) as talk:
         talk.command(Code.WRITE_10, 3, 1, data=b"w" * 512)
         assert talk.hear().status == 2
+
+
+def test_who_speaks_for_a_connection_that_is_broken_goes_on():
+    """As whoever resets a unit, or says goodbye to all: its trouble is that connection's own."""
+    broken = Conversation([])
+
+    def refuse(octets):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    broken.wire.sendall = refuse
+    assert broken.loop.tell(lambda session: session.announce(iscsi.AsyncEvent.SESSION_DROPPED), seconds=1.0)
+    with pytest.raises(BrokenPipeError):
+        broken.run()

@@ -64,6 +64,12 @@ def is_silent(initiator):
         initiator.sock.settimeout(10)
 
 
+def await_abort(manager):
+    """Return when tasks of a session have been aborted by another's function, which may wait for them still."""
+    (unit,) = manager.transport.units._units.values()
+    until(lambda: any(scsi_sense.COMMANDS_CLEARED in nexus.attentions for nexus in unit.nexuses), "tasks are aborted")
+
+
 def attentions(initiator):
     """Return what the initiator is told until its unit is ready."""
     told = []
@@ -89,6 +95,7 @@ def test_the_answer_waits_for_what_others_have_under_way(manager, sessions, func
     two.send_write(0, b"x" * 512)
     assert held.begun.acquire(timeout=10)
     manage(one, function)
+    await_abort(manager)
     assert is_silent(one)
     held.go_on.set()
     assert answer_of(one).response == 0
@@ -105,6 +112,7 @@ def test_what_has_not_begun_is_never_written(manager, sessions):
     two.send_write(0, b"y" * 512)  # waits for the first: they overlap
     assert held.begun.acquire(timeout=10)
     manage(one, UNIT_RESET)
+    await_abort(manager)
     assert is_silent(one)
     held.go_on.set()
     assert answer_of(one).response == 0
@@ -144,6 +152,7 @@ def test_a_cold_reset_waits_as_well_and_ends_all(manager, sessions):
     two.send_write(0, b"x" * 512)
     assert held.begun.acquire(timeout=10)
     manage(one, COLD_RESET)
+    await_abort(manager)
     assert is_silent(one)
     held.go_on.set()
     assert (answer_of(one).response, answer_of(one), answer_of(two)) == (0, None, None)

@@ -119,7 +119,7 @@ class FileManager:
 @contextlib.contextmanager
 def serving(manager: FileManager, *more: tuple[str, int]):
     """Serve the manager on a port of the loopback, and more portals; yield ``address:port``."""
-    transport = RemoteTransport((("127.0.0.1", 0), *more), manager)
+    transport = manager.transport = RemoteTransport((("127.0.0.1", 0), *more), manager)
     transport.start()
     try:
         address, port = transport.addresses[0]

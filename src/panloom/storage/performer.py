@@ -96,6 +96,8 @@ class Performer:
                 self.holder = threading.get_ident()
                 what(self._session)
                 self._speak()
+        except (OSError, StaleEpochError) as error:  # this connection's trouble, and not that of who speaks for it
+            self._break(error)
         finally:
             self.holder = 0
             self.lock.release()
