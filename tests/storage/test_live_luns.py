@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from panloom.storage import iscsi_connection
 from panloom.wire import iscsi, scsi_cdb, scsi_sense
 from panloom.wire.iscsi import FINAL, READ, WRITE, DataIn, NopIn, ReadyToTransfer, ScsiResponse
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from support.file_target import INITIATOR, TARGET, FileDisk, FileManager, serving
 from support.initiator import FIRMWARE_ISID, Initiator, connect
+from support.waiting import until
 
 NAMES = {"InitiatorName": str(INITIATOR), "TargetName": str(TARGET), "SessionType": "Normal"}
 READY, RESERVE = scsi_cdb.Plain(Operation.TEST_UNIT_READY), scsi_cdb.Plain(Operation.RESERVE_6)
@@ -112,7 +114,8 @@ def test_what_waits_for_its_initiator_fails_when_its_lun_goes(initiator, connect
     assert disks[1].calls == []
 
 
-def test_what_is_under_way_ends_before_its_lun_is_gone(initiator, connection, disks):
+def test_what_is_under_way_ends_before_its_lun_is_gone(initiator, connection, disks, monkeypatch):
+    monkeypatch.setattr(iscsi_connection, "VANISH_SECONDS", 10.0)
     connection.appeared(2, disks[2].descriptor)
     assert luns(initiator) == [0, 2]
     initiator.ask(READY, lun=2)
@@ -127,14 +130,20 @@ def test_what_is_under_way_ends_before_its_lun_is_gone(initiator, connection, di
     data = {"flags": FINAL | WRITE, "expected": 512, "data": b"d" * 512, "lun": 2}
     initiator.command(BlockCommand(Operation.WRITE_10, 0, 0, 1), **data)
     assert begun.wait(10)
-    going = threading.Thread(target=connection.vanished, args=(2,))
+    written = []
+
+    def go():
+        connection.vanished(2)
+        written.append(disks[2].content(0, 512))
+
+    going = threading.Thread(target=go)
     going.start()
+    until(lambda: initiator.ask(READY, lun=2).status != GOOD, "the LUN is gone")
     go_on.set()
     going.join()
+    assert written == [b"d" * 512]
     answer = receive(initiator)
     assert (type(answer), answer.status) == (ScsiResponse, GOOD)
-    assert disks[2].content(0, 512) == b"d" * 512
-    assert sense_of(initiator.ask(READY, lun=2)) == scsi_sense.NO_SUCH_UNIT
 
 
 def test_a_reservation_goes_with_the_lun(initiator, connection, disks, manager):
