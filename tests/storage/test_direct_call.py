@@ -334,6 +334,8 @@ class Later:
             with self.lock:
                 self.lock.wait_for(lambda: self.held or self.ended)
                 self.lock.wait_for(lambda: len(self.held) >= self.at_once or self.ended, timeout=0.003)
+                if all(frame.octets == 512 for _, _, frame, _ in self.held):  # both have begun to read: however late
+                    self.lock.wait_for(lambda: self.most_alike > 1 or self.ended, timeout=10)
                 if not self.held:
                     return
                 taken, self.held = self.held, []
