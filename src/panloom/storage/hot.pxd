@@ -10,6 +10,7 @@ cdef uint32_t _NO_TAG, _LAST, _PLAIN_READ, _PLAIN_WRITE, _ATTRIBUTES
 cdef int _SCSI_COMMAND, _READ_10, _READ_16, _WRITE_10, _WRITE_16
 cdef Py_ssize_t _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS
 cdef long long _SPIN_NANOSECONDS
+cdef int _FEW
 
 
 cdef class HotLoop:
@@ -19,6 +20,7 @@ cdef class HotLoop:
     cdef dict _descriptors, _units
     cdef Output _output
     cdef int _fd
+    cdef int _singles
     cdef bint _spins, _quiet, _pings, _header_digest, _data_digest
     cdef uint8_t[::1] _octets
     cdef uint8_t* _base
@@ -28,7 +30,7 @@ cdef class HotLoop:
     cpdef serve(self)
     @cython.locals(octets=Py_ssize_t, begun="long long")
     cdef Py_ssize_t _receive(self, Py_ssize_t end) except -2
-    @cython.locals(lengths=uint32_t, opcode=int, octets=Py_ssize_t, data=Py_ssize_t, after=Py_ssize_t)
+    @cython.locals(lengths=uint32_t, opcode=int, pdus=int, octets=Py_ssize_t, data=Py_ssize_t, after=Py_ssize_t)
     cdef Py_ssize_t _consume(self, Py_ssize_t start, Py_ssize_t end) except -1
     cdef bint _is_whole(self, Py_ssize_t start, Py_ssize_t data, Py_ssize_t after, Py_ssize_t octets) except -1
     cdef bint _digest_is(self, Py_ssize_t stands, Py_ssize_t start, Py_ssize_t end) except -1

@@ -73,7 +73,7 @@ _LENGTHS = struct.Struct(">4xI").unpack_from
 _COMMAND = struct.Struct(">xBxxIQIIIIBBQIxx").unpack_from  # RFC 7143 section 11.3; the CDB as op, flags, 8, 4 octets
 _SCSI_COMMAND, DATA_DIGEST_ERROR = 0x01, 0x02
 _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS = INPUT_OCTETS, HEADER_OCTETS, BLOCK_OCTETS  # C's, where there is C
-_SPIN_NANOSECONDS = SPIN_NANOSECONDS
+_SPIN_NANOSECONDS, _FEW = SPIN_NANOSECONDS, 8
 _PLAIN_READ, _PLAIN_WRITE = iscsi.FINAL | iscsi.READ, iscsi.FINAL | iscsi.WRITE
 _ATTRIBUTES = 0x07  # task attributes, which change nothing here
 _READ_10, _READ_16 = int(Operation.READ_10), int(Operation.READ_16)
@@ -132,7 +132,8 @@ class HotLoop:
         self._view = new_buffer(INPUT_OCTETS)
         self._octets = self._view
         self._quiet = False  # no plain command has to go through the session
-        self._spins = False  # the next input is likely to come at once
+        self._spins = False  # the next input is likely to come at once …
+        self._singles = 0  # … and was one PDU so often in succession: more at a time are better slept for together
         self._next = self._end = 0  # what is in it, behind the PDU that is carried out now
         if cython.compiled:
             self._base = cython.address(self._octets[0])
@@ -228,7 +229,7 @@ class HotLoop:
         if cython.compiled and self._fd >= 0:
             with cython.nogil:
                 octets = -EAGAIN
-                if self._spins:
+                if self._spins and self._singles > _FEW:
                     octets = receive_within(self._fd, self._base + end, _INPUT_OCTETS - end, _SPIN_NANOSECONDS)
                     self._spins = octets != -EAGAIN
                 if octets == -EAGAIN:
@@ -280,7 +281,7 @@ class HotLoop:
 
     def _consume(self, start: int, end: int) -> int:
         """Carry out every whole PDU between two offsets of the input; return where the rest begins."""
-        session, view = self._session, self._view
+        session, view, pdus = self._session, self._view, 0
         self._quiet = session.quiet
         while end - start >= self._head and session.closing is None:
             if cython.compiled:
@@ -304,6 +305,8 @@ class HotLoop:
             if opcode != _SCSI_COMMAND or not self._answer_plain(start, data):
                 self._hand_over(view[start : start + HEADER_OCTETS], start, data, octets)
             start = after
+            pdus += 1
+        self._singles = self._singles + 1 if pdus == 1 else 0
         return start
 
     def _is_whole(self, start: int, data: int, after: int, octets: int) -> bool:

@@ -45,7 +45,8 @@ cdef class Output:
     cdef _seal_header(self, Py_ssize_t start)
     cdef _end_data(self, Py_ssize_t start, Py_ssize_t octets)
     cdef _put_digest(self, Py_ssize_t start, Py_ssize_t end)
-    @cython.locals(count=int, number=int, part="Part*", start=Py_ssize_t, octets=Py_ssize_t, at="long long", fd=int,
-                   end=Py_ssize_t)
     cpdef read_extents(self)
+    @cython.locals(count=int, number=int, part="Part*", start=Py_ssize_t, octets=Py_ssize_t, at="long long", fd=int,
+                   end=Py_ssize_t, unread=int, unsent=int, filled=Py_ssize_t)
+    cdef bint _read(self, int flags) except -1
     cdef _withdraw(self, Py_ssize_t start, Py_ssize_t octets)

@@ -228,12 +228,13 @@ class Output:
 
     def send(self, *, more: bool = False) -> None:
         """Send everything; ``more`` follows at once.  OSError: the connection is broken."""
-        self.read_extents()
+        flags = MSG_MORE if more else 0
+        if self._extents and self._read(flags):
+            return
         if not self.filled:
             return
         filled, self.filled = self.filled, 0
         if cython.compiled and self._fd >= 0:
-            flags = MSG_MORE if more else 0
             failed = 0
             with cython.nogil:
                 failed = send_all(self._fd, self._base, filled, flags)
@@ -296,8 +297,14 @@ class Output:
 
         Before anything else than a plain READ is answered: until then an answer may lose its StatSN.
         """
-        if not self._extents:
-            return
+        if self._extents:
+            self._read(-1)
+
+    def _read(self, flags: int) -> bool:
+        """Read all extents; return whether everything is sent, too, which ``flags`` of at least 0 ask for.
+
+        It is where no answer is withdrawn, in the same go: whoever waits for Python's lock gets it once, not twice.
+        """
         extents, self._extents = self._extents, []
         failed: list[tuple[int, int]] = []  # which, and the errno
         if cython.compiled:
@@ -307,13 +314,23 @@ class Output:
                 part.fd, part.at, part.octets = fd, at, octets
                 part.to = start + self._head
                 count += 1
+            unread, unsent, filled = 0, 0, self.filled
             with cython.nogil:
                 for number in range(count):
                     part = cython.address(self._parts[number])
                     part.failed = read_cached(part.fd, self._base + part.to, part.octets, part.at)
-                    if self._data_digest and not part.failed:
+                    if part.failed:
+                        unread += 1
+                    elif self._data_digest:
                         end = part.to + part.octets
                         put_digest(self._base + end, self._base + part.to, part.octets)
+                if flags >= 0 and self._fd >= 0 and not unread:
+                    unsent = send_all(self._fd, self._base, filled, flags)
+            if flags >= 0 and self._fd >= 0 and not unread:
+                self.filled = 0
+                if unsent:
+                    raise OSError(-unsent, os.strerror(-unsent))
+                return True
             for number in range(count):
                 if self._parts[number].failed:
                     failed += [(number, -self._parts[number].failed)]
@@ -329,6 +346,7 @@ class Output:
             self._withdraw(extents[number][3], extents[number][4])
         if failed:
             self._withdrawn([(extents[number][5], code) for number, code in failed])
+        return False
 
     def _withdraw(self, start: int, octets: int) -> None:
         """Take an answer with status out again, and give those behind it the StatSN before."""
