@@ -9,7 +9,7 @@ import sys
 
 from setuptools import Extension, setup
 
-COMPILED = ("access", "frame", "hot", "output", "sending", "statistics", "turnstile")
+COMPILED = ("access", "frame", "hot", "input", "output", "sending", "statistics", "turnstile")
 
 
 def extensions() -> list[Extension]:

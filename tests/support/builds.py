@@ -7,7 +7,7 @@ from pathlib import Path
 from panloom.storage import hot
 
 MODULES = tuple(
-    f"panloom.storage.{name}" for name in ("output", "reading", "performer", "hot")
+    f"panloom.storage.{name}" for name in ("output", "input", "reading", "performer", "hot")
 )  # in the order of their imports
 BUILDS = ("python", "compiled") if hot.build() == "compiled" else ("python",)
 

@@ -4,36 +4,30 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from panloom.storage.frame cimport Frame
+from panloom.storage.input cimport Input
 from panloom.storage.output cimport Output
 
 cdef uint32_t _NO_TAG, _LAST, _PLAIN_READ, _PLAIN_WRITE, _ATTRIBUTES
 cdef int _SCSI_COMMAND, _READ_10, _READ_16, _WRITE_10, _WRITE_16
-cdef Py_ssize_t _INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS
-cdef long long _SPIN_NANOSECONDS
-cdef int _FEW
+cdef Py_ssize_t _HEADER_OCTETS, _BLOCK_OCTETS
 
 
 cdef class HotLoop:
-    cdef object _stream, _session, _facts, _clock, _first_read, _patience_seconds, _news, _view, _parameters
+    cdef object _session, _facts, _clock, _first_read, _patience_seconds, _news, _parameters
     cdef object _lock, _performer, _leaving
     cdef Frame _answered
     cdef dict _descriptors, _units
+    cdef Input _input
     cdef Output _output
-    cdef int _fd
-    cdef int _singles
-    cdef bint _spins, _quiet, _pings, _header_digest, _data_digest
-    cdef uint8_t[::1] _octets
-    cdef uint8_t* _base
-    cdef Py_ssize_t _next, _end, _head, _plain_octets, _immediate_octets
+    cdef bint _quiet, _pings, _header_digest, _data_digest
+    cdef Py_ssize_t _next, _head, _plain_octets, _immediate_octets
 
-    @cython.locals(start=Py_ssize_t, end=Py_ssize_t, octets=Py_ssize_t)
+    @cython.locals(start=Py_ssize_t, octets=Py_ssize_t)
     cpdef serve(self)
-    @cython.locals(octets=Py_ssize_t, begun="long long")
-    cdef Py_ssize_t _receive(self, Py_ssize_t end) except -2
-    @cython.locals(lengths=uint32_t, opcode=int, pdus=int, octets=Py_ssize_t, data=Py_ssize_t, after=Py_ssize_t)
-    cdef Py_ssize_t _consume(self, Py_ssize_t start, Py_ssize_t end) except -1
+    @cython.locals(lengths=uint32_t, opcode=int, pdus=int, octets=Py_ssize_t, data=Py_ssize_t, after=Py_ssize_t,
+                   end=Py_ssize_t)
+    cdef Py_ssize_t _consume(self, Py_ssize_t start) except -1
     cdef bint _is_whole(self, Py_ssize_t start, Py_ssize_t data, Py_ssize_t after, Py_ssize_t octets) except -1
-    cdef bint _digest_is(self, Py_ssize_t stands, Py_ssize_t start, Py_ssize_t end) except -1
     @cython.locals(at="uint8_t*", flags=uint32_t, lengths=uint32_t, tag=uint32_t, expected=uint32_t, cmd_sn=uint32_t,
                    operation=int, bits=uint32_t, lun=uint64_t, lba=uint64_t, blocks=uint64_t, limit=uint64_t)
     cdef bint _answer_plain(self, Py_ssize_t start, Py_ssize_t data) except -1

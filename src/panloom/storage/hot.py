@@ -21,8 +21,6 @@ the loop holds but while it waits for input.
 """
 
 import errno
-import os
-import socket
 import struct
 import threading
 from collections import deque
@@ -48,32 +46,26 @@ from panloom.protocol.scsi_unit import LogicalUnit
 from panloom.storage.descriptor import Descriptor, SessionFacts
 from panloom.storage.frame import Callback, Frame, StaleEpochError
 from panloom.storage.frame import Operation as Ask
+from panloom.storage.input import INPUT_OCTETS, Input
 from panloom.storage.medium import write_sense
-from panloom.storage.output import FLUSH_OCTETS, SENDFILE_OCTETS, Output, Stream, new_buffer
+from panloom.storage.output import FLUSH_OCTETS, SENDFILE_OCTETS, Output, Stream
 from panloom.storage.performer import Performer
 from panloom.storage.reading import Reader, Reading
 from panloom.wire import iscsi, scsi_sense
-from panloom.wire.crc32c import DIGEST_OCTETS, digest
+from panloom.wire.crc32c import DIGEST_OCTETS
 from panloom.wire.iscsi import HEADER_OCTETS, NO_TAG, lun_field
 from panloom.wire.scsi_cdb import DPO, Operation
 from panloom.wire.scsi_sense import Sense
 
 if cython.compiled:
-    from cython.cimports.panloom.storage.linux import EAGAIN, digest_is, get32, monotonic_ns, receive, receive_within
+    from cython.cimports.panloom.storage.linux import get32
 
 __all__ = ["FLUSH_OCTETS", "INPUT_OCTETS", "HotLoop", "build"]
-
-INPUT_OCTETS = 1 << 20
-# Input that is to come within this time is looked for, not slept for: to be woken takes as long, and as much processor;
-# unless it is the initiator that waits for the processor.
-SPIN_NANOSECONDS = 60_000 if len(os.sched_getaffinity(0)) > 1 else 0
-LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS + 2 * DIGEST_OCTETS
 
 _LENGTHS = struct.Struct(">4xI").unpack_from
 _COMMAND = struct.Struct(">xBxxIQIIIIBBQIxx").unpack_from  # RFC 7143 section 11.3; the CDB as op, flags, 8, 4 octets
 _SCSI_COMMAND, DATA_DIGEST_ERROR = 0x01, 0x02
-_INPUT_OCTETS, _HEADER_OCTETS, _BLOCK_OCTETS = INPUT_OCTETS, HEADER_OCTETS, BLOCK_OCTETS  # C's, where there is C
-_SPIN_NANOSECONDS, _FEW = SPIN_NANOSECONDS, 8
+_HEADER_OCTETS, _BLOCK_OCTETS = HEADER_OCTETS, BLOCK_OCTETS  # C's, where there is C
 _PLAIN_READ, _PLAIN_WRITE = iscsi.FINAL | iscsi.READ, iscsi.FINAL | iscsi.WRITE
 _ATTRIBUTES = 0x07  # task attributes, which change nothing here
 _READ_10, _READ_16 = int(Operation.READ_10), int(Operation.READ_16)
@@ -117,8 +109,6 @@ class HotLoop:
         leaving: Callable[[], None] = _nothing,
         threads: bool = False,
     ) -> None:
-        self._stream = stream
-        self._fd = stream.fileno() if isinstance(stream, socket.socket) else -1
         self._session = session
         self._descriptors = dict(descriptors)
         self._units = {lun_field(lun): (lun, descriptor) for lun, descriptor in descriptors.items()}
@@ -129,14 +119,9 @@ class HotLoop:
         self._patience_seconds = patience_seconds
         self._news = deque() if news is None else news
         self._leaving = leaving
-        self._view = new_buffer(INPUT_OCTETS)
-        self._octets = self._view
+        self._input = Input(stream)
+        self._next = 0  # what is in it behind the PDU that is carried out now
         self._quiet = False  # no plain command has to go through the session
-        self._spins = False  # the next input is likely to come at once …
-        self._singles = 0  # … and was one PDU so often in succession: more at a time are better slept for together
-        self._next = self._end = 0  # what is in it, behind the PDU that is carried out now
-        if cython.compiled:
-            self._base = cython.address(self._octets[0])
         parameters = session.parameters
         self._head = HEADER_OCTETS + (DIGEST_OCTETS if parameters.header_digest else 0)
         self._header_digest = parameters.header_digest
@@ -193,11 +178,11 @@ class HotLoop:
 
     def serve(self) -> str:
         """Serve what comes until nothing more does; return why that is.  What is under way then goes on."""
-        session, start, end = self._session, 0, 0
+        session, start = self._session, 0
         performer = self._performer
         performer.thread = threading.get_ident()
         while session.closing is None:
-            octets = self._receive(end)
+            octets = self._input.receive()
             if octets < 0:
                 patience = self._patience_seconds
                 if patience is not None and self._clock() - self._facts.last_heard_at > patience:
@@ -207,42 +192,16 @@ class HotLoop:
             if octets == 0:
                 return session.closing or "closed"
             self._facts.last_heard_at = self._clock()
-            end += octets
             with self._lock:
                 performer.holder = performer.thread
                 try:
                     if self._news:
                         self.take_news()
-                    start = self._consume(start, end)
+                    start = self._consume(start)
                     self._output.send()
                 finally:
                     performer.holder = 0
-            if start == end:
-                start = end = 0
-            elif INPUT_OCTETS - start < LARGEST_PDU:
-                self._view[: end - start] = bytes(self._view[start:end])  # the two may overlap
-                start, end = 0, end - start
         return session.closing
-
-    def _receive(self, end: int) -> int:
-        """Wait for input; return how many octets came, 0 at its end, -1 after a while of silence."""
-        if cython.compiled and self._fd >= 0:
-            with cython.nogil:
-                octets = -EAGAIN
-                if self._spins and self._singles > _FEW:
-                    octets = receive_within(self._fd, self._base + end, _INPUT_OCTETS - end, _SPIN_NANOSECONDS)
-                    self._spins = octets != -EAGAIN
-                if octets == -EAGAIN:
-                    begun = monotonic_ns()
-                    octets = receive(self._fd, self._base + end, _INPUT_OCTETS - end)
-                    self._spins = monotonic_ns() - begun < _SPIN_NANOSECONDS
-            if octets < 0 and octets != -EAGAIN:
-                raise OSError(-octets, os.strerror(-octets))
-            return int(max(octets, -1))
-        try:
-            return self._stream.recv_into(self._view[end:])
-        except BlockingIOError:
-            return -1
 
     def _silence(self) -> None:
         if self._pings:
@@ -279,67 +238,62 @@ class HotLoop:
         self._descriptors[lun] = descriptor
         self._units[lun_field(lun)] = lun, descriptor
 
-    def _consume(self, start: int, end: int) -> int:
-        """Carry out every whole PDU between two offsets of the input; return where the rest begins."""
-        session, view, pdus = self._session, self._view, 0
+    def _consume(self, start: int) -> int:
+        """Carry out every whole PDU of the input from an offset on; return where the rest begins."""
+        session, end, pdus = self._session, self._input.end, 0
         self._quiet = session.quiet
         while end - start >= self._head and session.closing is None:
             if cython.compiled:
-                lengths = get32(self._base + start + 4)
-                opcode = self._base[start]
+                lengths = get32(self._input.base + start + 4)
+                opcode = self._input.base[start]
             else:
-                (lengths,) = _LENGTHS(view, start)
-                opcode = view[start]
+                (lengths,) = _LENGTHS(self._input.view, start)
+                opcode = self._input.view[start]
             octets = lengths & 0xFFFFFF
             if octets > RECEIVE_OCTETS:
-                session.end(f"a data segment of {octets} octets", view[start : start + HEADER_OCTETS])
+                session.end(f"a data segment of {octets} octets", self._input.view[start : start + HEADER_OCTETS])
                 self._performer.take_answers()
                 break
             data = start + self._head + (lengths >> 24 << 2)
             after = data + (octets + 3 & ~3) + (DIGEST_OCTETS if octets and self._data_digest else 0)
             if end < after:
                 break
-            self._next, self._end = after, end
+            self._next = after
             if (self._header_digest or self._data_digest) and not self._is_whole(start, data, after, octets):
                 break
             if opcode != _SCSI_COMMAND or not self._answer_plain(start, data):
-                self._hand_over(view[start : start + HEADER_OCTETS], start, data, octets)
+                self._hand_over(start, data, octets)
             start = after
             pdus += 1
-        self._singles = self._singles + 1 if pdus == 1 else 0
-        return start
+        return self._input.took(start, pdus)
 
     def _is_whole(self, start: int, data: int, after: int, octets: int) -> bool:
         """Check a PDU's digests; one that is wrong ends the connection, as at level 0 (RFC 7143 section 7.8)."""
-        session = self._session
-        if self._header_digest and not self._digest_is(data - DIGEST_OCTETS, start, data - DIGEST_OCTETS):
+        session, input_ = self._session, self._input
+        if self._header_digest and not input_.digest_is(data - DIGEST_OCTETS, start, data - DIGEST_OCTETS):
             session.closing = "a header digest is wrong"  # nothing in it can be believed, not even whom to answer
             return False
-        if octets and self._data_digest and not self._digest_is(after - DIGEST_OCTETS, data, after - DIGEST_OCTETS):
-            session.reject(DATA_DIGEST_ERROR, self._view[start : start + HEADER_OCTETS])
+        if octets and self._data_digest and not input_.digest_is(after - DIGEST_OCTETS, data, after - DIGEST_OCTETS):
+            session.reject(DATA_DIGEST_ERROR, input_.view[start : start + HEADER_OCTETS])
             session.closing = "a data digest is wrong"
             self._performer.take_answers()
             return False
         return True
-
-    def _digest_is(self, stands: int, start: int, end: int) -> bool:
-        if cython.compiled:
-            return bool(digest_is(self._base + stands, self._base + start, end - start))
-        return self._view[stands : stands + DIGEST_OCTETS] == digest(self._view[start:end])
 
     # -- plain commands ------------------------------------------------------------------------------------------
 
     def _answer_plain(self, start: int, data: int) -> bool:
         """Answer the command at this offset of the input, if it is one of the usual kind."""
         if cython.compiled:
-            at = self._base + start
+            at = self._input.base + start
             flags, lengths, tag, expected = at[1], get32(at + 4), get32(at + 16), get32(at + 20)
             cmd_sn, operation, bits = get32(at + 24), at[32], at[33]
             lun = cython.cast("uint64_t", get32(at + 8)) << 32 | get32(at + 12)
             lba = cython.cast("uint64_t", get32(at + 34)) << 32 | get32(at + 38)
             blocks = get32(at + 42)
         else:
-            flags, lengths, lun, tag, expected, cmd_sn, _, operation, bits, lba, blocks = _COMMAND(self._view, start)
+            view = self._input.view
+            flags, lengths, lun, tag, expected, cmd_sn, _, operation, bits, lba, blocks = _COMMAND(view, start)
         if operation in (_READ_10, _WRITE_10):
             blocks = lba >> 8 & 0xFFFF
             lba >>= 32
@@ -366,7 +320,7 @@ class HotLoop:
         if bits & ~DPO or unit.read_only:
             return False
         session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
-        self._write_plain(unit, number, tag, lba * _BLOCK_OCTETS, self._view[data : data + expected])
+        self._write_plain(unit, number, tag, lba * _BLOCK_OCTETS, self._input.view[data : data + expected])
         return True
 
     def _read_plain(self, unit: Descriptor, lun: int, tag: int, offset: int, octets: int) -> None:
@@ -475,17 +429,18 @@ class HotLoop:
 
     # -- everything that is not plain ----------------------------------------------------------------------------
 
-    def _hand_over(self, header: memoryview, start: int, data: int, octets: int) -> None:
+    def _hand_over(self, start: int, data: int, octets: int) -> None:
         """Give a PDU to the session, and do what it wants done."""
-        session = self._session
+        session, view = self._session, self._input.view
+        header = view[start : start + HEADER_OCTETS]
         self._output.read_extents()
         if header[0] & 0x3F not in iscsi.OPCODES:
             session.reject(NOT_SUPPORTED, header)
         else:
             segments = start + HEADER_OCTETS
-            ahs = bytes(self._view[segments : segments + header[4] * 4])
+            ahs = bytes(view[segments : segments + header[4] * 4])
             try:
-                session.receive(iscsi.decode(header, ahs, self._view[data : data + octets]))
+                session.receive(iscsi.decode(header, ahs, view[data : data + octets]))
             except MalformedError as error:
                 session.end(str(error), header)
             self._performer.perform()
@@ -496,9 +451,4 @@ class HotLoop:
         self._performer.take_answers()
 
     def _leave_input(self) -> None:
-        """Leave the input to a frame that is not called back yet, and go on in another buffer."""
-        rest = self._view[self._next : self._end]
-        self._view = self._octets = new_buffer(INPUT_OCTETS)
-        self._view[self._next : self._end] = rest
-        if cython.compiled:
-            self._base = cython.address(self._octets[0])
+        self._input.leave(self._next)
