@@ -30,6 +30,7 @@ NOT_KEPT = {
     "fabric": "devices and namespaces",
     "storage/__main__.py": "the control channel's socket",
     "storage/channel.py": "the control channel's socket",
+    "storage/output.py import": "mmap of memory, not of a file",
     "storage/output.py os.preadv": "what the medium named; nothing is written",
     "storage/output.py os.sendfile": "what the medium named; nothing is written",
     "storage/overlay.py .read_text": "/proc",

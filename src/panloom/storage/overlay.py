@@ -389,8 +389,9 @@ class Volume:
             self._sync(top.flush)
             top.write_durable(pages)
         except BaseException:  # whatever it is, no memory too: the next flush writes them
-            with self._changing:
-                top.own.changed_pages.update(pages)
+            if not self.lost:  # else there is none, and whoever has the lock may wait for that same disk
+                with self._changing:
+                    top.own.changed_pages.update(pages)
             raise
         if pages:
             self._sync(top.flush)
