@@ -28,9 +28,10 @@ INPUT_OCTETS = 1 << 20
 LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS + 2 * DIGEST_OCTETS
 LOOK_NANOSECONDS = 60_000 if len(os.sched_getaffinity(0)) > 1 else 0  # else the initiator waits for our processor
 SINGLES = 8  # PDUs in succession that came one by one
+SMALL_OCTETS = 8192
 
 _INPUT_OCTETS, _LARGEST_PDU = INPUT_OCTETS, LARGEST_PDU  # C's, where there is C
-_LOOK_NANOSECONDS, _SINGLES = LOOK_NANOSECONDS, SINGLES
+_LOOK_NANOSECONDS, _SINGLES, _SMALL_OCTETS = LOOK_NANOSECONDS, SINGLES, SMALL_OCTETS
 
 
 class Input:
@@ -41,6 +42,7 @@ class Input:
         self._fd = stream.fileno() if isinstance(stream, socket.socket) else -1
         self._looks = False  # the last ones came soon …
         self._singles = 0  # … and one by one, so often in succession
+        self._small = False  # the last one is copied in no time
         self.end = 0
         self._new_buffer()
 
@@ -55,15 +57,12 @@ class Input:
         OSError: the connection is broken.
         """
         if cython.compiled and self._fd >= 0:
-            with cython.nogil:
-                octets = -EAGAIN
-                if self._looks and self._singles > _SINGLES:
-                    octets = receive_within(self._fd, self.base + self.end, _INPUT_OCTETS - self.end, _LOOK_NANOSECONDS)
-                    self._looks = octets != -EAGAIN
-                if octets == -EAGAIN:
-                    begun = monotonic_ns()
-                    octets = receive(self._fd, self.base + self.end, _INPUT_OCTETS - self.end)
-                    self._looks = monotonic_ns() - begun < _LOOK_NANOSECONDS
+            octets = -EAGAIN
+            if self._small:  # what is there already: to give Python's lock away for that would cost more
+                octets = receive_within(self._fd, self.base + self.end, _INPUT_OCTETS - self.end, 0)
+            if octets == -EAGAIN:
+                octets = self._wait()
+            self._small = 0 < octets < _SMALL_OCTETS
             if octets < 0 and octets != -EAGAIN:
                 raise OSError(-octets, os.strerror(-octets))
             octets = max(octets, -1)
@@ -73,6 +72,19 @@ class Input:
             except BlockingIOError:
                 octets = -1
         self.end += max(octets, 0)
+        return int(octets)
+
+    def _wait(self) -> int:
+        """Look for input, and sleep until it comes; return how many octets, or an errno below zero."""
+        with cython.nogil:
+            octets = -EAGAIN
+            if self._looks and self._singles > _SINGLES:
+                octets = receive_within(self._fd, self.base + self.end, _INPUT_OCTETS - self.end, _LOOK_NANOSECONDS)
+                self._looks = octets != -EAGAIN
+            if octets == -EAGAIN:
+                begun = monotonic_ns()
+                octets = receive(self._fd, self.base + self.end, _INPUT_OCTETS - self.end)
+                self._looks = monotonic_ns() - begun < _LOOK_NANOSECONDS
         return int(octets)
 
     def took(self, start: int, pdus: int) -> int:
