@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from measuring import Round, arguments, medians, report
-from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
-from panloom.storage.exports import ExportedLun
-from panloom.storage.local_transport import LocalTransport
+from panloom.storage.connection_manager import ConnectionManager
+from panloom.storage.exports import Access, Export, ExportedLun, NoFile
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.storage.volume_store import VolumeStore
 from panloom.values import Iqn
@@ -41,31 +40,6 @@ WORK = {
 _DONE = re.compile(r"Run completed in ([0-9.]+) seconds")
 
 
-class Manager:
-    """Lets everybody in to the one target."""
-
-    def __init__(self, descriptors: dict[int, Descriptor]) -> None:
-        self._descriptors = descriptors
-
-    def targets_visible(self, initiator: Iqn, address: str) -> tuple[Iqn, ...]:  # noqa: ARG002
-        return (TARGET,)
-
-    def credentials(self, initiator: Iqn, target: Iqn, address: str) -> Credentials | None:  # noqa: ARG002
-        return Credentials()
-
-    def admit(self, initiator: Iqn, target: Iqn, proved: Credentials, connection: Connection) -> Admission:  # noqa: ARG002
-        return Admission(target, 1, self._descriptors, "bench")
-
-    def first_read(self, session_id: str) -> None:
-        pass
-
-    def refused(self, initiator: Iqn | None, target: Iqn | None, peer: str, why: str) -> None:
-        pass
-
-    def gone(self, session_id: str, why: str) -> None:
-        pass
-
-
 def serve(directory: Path, octets: int) -> None:
     """Serve the four units until standard input ends; say at which port."""
     pieces = [os.urandom(MIB) for _ in range(octets // MIB)]
@@ -81,19 +55,20 @@ def serve(directory: Path, octets: int) -> None:
         volume.write(grant, number * MIB, memoryview(piece))
     volume.flush()
     os.sync()
-    transport = LocalTransport(store)
-    descriptors = {
-        0: transport.connect(str(TARGET), ExportedLun(0, device=str(directory / "plain")), 1),
-        1: transport.connect(str(TARGET), ExportedLun(1, volume="volume"), 1),
-        2: transport.connect(str(TARGET), ExportedLun(2, device=str(directory / "golden")), 1),
-        3: transport.connect(str(TARGET), ExportedLun(3, volume="clone"), 1),
-    }
-    remote = RemoteTransport((("127.0.0.1", 0),), Manager(descriptors))
+    luns = (
+        ExportedLun(0, device=str(directory / "plain")),
+        ExportedLun(1, volume="volume"),
+        ExportedLun(2, device=str(directory / "golden")),
+        ExportedLun(3, volume="clone"),
+    )
+    manager = ConnectionManager(store, NoFile(), print)
+    manager.export(Export(str(TARGET), 1, luns, Access(None)))
+    remote = RemoteTransport((("127.0.0.1", 0),), manager)
     remote.start()
     print(remote.addresses[0][1], flush=True)
     sys.stdin.read()
     remote.stop()
-    store.shut_down()
+    manager.shut_down()
 
 
 @contextlib.contextmanager
