@@ -8,7 +8,7 @@ import time
 import pytest
 
 from panloom.errors import UnavailableError
-from panloom.storage.device import SLOW_NANOSECONDS
+from panloom.storage.device import OVERDUE_NANOSECONDS
 from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Callback, Frame, MiscompareError, Operation, StaleEpochError
 from panloom.storage.limits import NO_LIMITS, Limits
@@ -222,7 +222,9 @@ def test_a_device_that_says_nothing_goes_on_elsewhere(transport, luns, monkeypat
     monkeypatch.setattr("panloom.storage.sending.SLOW_FOR_NANOSECONDS", 0)
     with instead_of_the_kernel(SystemCalls(preadv_now=cold, preadv=late)):
         held = Sent(stuck, Operation.READ, 0, 512)
-        until(lambda: time.monotonic_ns() - stuck.context.device.workers.busy_since_ns > SLOW_NANOSECONDS, "it is late")
+        until(
+            lambda: time.monotonic_ns() - stuck.context.device.workers.busy_since_ns > OVERDUE_NANOSECONDS, "it is late"
+        )
         sent = Sent(stuck, Operation.WRITE, 0, 4096, bytes(4096))
         assert sent.wait() is None
         assert sent.thread is not threading.current_thread()

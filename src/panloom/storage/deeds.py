@@ -8,7 +8,7 @@ import errno
 from time import monotonic_ns
 
 from panloom.storage.access import Access
-from panloom.storage.device import SLOW_FOR_NANOSECONDS, SLOW_NANOSECONDS
+from panloom.storage.device import OVERDUE_NANOSECONDS, SLOW_FOR_NANOSECONDS
 from panloom.storage.frame import Frame, MiscompareError, Operation, StaleEpochError, answer
 from panloom.storage.statistics import Kind
 
@@ -42,7 +42,7 @@ def do_elsewhere(access: Access, frame: Frame, begun: int) -> None:
         answer(frame)  # whoever waits for it must not wait for ever
         raise
     now = monotonic_ns()
-    if now - started > SLOW_NANOSECONDS and not access.may_block:
+    if now - started > OVERDUE_NANOSECONDS and not access.may_block:
         access.device.slow_until_ns = now + SLOW_FOR_NANOSECONDS
     access.device.count_elsewhere(KINDS[frame.operation], frame.octets, now - begun, frame.error)
     answer(frame)

@@ -16,7 +16,8 @@ from panloom.storage.statistics import Counters, Kind, Statistics
 
 # An operation that takes longer, and longer than a busy machine keeps a thread waiting, is felt by others …
 SLOW_NANOSECONDS = 25_000_000
-SLOW_FOR_NANOSECONDS = 1_000_000_000  # … so for that long the device's operations are done on threads of their own
+SLOW_FOR_NANOSECONDS = 1_000_000_000  # … so for that long the device's operations are done on threads of their own,
+OVERDUE_NANOSECONDS = 250_000_000  # where they wait for one another, too: one is slow there only if it takes longer
 TELL_AGAIN_SECONDS = 60.0  # a disk that goes on failing is a line a minute
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ except ImportError:
 
 from panloom.storage.access import Access
 from panloom.storage.deeds import KINDS, do, do_elsewhere, tell_failed
-from panloom.storage.device import SLOW_FOR_NANOSECONDS, SLOW_NANOSECONDS
+from panloom.storage.device import OVERDUE_NANOSECONDS, SLOW_FOR_NANOSECONDS, SLOW_NANOSECONDS
 from panloom.storage.frame import Frame, Operation, StaleEpochError, answer
 from panloom.storage.statistics import Kind
 
@@ -36,7 +36,7 @@ def send(access: Access, frame: Frame) -> None:
     if device.limiter is not None and (wait := device.wait_seconds(frame.octets)):
         access.delays.add(wait, access, device.workers, partial(do_elsewhere, access, frame, begun))
         return
-    if access.may_block or begun < device.slow_until_ns or begun - device.workers.busy_since_ns > SLOW_NANOSECONDS:
+    if access.may_block or begun < device.slow_until_ns or begun - device.workers.busy_since_ns > OVERDUE_NANOSECONDS:
         device.workers.put(partial(do_elsewhere, access, frame, begun))
         return
     error: OSError | StaleEpochError | None = None
