@@ -126,7 +126,8 @@ class Peers:
         self._serve_script()
 
     def start_target(self) -> None:
-        self.tgtd = self._spawn("tgtd", "-f", "-C", "7", "--iscsi", f"portal={PORTAL}:3260")
+        """Open the portal last: who logs in finds all or nothing."""
+        self.tgtd = self._spawn("tgtd", "-f", "-C", "7", "--iscsi", "portal=127.0.0.1:3261")
         until(
             lambda: (
                 subprocess.run([*TGTADM, "--op=show", "--mode=sys"], capture_output=True, check=False).returncode == 0
@@ -143,6 +144,13 @@ class Peers:
             if self._auth == "chap":
                 tgtadm("--op=bind", "--mode=account", f"--tid={tid}", f"--user={USER}")
             tgtadm("--op=bind", "--mode=target", f"--tid={tid}", "--initiator-address=ALL")
+        tgtadm("--op=new", "--mode=portal", f"--param=portal={PORTAL}:3260")
+
+    def tell(self) -> str:
+        """Return what tgtd is, has said and serves, for whoever looks for a fault."""
+        shown = subprocess.run([*TGTADM, "--op=show", "--mode=target"], capture_output=True, text=True, check=False)
+        said = (self._directory / "tgtd.out").read_text()
+        return f"tgtd ended with {self.tgtd.poll()}\n{said}{shown.stdout}{shown.stderr}"
 
     def stop(self) -> None:
         for child in self._children:
@@ -200,6 +208,10 @@ class Powered:
         found = ((at, re.search(r"PANLOOM stage=(\w+)", text)) for at, text in tuple(self.lines))
         return {match[1]: round(at, 2) for at, match in found if match}
 
+    def tell(self) -> str:
+        """Return the end of what its console showed."""
+        return "\n".join(f"{at:7.2f} {text}" for at, text in self.lines[-20:])
+
     def off(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -231,7 +243,7 @@ def boot(disk: Path, auth: str, *, restart: bool) -> dict[str, object]:
             }
             result["neighbours"] = neighbours()
             if restart:
-                result["restart_seconds"] = restart_target(peers, disk)
+                result["restart_seconds"] = restart_target(peers, disk, machine)
             result["beacons"] = [beacons.recv(1024).decode() for _ in range(2)]
             return result
         finally:
@@ -250,14 +262,17 @@ def neighbours() -> dict[str, str]:
     }
 
 
-def restart_target(peers: Peers, disk: Path) -> float:
+def restart_target(peers: Peers, disk: Path, machine: Powered) -> float:
     """Kill tgtd, start it anew; return the seconds until the machine's writer has written again."""
     until(lambda: tags(disk).count(b"\n") > 50, "the writer", within=30)
     peers.tgtd.kill()
     peers.tgtd.wait()
     before, began = tags(disk), time.monotonic()
     peers.start_target()
-    until(lambda: tags(disk) != before, "a write after the restart of tgtd", within=60)
+    try:
+        until(lambda: tags(disk) != before, "a write after the restart of tgtd", within=60)
+    except SystemExit as missed:
+        raise SystemExit(f"{missed}\n{peers.tell()}\n{machine.tell()}") from None
     return round(time.monotonic() - began, 2)
 
 
