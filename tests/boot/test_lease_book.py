@@ -6,7 +6,8 @@ from ipaddress import IPv4Address
 
 import msgspec
 
-from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord
+from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord, leases
+from panloom.protocol.dhcp_leases import Holder
 from panloom.protocol.dhcp_server import LeaseWrite
 from panloom.state.sqlite import SqliteStore
 from panloom.values import MacAddress
@@ -64,7 +65,21 @@ async def owner(store, address):
 async def test_what_is_written_is_read_by_the_next_book(store):
     async with desk(store) as ours:
         assert [end.why for end in await ours.write(LeaseWrite(FIRST, A), LeaseWrite(SECOND, B))] == ["", ""]
-    assert await LeaseBook(store, print).load() == ((FIRST, A), (SECOND, B))
+    assert await LeaseBook(store, print).load() == ((FIRST, Holder(A)), (SECOND, Holder(B)))
+
+
+@in_store
+async def test_whose_client_an_address_is_is_read_by_the_next_book(store):
+    async with desk(store) as ours:
+        await ours.write(LeaseWrite(FIRST, A, b"\1\xaa"), LeaseWrite(SECOND, A, b""))
+    assert await LeaseBook(store, print).load() == ((FIRST, Holder(A, b"\1\xaa")), (SECOND, Holder(A, b"")))
+    assert await leases(store) == {A: (FIRST, SECOND)}
+
+
+@in_store
+async def test_a_record_that_names_no_client_is_any_clients(store):
+    await store.commit(expect={}, put={f"{PREFIX}{FIRST}": b'{"mac": "00:00:00:00:00:0a", "expires_at": 1.0}'})
+    assert await LeaseBook(store, print).load() == ((FIRST, Holder(A, None)),)
 
 
 @in_store
@@ -89,7 +104,7 @@ async def test_a_lease_that_another_process_wrote_is_never_overwritten(store):
     async with desk(store) as ours, desk(store) as theirs:
         await theirs.write(LeaseWrite(FIRST, B))
         refused, written = await ours.write(LeaseWrite(FIRST, A), LeaseWrite(SECOND, A))
-        assert (refused.owner, refused.why) == (B, f"it is {B}'s in the store")
+        assert (refused.owner, refused.why) == (Holder(B), f"it is {B}'s in the store")
         assert written.why == ""
         assert await owner(store, FIRST) == B
 

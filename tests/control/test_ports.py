@@ -62,14 +62,15 @@ def test_a_server_passes_at_its_own_node_only_and_without_a_document_nowhere():
     assert all(rule.is_hardware for rule in filter_of(UP, without).rules)
 
 
-def test_a_nic_without_an_address_of_its_own_has_the_one_that_was_lent_to_it():
+def test_a_nic_without_an_address_of_its_own_has_those_that_were_lent_to_it():
     server = WEB1.model_copy(update={"nics": (WEB1.nics[0].model_copy(update={"address": None}),)})
     world = asyncio.run(
         world_of(DictStore(), UP, tuple(server if document is WEB1 else document for document in DOCUMENTS))
     )
     assert PortRule("port-n1", VIRTUAL, None) in wanted_filter(world).rules
-    world.leased[VIRTUAL] = IPv4Address("10.1.0.99")
-    assert PortRule("port-n1", VIRTUAL, IPv4Address("10.1.0.99")) in wanted_filter(world).rules
+    world.leased[VIRTUAL] = (IPv4Address("10.1.0.98"), IPv4Address("10.1.0.99"))
+    lent = {rule.address for rule in wanted_filter(world).rules if rule.mac == VIRTUAL}
+    assert lent == {IPv4Address("10.1.0.98"), IPv4Address("10.1.0.99")}
 
 
 def test_an_address_that_was_lent_and_then_given_to_another_passes_at_one_port_only():
@@ -79,7 +80,7 @@ def test_an_address_that_was_lent_and_then_given_to_another_passes_at_one_port_o
     documents = (*(lender if document is WEB1 else document for document in DOCUMENTS), other)
     servers = {"shop/web1": UP, "shop/web2": record}
     world = asyncio.run(put(DictStore(), *documents, servers=servers))
-    world.leased[VIRTUAL] = ADDRESS
+    world.leased[VIRTUAL] = (ADDRESS,)
     assert [rule.port for rule in wanted_filter(world).rules if rule.address == ADDRESS] == ["port-n2"]
     assert PortRule("port-n1", VIRTUAL, None) in wanted_filter(world).rules
 

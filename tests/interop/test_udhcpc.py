@@ -120,6 +120,35 @@ def test_cap_023_scope_2_goes_to_the_virtual_mac(services, tmp_path):
     assert IPv4Address(udhcpc(services.chassis["n1"], tmp_path, interface="os0")["ip"]) in FRONT_RANGE
 
 
+def test_cap_024_a_virtual_mac_has_an_address_for_each_client_identifier(services, tmp_path):
+    machine = services.chassis["n1"]
+    add_virtual_nic(machine)
+    given = []
+    for identifier in ("0x3d:01aa", "0x3d:ff0000000100", "0x3d:00706f64"):
+        given.append(IPv4Address(udhcpc(machine, tmp_path, "-x", identifier, interface="os0")["ip"]))
+        machine.ip("address flush dev os0")
+    assert len({*given} & {*FRONT_RANGE}) == 3
+    with DhcpWire(machine) as wire:
+        clients = [
+            DhcpClient(VIRTUAL_MAC, {Option.CLIENT_IDENTIFIER: bytes.fromhex(identifier)})
+            for identifier in ("01aa", "ff0000000100", "00706f64")
+        ]
+        for number, client in enumerate(clients):
+            client.xid = number << 16
+        assert [wire.bind(client).yiaddr for client in clients] == given
+        assert wire.ask(clients[0].reboot(given[1])).message_type is MessageType.NAK
+        # All three are held at once: what the first gives back, the others keep.
+        wire.bind(clients[0])
+        wire.send(dhcp.encode(clients[0].release()), VIRTUAL_MAC)
+        assert services.wait_for("released").address == given[0]
+        assert [wire.bind(client).yiaddr for client in clients[1:]] == given[1:]
+        # The hardware MAC has its one address, whatever its clients call themselves.
+        for number, identifier in enumerate((b"\1a", b"\1b")):
+            hardware = DhcpClient(MACS["n1"], {Option.CLIENT_IDENTIFIER: identifier})
+            hardware.xid = number << 20
+            assert wire.bind(hardware).yiaddr == N1
+
+
 def test_cap_025_boot_variables_are_handed_out_in_scope_1_only(services, tmp_path):
     chassis = services.chassis
     add_virtual_nic(chassis["n1"])

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.protocol.dhcp_client import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, DhcpClient
-from panloom.protocol.dhcp_server import Assignment, DhcpServer
+from panloom.protocol.dhcp_leases import Assignment
+from panloom.protocol.dhcp_server import DhcpServer
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import MessageType, Op, Option

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from panloom.protocol.dhcp_leases import Holder
 from panloom.protocol.dhcp_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Message, MessageType, Op, Option
 from support.dhcp_client import DhcpClient
-from support.dhcp_site import OURS, RANGE, RELAY, STRANGERS, A, B, Site, kinds
+from support.dhcp_site import NIC, NIC_RANGE, OURS, RANGE, RELAY, STRANGERS, A, B, Site, kinds
 
 
 def test_an_exchange_by_the_book():
@@ -287,6 +288,9 @@ def test_a_client_on_a_bad_link_gets_its_own_address_in_the_end(fates):
     assert len(set(addresses)) == 3
 
 
+NIC_CLIENTS = ("", "system", "initramfs")  # of one MAC, by their identifiers
+
+
 class OneAddressOneMachine(RuleBasedStateMachine):
     """Clients ask, renew, release and decline; stores fail, the process is killed, the table changes, time jumps.
 
@@ -294,25 +298,28 @@ class OneAddressOneMachine(RuleBasedStateMachine):
     ACK said.
     """
 
-    machines = st.sampled_from([A, B, *STRANGERS[:4]])
-    addresses = st.sampled_from([f"10.77.0.{number}" for number in (51, 52, 200, 201, 202)]).map(IPv4Address)
+    machines = st.sampled_from([A, B, *STRANGERS[:4], *NIC_CLIENTS])
+    addresses = st.sampled_from([f"10.77.0.{number}" for number in (51, 52, 100, 101, 200, 201, 202)]).map(IPv4Address)
 
     def __init__(self) -> None:
         super().__init__()
         self.site = Site()
-        self.clients = {mac: DhcpClient(mac) for mac in (A, B, *STRANGERS)}
+        self.clients = {mac: DhcpClient(mac) for mac in (A, B, *STRANGERS)} | {
+            name: DhcpClient(NIC, {Option.CLIENT_IDENTIFIER: name.encode()} if name else {}) for name in NIC_CLIENTS
+        }
         self.believed: dict[str, tuple[IPv4Address, float]] = {}
         self.writes: list = []
 
     def hear(self) -> None:
         self.writes += self.site.server.leases_to_store()
         for reply in self.site.collect():
-            mac = str(reply.chaddr)
+            identifier = reply.options.get(Option.CLIENT_IDENTIFIER, b"").decode()
+            mac = identifier if reply.chaddr == NIC else str(reply.chaddr)
             client = self.clients[mac]
             client.xid = reply.xid
             client.receive(dhcp.encode(reply))
             if reply.message_type is MessageType.ACK:
-                assert self.site.durable[reply.yiaddr] == client.mac
+                assert self.site.durable[reply.yiaddr].mac == client.mac
                 self.believed[mac] = (reply.yiaddr, self.site.now + LEASE_SECONDS)
             if reply.message_type is MessageType.NAK:
                 self.believed.pop(mac, None)
@@ -376,7 +383,7 @@ class OneAddressOneMachine(RuleBasedStateMachine):
         elif fails:
             self.site.server.not_stored(write, "disk full", now=self.site.now)
         else:
-            self.site.durable[write.address] = write.mac
+            self.site.durable[write.address] = Holder(write.mac, write.client)
             self.site.server.stored(write, now=self.site.now)
         self.hear()
 
@@ -406,6 +413,7 @@ class OneAddressOneMachine(RuleBasedStateMachine):
     def strangers_have_addresses_of_the_range_and_machines_have_not(self):
         for mac, (address, _) in self.believed.items():
             assert (RANGE[0] <= address <= RANGE[1]) == (mac in STRANGERS)
+            assert (NIC_RANGE[0] <= address <= NIC_RANGE[1]) == (mac in NIC_CLIENTS)
 
 
 OneAddressOneMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

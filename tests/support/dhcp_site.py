@@ -2,7 +2,8 @@
 
 from ipaddress import IPv4Address
 
-from panloom.protocol.dhcp_server import Assignment, DhcpServer
+from panloom.protocol.dhcp_leases import Assignment, Holder
+from panloom.protocol.dhcp_server import DhcpServer
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Message, MessageType, Option
@@ -13,11 +14,13 @@ MASK = {Option.SUBNET_MASK: b"\xff\xff\xff\0"}
 RELAY = IPv4Address("10.88.0.1")
 A, B = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
 STRANGERS = [f"52:54:00:00:01:{number:02x}" for number in range(5)]
+NIC = MacAddress.parse("02:50:4c:00:00:01")
+NIC_RANGE = (IPv4Address("10.77.0.100"), IPv4Address("10.77.0.119"))
 RANGE = (IPv4Address("10.77.0.200"), IPv4Address("10.77.0.202"))
 
 
 class PaperDesk:
-    """Two machines with an address each, and a range of three for everybody else."""
+    """Two machines with an address each, a NIC with one for each client, and a range of three for everybody else."""
 
     def __init__(self) -> None:
         self.fixed = {MacAddress.parse(A): IPv4Address("10.77.0.51"), MacAddress.parse(B): IPv4Address("10.77.0.52")}
@@ -27,6 +30,8 @@ class PaperDesk:
     def assignment(self, request: Message) -> Assignment | None:
         if request.chaddr in self.unwanted:
             return None
+        if request.chaddr == NIC:
+            return Assignment(*NIC_RANGE, self.reserved, MASK, by_client=True)
         first, last = (self.fixed[request.chaddr],) * 2 if request.chaddr in self.fixed else RANGE
         return Assignment(first, last, self.reserved, MASK, b"http://10.77.0.1/boot/")
 
@@ -46,7 +51,7 @@ class Site:
     def __init__(self) -> None:
         self.desk = PaperDesk()
         self.server = DhcpServer(OURS, self.desk)
-        self.durable: dict[IPv4Address, MacAddress] = {}
+        self.durable: dict[IPv4Address, Holder] = {}
         self.now = 100.0
         self.sent: list[Message] = []
         self.events: list = []
@@ -65,7 +70,7 @@ class Site:
             if write.mac is None:
                 self.durable.pop(write.address, None)
             else:
-                self.durable[write.address] = write.mac
+                self.durable[write.address] = Holder(write.mac, write.client)
                 self.server.stored(write, now=self.now)
         return self.collect()
 

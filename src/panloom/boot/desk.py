@@ -25,7 +25,8 @@ from panloom.decide.boot_answer import (
     why_waiting,
 )
 from panloom.protocol.boot_tokens import BootTokens, Refusal, Ticket
-from panloom.protocol.dhcp_server import Assignment, DhcpEvent, DhcpEventKind
+from panloom.protocol.dhcp_leases import Assignment
+from panloom.protocol.dhcp_server import DhcpEvent, DhcpEventKind
 from panloom.values import Iqn, MacAddress
 from panloom.wire.dhcp import Message
 
@@ -69,7 +70,8 @@ class BootDesk:
         if answer is None:
             return None
         first, last = answer.addresses
-        return Assignment(first, last, self.index.reserved, answer.options, answer.file.encode())
+        by_client = answer.scope is Scope.NIC
+        return Assignment(first, last, self.index.reserved, answer.options, answer.file.encode(), by_client=by_client)
 
     def acknowledged(self, request: Message, address: IPv4Address, *, now: float) -> bytes:
         """Mint a token where the answer wants one, and return the boot file name."""

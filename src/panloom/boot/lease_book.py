@@ -1,6 +1,9 @@
 """Leases in the store: one key an address, so that no two machines can ever be written down for one.
 
     /record/lease/10.77.0.51    {"mac": "52:54:00:77:00:01", "expires_at": 1780000000.0}
+    /record/lease/10.99.0.10    {"mac": "02:50:4c:00:00:01", "expires_at": 1780000000.0, "client": "01aa"}
+
+``client`` is the identifier of one of several clients of a MAC; null, and in older records absent: any client's.
 
 ``expires_at`` is wall-clock time for people to read, and may be up to 150 s too early where a lease was prolonged;
 whose an address is never depends on it.  Writes that wait
@@ -17,6 +20,7 @@ from ipaddress import IPv4Address
 import msgspec
 
 from panloom.errors import ConflictError, UnavailableError
+from panloom.protocol.dhcp_leases import Holder
 from panloom.protocol.dhcp_server import LeaseWrite
 from panloom.state.contract import ABSENT, Store
 from panloom.values import MacAddress
@@ -31,6 +35,7 @@ class LeaseRecord(msgspec.Struct, frozen=True):
 
     mac: str
     expires_at: float  # wall clock, seconds
+    client: str | None = None  # hexadecimal
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -38,7 +43,7 @@ class Written(msgspec.Struct, frozen=True):
 
     write: LeaseWrite
     why: str = ""
-    owner: MacAddress | None = None
+    owner: Holder | None = None
 
 
 class LeaseBook:
@@ -51,14 +56,14 @@ class LeaseBook:
         self._queue: deque[LeaseWrite] = deque()
         self._wake = asyncio.Event()
 
-    async def load(self) -> tuple[tuple[IPv4Address, MacAddress], ...]:
+    async def load(self) -> tuple[tuple[IPv4Address, Holder], ...]:
         """Return every lease in the store; UnavailableError if it cannot be read."""
         snapshot = await self._store.range(PREFIX)
         found = []
         for entry in snapshot.entries:
             address = IPv4Address(entry.key.removeprefix(PREFIX))
             self._revisions[address] = entry.revision
-            found.append((address, MacAddress.parse(msgspec.json.decode(entry.value, type=LeaseRecord).mac)))
+            found.append((address, _holder(entry.value)))
         return tuple(found)
 
     def add(self, writes: Sequence[LeaseWrite]) -> None:
@@ -100,23 +105,25 @@ class LeaseBook:
         """Write one lease, over what another process wrote for the same machine, and never over another machine's."""
         try:
             entry = await self._store.get(_key(write.address))
-            owner = MacAddress.parse(msgspec.json.decode(entry.value, type=LeaseRecord).mac) if entry else write.mac
-            ours = entry is None or entry.revision == self._revisions.get(write.address) or owner == write.mac
+            owner = _holder(entry.value) if entry else None
+            ours = (
+                entry is None
+                or entry.revision == self._revisions.get(write.address)
+                or (owner is not None and owner.mac == write.mac)
+            )
             self._revisions[write.address] = entry.revision if entry else ABSENT
             if ours:
                 await self._commit([write])
                 self._written(Written(write))
             else:
-                self._written(Written(write, f"it is {owner}'s in the store", owner))
+                self._written(Written(write, f"it is {owner.mac if owner else None}'s in the store", owner))
         except (ConflictError, UnavailableError) as error:
             self._written(Written(write, str(error)))
 
     async def _commit(self, group: list[LeaseWrite]) -> None:
         ends_from = time.time()
         puts = {
-            _key(write.address): msgspec.json.encode(LeaseRecord(str(write.mac), ends_from + write.seconds))
-            for write in group
-            if write.mac is not None
+            _key(write.address): _record(write, ends_from + write.seconds) for write in group if write.mac is not None
         }
         gone = [_key(write.address) for write in group if write.mac is None]
         expect = {_key(write.address): self._revisions.get(write.address, ABSENT) for write in group}
@@ -129,12 +136,20 @@ def _key(address: IPv4Address) -> str:
     return f"{PREFIX}{address}"
 
 
-async def leases(store: Store) -> dict[MacAddress, IPv4Address]:
-    """Return who has which address; a MAC with several has the one that sorts last."""
+def _record(write: LeaseWrite, expires_at: float) -> bytes:
+    client = write.client.hex() if write.client is not None else None
+    return msgspec.json.encode(LeaseRecord(str(write.mac), expires_at, client))
+
+
+def _holder(value: bytes) -> Holder:
+    record = msgspec.json.decode(value, type=LeaseRecord)
+    return Holder(MacAddress.parse(record.mac), bytes.fromhex(record.client) if record.client is not None else None)
+
+
+async def leases(store: Store) -> dict[MacAddress, tuple[IPv4Address, ...]]:
+    """Return who has which addresses, a MAC's in order."""
     snapshot = await store.range(PREFIX)
-    return {
-        MacAddress.parse(msgspec.json.decode(entry.value, type=LeaseRecord).mac): IPv4Address(
-            entry.key.removeprefix(PREFIX)
-        )
-        for entry in snapshot.entries
-    }
+    found: dict[MacAddress, list[IPv4Address]] = {}
+    for entry in snapshot.entries:
+        found.setdefault(_holder(entry.value).mac, []).append(IPv4Address(entry.key.removeprefix(PREFIX)))
+    return {mac: tuple(sorted(addresses)) for mac, addresses in found.items()}

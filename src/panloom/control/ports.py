@@ -115,7 +115,8 @@ def wanted_filter(world: World) -> PortFilter:
         macs = {nic.lan: MacAddress.parse(nic.mac) for nic in record.nics}
         for nic in server.nics:
             if nic.lan in macs:
-                lent = world.leased.get(macs[nic.lan])
                 # A document may have given away what was lent before; whoever has the lease must ask for another.
-                rules.append(PortRule(port, macs[nic.lan], nic.address or (None if lent in fixed else lent)))
+                lent = [address for address in world.leased.get(macs[nic.lan], ()) if address not in fixed]
+                addresses = lent if nic.address is None else [nic.address]
+                rules.extend(PortRule(port, macs[nic.lan], address) for address in addresses or (None,))
     return PortFilter.of(ports.values(), rules)

@@ -33,7 +33,7 @@ class World:
 
     def __init__(self, store: Store, revision: int, entries: Mapping[str, tuple[int, bytes]]) -> None:
         self._store = store
-        self.leased: dict[MacAddress, IPv4Address] = {}
+        self.leased: dict[MacAddress, tuple[IPv4Address, ...]] = {}
         """Addresses that DHCP lent to virtual MACs; read only where a NIC has no address of its own."""
         self.revision = revision
         """The store's revision when the records of servers were read; of two worlds the higher one knows more."""

@@ -6,16 +6,7 @@
     packets_to_send()            OFFER, ACK, NAK
     events()                     what changed, and what was refused and why
 
-What a client may have is the desk's to say; this machine holds that one address has one owner at any time:
-
-                 DISCOVER               REQUEST              stored
-        free ───────────────▶ OFFERED ───────────▶ STORING ──────────▶ BOUND ──┐ REQUEST: STORING again,
-         ▲                       │ 10 s              │ not stored      ▲ │ │   │ owner and end unchanged until
-         │◀──────────────────────┴───────────────────┘◀────────────────┼─┘ └───┘ it is stored; BOUND if that was lately
-         │                                                             │ │
-         │◀─────────────── 60 s ─── DECLINED ◀──────── DECLINE ────────┼─┤
-         │◀─────────────── lease over, RELEASE ────────────────────────┼─┘
-         └── found in the store at the start ──────────────────────────┘
+What a client may have is the desk's to say; that one address has one holder at any time is ``dhcp_leases``' to hold.
 
 Time is the caller's monotonic clock, which never says how long a process was away: a lease found in the store is held
 for its full length from then on.  No wall clock decides whose an address is.  So what must be durable before an ACK is
@@ -31,6 +22,15 @@ from typing import Protocol
 import msgspec
 
 from panloom.errors import MalformedError
+from panloom.protocol.dhcp_leases import (
+    ADDRESSES_OF_A_MAC,
+    Assignment,
+    Holder,
+    Lease,
+    LeaseState,
+    LeaseTable,
+    client_of,
+)
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option
@@ -40,29 +40,8 @@ OFFER_SECONDS = 10.0
 DECLINE_SECONDS = 60.0
 STORED_ANEW_SECONDS = LEASE_SECONDS / 4  # a lease that was stored so lately is prolonged without being stored again
 _SWEEP_SECONDS = 5.0  # what has run out is free at once, but forgotten only now and then
-_FULL_SECONDS = 1.0  # how long a range without a free address is not searched again
 _BROADCAST = IPv4Address("255.255.255.255")
 _WAITING = 4  # requests of one client that wait for its lease: firmware and system, or one that asks anew
-_Bounds = tuple[IPv4Address, IPv4Address]
-
-
-class Assignment(msgspec.Struct, frozen=True):
-    """What one client may have: one fixed address (``first`` = ``last``) or any of a range, and what goes with it."""
-
-    first: IPv4Address
-    last: IPv4Address
-    reserved: frozenset[IPv4Address]  # addresses that the range does not lend
-    options: Mapping[int, bytes]
-    file: bytes = b""
-
-    @property
-    def is_fixed(self) -> bool:
-        """Return whether there is only one address to give."""
-        return self.first == self.last
-
-    def allows(self, address: IPv4Address) -> bool:
-        """Return whether the client may have ``address``, be it free or not."""
-        return self.first <= address <= self.last and (self.is_fixed or address not in self.reserved)
 
 
 class Desk(Protocol):
@@ -90,6 +69,7 @@ class LeaseWrite(msgspec.Struct, frozen=True):
 
     address: IPv4Address
     mac: MacAddress | None
+    client: bytes | None = None  # as in ``Holder``
     seconds: int = LEASE_SECONDS
 
 
@@ -122,35 +102,13 @@ class DhcpEvent(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class _State(Enum):
-    OFFERED = "offered"
-    STORING = "storing"
-    BOUND = "bound"
-    DECLINED = "declined"
-
-
-class _Lease:
-    """Who has an address, and until when nobody else may."""
-
-    def __init__(self, mac: MacAddress, state: _State, until: float) -> None:
-        self.mac = mac
-        self.state = state
-        self.until = until
-        self.durable_until: float | None = None  # end of what was acknowledged, None if nothing is stored
-        self.stored_at = float("-inf")  # by this process
-        self.requests: list[Message] = []  # to be answered when it is stored, the oldest first
-
-
 class DhcpServer:
     """The leases of one interface."""
 
     def __init__(self, address: IPv4Address, desk: Desk) -> None:
         self._address = address
         self._desk = desk
-        self._leases: dict[IPv4Address, _Lease] = {}
-        self._of_client: dict[MacAddress, set[IPv4Address]] = {}
-        self._next: dict[_Bounds, int] = {}  # where in a range to look next
-        self._full: dict[_Bounds, float] = {}  # ranges without a free address, and until when that is believed
+        self._leases = LeaseTable()
         self._now = 0.0
         self._sweep_at = 0.0
         self._writes: list[LeaseWrite] = []
@@ -165,14 +123,14 @@ class DhcpServer:
     def owner(self, address: IPv4Address) -> MacAddress | None:
         """Return who holds ``address`` for certain: bound and durable."""
         lease = self._leases.get(address)
-        return lease.mac if lease is not None and lease.durable_until is not None else None
+        return lease.holder.mac if lease is not None and lease.durable_until is not None else None
 
-    def found(self, leases: Iterable[tuple[IPv4Address, MacAddress]], *, now: float) -> None:
+    def found(self, leases: Iterable[tuple[IPv4Address, Holder]], *, now: float) -> None:
         """Take over leases that are in the store; each is held for its full length from now."""
         self._tick(now)
-        for address, mac in leases:
-            self._forget(address)
-            lease = self._take(address, mac, _State.BOUND, self._now + LEASE_SECONDS)
+        for address, holder in leases:
+            self._leases.forget(address)
+            lease = self._leases.take(address, holder, LeaseState.BOUND, self._now + LEASE_SECONDS)
             lease.durable_until = lease.until
 
     def receive(self, octets: bytes, *, now: float) -> None:
@@ -194,20 +152,17 @@ class DhcpServer:
         """Let run out what has run out."""
         self._tick(now)
         self._sweep_at = self._now + _SWEEP_SECONDS
-        over = [
-            a for a, lease in self._leases.items() if lease.state is not _State.STORING and lease.until <= self._now
-        ]
-        for address in over:
+        for address in self._leases.over(self._now):
             self._end(address)
 
     def stored(self, write: LeaseWrite, *, now: float) -> None:
         """Note that a lease of ``leases_to_store`` is durable; its ACK goes out if the client may still have it."""
         self._tick(now)
         lease = self._leases.get(write.address)
-        if lease is None or lease.state is not _State.STORING or lease.mac != write.mac:
+        if lease is None or lease.state is not LeaseState.STORING or lease.holder.mac != write.mac:
             return
         requests, lease.requests = lease.requests, []
-        believed_until, lease.state, lease.stored_at = lease.durable_until, _State.BOUND, self._now
+        believed_until, lease.state, lease.stored_at = lease.durable_until, LeaseState.BOUND, self._now
         lease.until = lease.durable_until = self._now + write.seconds
         refused = [request for request in requests if not self._acknowledge(request, write.address)]
         if len(refused) == len(requests):
@@ -222,14 +177,14 @@ class DhcpServer:
         """Note that a lease could not be stored; the client hears nothing and will ask again."""
         self._tick(now)
         lease = self._leases.get(write.address)
-        if lease is None or lease.state is not _State.STORING or lease.mac != write.mac:
+        if lease is None or lease.state is not LeaseState.STORING or lease.holder.mac != write.mac:
             return
-        self._event(DhcpEventKind.REFUSED, lease.mac, write.address, f"its lease could not be stored: {why}")
+        self._event(DhcpEventKind.REFUSED, write.mac, write.address, f"its lease could not be stored: {why}")
         lease.requests = []
         if lease.durable_until is None:
-            self._forget(write.address)
+            self._leases.forget(write.address)
         else:
-            lease.state, lease.until = _State.BOUND, lease.durable_until
+            lease.state, lease.until = LeaseState.BOUND, lease.durable_until
 
     def leases_to_store(self) -> tuple[LeaseWrite, ...]:
         """Return what must be stored, in order; each is then told to ``stored`` or ``not_stored``."""
@@ -269,14 +224,18 @@ class DhcpServer:
         if assignment is None:
             self._event(DhcpEventKind.IGNORED, request.chaddr, None, "neither known nor booting from the network")
             return
-        address = self._choose(request, assignment)
+        holder = assignment.holder(request)
+        address = self._leases.choose(assignment, holder, request.address(Option.REQUESTED_ADDRESS), self._now)
         if address is None:
             what = f"{assignment.first} is in use" if assignment.is_fixed else "every address of the range is in use"
             self._event(DhcpEventKind.REFUSED, request.chaddr, None, what)
             return
-        if address not in self._leases:
-            self._take(address, request.chaddr, _State.OFFERED, self._now + OFFER_SECONDS)
-        elif (lease := self._leases[address]).state is _State.OFFERED:
+        lease = self._leases.get(address)
+        if lease is None or lease.is_over(self._now):
+            if self._has_enough(request, assignment):
+                return
+            self._take(address, holder, LeaseState.OFFERED, self._now + OFFER_SECONDS)
+        elif lease.state is LeaseState.OFFERED:
             lease.until = self._now + OFFER_SECONDS
         times: dict[int, bytes] = {Option.LEASE_TIME: LEASE_SECONDS.to_bytes(4, "big")}
         self._reply(request, MessageType.OFFER, address, times | dict(assignment.options), assignment.file)
@@ -285,8 +244,10 @@ class DhcpServer:
     def _request(self, request: Message) -> None:
         mac, server = request.chaddr, request.address(Option.SERVER_IDENTIFIER)
         if server is not None and server != self._address:
-            for address in self._held(mac, _State.OFFERED):
-                self._forget(address)
+            for address in self._leases.held(
+                Holder(mac, request.options.get(Option.CLIENT_IDENTIFIER, b"")), LeaseState.OFFERED
+            ):
+                self._leases.forget(address)
             self._event(DhcpEventKind.IGNORED, mac, None, f"it chose the server {server}")
             return
         address = request.address(Option.REQUESTED_ADDRESS) or request.ciaddr
@@ -295,30 +256,40 @@ class DhcpServer:
             return
         assignment = self._desk.assignment(request)
         if assignment is None:
-            if address in self._of_client.get(mac, ()):
+            if address in self._leases.held(Holder(mac)):
                 self._nak(request, address, "no longer this machine's address")
             else:
                 self._event(DhcpEventKind.IGNORED, mac, None, "neither known nor booting from the network")
         elif not assignment.allows(address):
             self._nak(request, address, "not this machine's address")
-        elif not self._is_free_for(address, mac):
+        elif not self._leases.is_free_for(address, assignment.holder(request), self._now):
             self._nak(request, address, "in use by another machine")
         else:
-            self._store(request, address)
+            self._store(request, address, assignment)
 
-    def _store(self, request: Message, address: IPv4Address) -> None:
-        lease = self._leases.get(address)
-        if lease is None:
-            lease = self._take(address, request.chaddr, _State.OFFERED, self._now)
-        if lease.state is _State.BOUND and self._now - lease.stored_at < STORED_ANEW_SECONDS:
+    def _store(self, request: Message, address: IPv4Address, assignment: Assignment) -> None:
+        lease, holder = self._leases.get(address), assignment.holder(request)
+        if lease is None or lease.is_over(self._now):
+            if self._has_enough(request, assignment):
+                return
+            lease = self._take(address, holder, LeaseState.OFFERED, self._now)
+        if lease.state is LeaseState.BOUND and self._now - lease.stored_at < STORED_ANEW_SECONDS:
             lease.until = lease.durable_until = self._now + LEASE_SECONDS
             self._acknowledge(request, address)
             return
-        if lease.state is not _State.STORING:
-            lease.state = _State.STORING
-            self._writes.append(LeaseWrite(address, request.chaddr))
+        if lease.state is not LeaseState.STORING:
+            lease.state, lease.holder = LeaseState.STORING, holder
+            self._writes.append(LeaseWrite(address, holder.mac, holder.client))
         others = [waiting for waiting in lease.requests if waiting.xid != request.xid]
         lease.requests = [*others, request][-_WAITING:]
+
+    def _has_enough(self, request: Message, assignment: Assignment) -> bool:
+        """Refuse a further address to a MAC whose clients have as many as they may."""
+        enough = self._leases.has_enough(request.chaddr, assignment, self._now)
+        if enough:
+            what = f"it has {ADDRESSES_OF_A_MAC} addresses of the range, declined ones included, and may have no more"
+            self._event(DhcpEventKind.REFUSED, request.chaddr, None, what)
+        return enough
 
     def _acknowledge(self, request: Message, address: IPv4Address) -> bool:
         """Answer a request whose lease is durable; False if the client may not have the address any more."""
@@ -333,20 +304,16 @@ class DhcpServer:
 
     def _decline(self, request: Message) -> None:
         address = request.address(Option.REQUESTED_ADDRESS) or UNSPECIFIED
-        lease = self._leases.get(address)
-        to_us = request.address(Option.SERVER_IDENTIFIER) in (None, self._address)
-        if lease is None or lease.mac != request.chaddr or lease.state is not _State.BOUND or not to_us:
+        if not self._is_its_own(request, address):
             self._event(DhcpEventKind.IGNORED, request.chaddr, address, "it declines what it does not have")
             return
-        self._forget(address)
-        self._take(address, request.chaddr, _State.DECLINED, self._now + DECLINE_SECONDS)
+        self._leases.forget(address)
+        self._leases.take(address, Holder(request.chaddr), LeaseState.DECLINED, self._now + DECLINE_SECONDS)
         self._writes.append(LeaseWrite(address, None))
         self._event(DhcpEventKind.DECLINED, request.chaddr, address, "the machine says that another one uses it")
 
     def _release(self, request: Message) -> None:
-        lease = self._leases.get(request.ciaddr)
-        to_us = request.address(Option.SERVER_IDENTIFIER) in (None, self._address)
-        if lease is None or lease.mac != request.chaddr or lease.state is not _State.BOUND or not to_us:
+        if not self._is_its_own(request, request.ciaddr):
             self._event(DhcpEventKind.IGNORED, request.chaddr, request.ciaddr, "it releases what it does not have")
             return
         self._end(request.ciaddr)
@@ -407,60 +374,25 @@ class DhcpServer:
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _choose(self, request: Message, assignment: Assignment) -> IPv4Address | None:
-        """Return the client's own address, else the one it asks for, else the next free one; None if there is none."""
-        mac = request.chaddr
-        wanted = request.address(Option.REQUESTED_ADDRESS)
-        likely = [assignment.first] if assignment.is_fixed else [*self._held(mac), *([wanted] if wanted else ())]
-        for address in likely:
-            if assignment.allows(address) and self._is_free_for(address, mac):
-                return address
-        return None if assignment.is_fixed else self._next_free(assignment, mac)
-
-    def _next_free(self, assignment: Assignment, mac: MacAddress) -> IPv4Address | None:
-        bounds = (assignment.first, assignment.last)
-        if self._full.get(bounds, self._now) > self._now:
-            return None
-        size = int(assignment.last) - int(assignment.first) + 1
-        start = self._next.get(bounds, 0)
-        for step in range(size):
-            offset = (start + step) % size
-            address = assignment.first + offset
-            if address not in assignment.reserved and self._is_free_for(address, mac):
-                self._next[bounds] = offset + 1
-                return address
-        self._full[bounds] = self._now + _FULL_SECONDS
-        return None
-
-    def _is_free_for(self, address: IPv4Address, mac: MacAddress) -> bool:
-        lease = self._leases.get(address)
-        if lease is not None and lease.state is not _State.STORING and lease.until <= self._now:
+    def _take(self, address: IPv4Address, holder: Holder, state: LeaseState, until: float) -> Lease:
+        """Give an address that nobody has, or whose lease is over, to ``holder``."""
+        if self._leases.get(address) is not None:
             self._end(address)
-            lease = None
-        return lease is None or (lease.mac == mac and lease.state is not _State.DECLINED)
+        return self._leases.take(address, holder, state, until)
 
-    def _held(self, mac: MacAddress, *states: _State) -> tuple[IPv4Address, ...]:
-        mine = sorted(self._of_client.get(mac, ()))
-        return tuple(address for address in mine if not states or self._leases[address].state in states)
-
-    def _take(self, address: IPv4Address, mac: MacAddress, state: _State, until: float) -> _Lease:
-        lease = self._leases[address] = _Lease(mac, state, until)
-        self._of_client.setdefault(mac, set()).add(address)
-        return lease
+    def _is_its_own(self, request: Message, address: IPv4Address) -> bool:
+        """Return whether the sender has been acknowledged the address, and means this server."""
+        lease = self._leases.get(address)
+        sender = client_of(request)
+        to_us = request.address(Option.SERVER_IDENTIFIER) in (None, self._address)
+        return lease is not None and lease.state is LeaseState.BOUND and sender.speaks_for(lease.holder) and to_us
 
     def _end(self, address: IPv4Address) -> None:
         """Free the address, and have the store forget it if it knows it."""
-        if self._leases[address].durable_until is not None:
+        lease = self._leases.get(address)
+        if lease is not None and lease.durable_until is not None:
             self._writes.append(LeaseWrite(address, None))
-        self._forget(address)
-
-    def _forget(self, address: IPv4Address) -> None:
-        lease = self._leases.pop(address, None)
-        if lease is not None:
-            mine = self._of_client[lease.mac]
-            mine.discard(address)
-            if not mine:
-                del self._of_client[lease.mac]
+        self._leases.forget(address)
 
     def _tick(self, now: float) -> None:
         self._now = max(self._now, now)

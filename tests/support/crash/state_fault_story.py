@@ -71,7 +71,7 @@ class StateFaultStory(StateStory):
         entries = await self._see()
         self._told = Told(self._store, self.mark)
         self._book = LeaseBook(self._told, self._written)
-        leases = dict(await self._book.load())
+        leases = {address: holder.mac for address, holder in await self._book.load()}
         self.mark(lambda promise: promise.saw_leases(leases))
         if entries:
             self._store._writer._connection.execute("PRAGMA wal_autocheckpoint = 24")

@@ -70,7 +70,7 @@ def a_lease_that_waited_with_one_that_another_process_has_given(stage):
 
     def answered(written):
         if not written.why:
-            stage.always("it is known", lambda root: asyncio.run(_leases(root / STATE)).get(ours) == free)
+            stage.always("it is known", lambda root: asyncio.run(_leases(root / STATE)).get(ours) == (free,))
 
     async def give(store):
         book = LeaseBook(store, answered)

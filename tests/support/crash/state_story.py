@@ -99,7 +99,7 @@ async def _look(path):
                 changes.pop(key, None)
             else:
                 changes[key] = value
-        leases = dict(await LeaseBook(store, lambda written: None).load())
+        leases = {a: holder.mac for a, holder in await LeaseBook(store, lambda written: None).load()}
         address = await MacCounter(store).allocate(SERIAL)
         return entries, changes, leases, address.number & 0xFFFFFF
     finally:
@@ -167,7 +167,7 @@ class StateStory(Story):
             self.mark(lambda promise: promise.saw(entries))
             self._told = Told(store, self.mark)
             self._book = LeaseBook(self._told, self._written)
-            leases = dict(await self._book.load())
+            leases = {address: holder.mac for address, holder in await self._book.load()}
             self.mark(lambda promise: promise.saw_leases(leases))
             store._writer._connection.execute("PRAGMA wal_autocheckpoint = 24")  # a log that comes round often
             if self.chance.random() < 0.6:
