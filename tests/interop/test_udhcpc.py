@@ -249,12 +249,41 @@ def test_release_and_decline_of_a_real_client(services, tmp_path):
     bound.unlink()
     client.send_signal(signal.SIGUSR2)
     assert services.wait_for("released").address == N1
-    # Somebody sits on n2's address: udhcpc finds it by ARP and declines.
+    # Somebody sits down on n2's address while n2 is away with its lease: udhcpc finds it by ARP and declines.
+    assert udhcpc(services.chassis["n2"], tmp_path)["ip"] == str(N2)
+    services.chassis["n2"].ip("address flush dev eth0")
+    bound.unlink()
     services.chassis["stranger"].ip("address add 10.77.0.52/24 dev eth0")
     start_udhcpc(services.chassis["n2"], tmp_path, "eth0", "-a200")
     declined = services.wait_for("declined")
     assert (str(declined.mac), declined.address) == (MACS["n2"], N2)
     assert not bound.exists()
+
+
+def test_an_address_that_somebody_sits_on_is_lent_to_nobody(services, tmp_path):
+    """The squatter took it without asking: only the wire knows of it."""
+    chassis = services.chassis
+    add_virtual_nic(chassis["n1"])
+    chassis["stranger"].ip("address add 10.99.0.10/24 dev eth0")
+    assert udhcpc(chassis["n1"], tmp_path, interface="os0")["ip"] == "10.99.0.11"
+    refused = services.wait_for("refused")
+    assert refused.why == f"10.99.0.10 is in use by {MACS['stranger']}, not by lease"
+    # Its own address a machine is not given either, and is given again when that one has left.
+    chassis["stranger"].ip("address add 10.77.0.52/24 dev eth0")
+    with DhcpWire(chassis["n2"]) as wire:
+        client = DhcpClient(MACS["n2"], IPXE)
+        assert client.receive(dhcp.encode(wire.ask(client.discover()))) is None
+        assert wire.ask(client.request()).message_type is MessageType.NAK
+
+
+def test_a_machine_that_has_its_address_already_is_in_nobodys_way(services, tmp_path):
+    """A system that restarted the network has it still; that is no second machine, whichever of its NICs answers."""
+    machine = services.chassis["n1"]
+    add_virtual_nic(machine)
+    machine.ip("address add 10.77.0.51/24 dev eth0")
+    machine.ip("address add 10.99.0.10/24 dev eth0")
+    assert udhcpc(machine, tmp_path)["ip"] == str(N1)
+    assert udhcpc(machine, tmp_path, interface="os0")["ip"] == "10.99.0.10"
 
 
 def test_leases_outlive_the_services(tmp_path):

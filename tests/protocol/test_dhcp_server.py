@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from panloom.protocol.dhcp_leases import Holder
+from panloom.protocol.dhcp_probes import PROBE_SECONDS
 from panloom.protocol.dhcp_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
 from panloom.values import MacAddress
 from panloom.wire import dhcp
@@ -164,6 +165,7 @@ def test_replies_go_where_rfc_2131_section_4_1_says():
         for write in site.server.leases_to_store():
             site.server.stored(write, now=site.now)
         (datagram,) = site.server.packets_to_send()
+        site.nobody_answers()
         return str(datagram.mac), str(datagram.address), datagram.port
 
     address = IPv4Address("10.77.0.51")
@@ -288,6 +290,7 @@ def test_a_client_on_a_bad_link_gets_its_own_address_in_the_end(fates):
     assert len(set(addresses)) == 3
 
 
+SQUATTER = "52:54:00:00:02:00"
 NIC_CLIENTS = ("", "system", "initramfs")  # of one MAC, by their identifiers
 
 
@@ -341,6 +344,7 @@ class OneAddressOneMachine(RuleBasedStateMachine):
     @rule(mac=machines)
     def bind(self, mac):
         self.discover(mac, None)
+        self.nobody_answers()
         self.request_the_offer(mac)
         self.store_all()
 
@@ -391,6 +395,18 @@ class OneAddressOneMachine(RuleBasedStateMachine):
     def wait(self, later):
         self.site.now += later
         self.site.server.handle_timer(now=self.site.now)
+        self.hear()
+
+    @rule(address=addresses, mac=st.sampled_from([A, SQUATTER]).map(MacAddress.parse))
+    def somebody_says_that_it_has(self, address, mac):
+        self.site.server.answered(address, mac, now=self.site.now)
+        self.hear()
+
+    @rule()
+    def nobody_answers(self):
+        for _ in range(2):
+            self.site.now += PROBE_SECONDS
+            self.site.server.handle_timer(now=self.site.now)
         self.hear()
 
     @rule()

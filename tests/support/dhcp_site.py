@@ -3,6 +3,7 @@
 from ipaddress import IPv4Address
 
 from panloom.protocol.dhcp_leases import Assignment, Holder
+from panloom.protocol.dhcp_probes import PROBE_SECONDS
 from panloom.protocol.dhcp_server import DhcpServer
 from panloom.values import MacAddress
 from panloom.wire import dhcp
@@ -61,9 +62,19 @@ class Site:
         octets = message if isinstance(message, bytes) else dhcp.encode(message)
         self.server.receive(octets, now=self.now)
         replies = self.collect()
+        if self.server.probes_to_send():
+            replies += self.nobody_answers()
         if store:
             replies += self.store()
         return replies
+
+    def nobody_answers(self) -> list[Message]:
+        """Let the time of probing pass."""
+        for _ in range(2):
+            self.now += PROBE_SECONDS
+            self.server.handle_timer(now=self.now)
+            self.server.probes_to_send()
+        return self.collect()
 
     def store(self) -> list[Message]:
         for write in self.server.leases_to_store():

@@ -70,8 +70,15 @@ class BootDesk:
         if answer is None:
             return None
         first, last = answer.addresses
-        by_client = answer.scope is Scope.NIC
-        return Assignment(first, last, self.index.reserved, answer.options, answer.file.encode(), by_client=by_client)
+        return Assignment(
+            first,
+            last,
+            self.index.reserved,
+            answer.options,
+            answer.file.encode(),
+            by_client=answer.scope is Scope.NIC,
+            kin=self.index.kin(answer),
+        )
 
     def acknowledged(self, request: Message, address: IPv4Address, *, now: float) -> bytes:
         """Mint a token where the answer wants one, and return the boot file name."""

@@ -2,7 +2,8 @@
 
               udp :67                                 packet socket
     client ───────────▶ DhcpServer ── OFFER, NAK ──────────────────▶ client, by its MAC
-                          │   ▲ └──── ACK ─────────────────────────▶
+                          │   ▲ ├──── ACK ─────────────────────────▶
+                          │   │ └──── ARP ─────────────────────────▶ all: who has what is to be lent?
          leases_to_store  ▼   │ stored
                         LeaseBook ──▶ store
 
@@ -15,20 +16,30 @@ import contextlib
 import logging
 import socket
 import time
+from ipaddress import IPv4Address
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.interface import mac_of, packet_socket, udp_socket
 from panloom.boot.lease_book import LeaseBook, Written
 from panloom.decide.boot_answer import BootTable
+from panloom.errors import MalformedError
 from panloom.protocol.dhcp_server import Datagram, DhcpServer
 from panloom.state.contract import Store
 from panloom.values import MacAddress
 from panloom.wire import dhcp
+from panloom.wire.arp import ETHERTYPE_ARP, OPERATION_AT, REPLY, decode_reply, encode_probe
 from panloom.wire.internet import UdpFrame, encode_udp_frame
 
 _LARGEST_DATAGRAM = 65535
 _WAITING_OCTETS = 4 << 20  # some thousand datagrams: a room of machines that is switched on at once
 _AT_A_TIME = 64  # datagrams read before others have their turn
+_LOAD_HALF_WORD, _JUMP_IF_EQUAL, _RETURN = 0x28, 0x15, 0x06  # linux/bpf_common.h
+_ONLY_REPLIES = (
+    (_LOAD_HALF_WORD, 0, 0, OPERATION_AT),
+    (_JUMP_IF_EQUAL, 0, 1, REPLY),
+    (_RETURN, 0, 0, 0xFFFF),
+    (_RETURN, 0, 0, 0),
+)
 _log = logging.getLogger("panloom.boot")
 
 
@@ -42,6 +53,7 @@ class DhcpService:
         self._book = LeaseBook(store, self._written)
         self._udp: socket.socket | None = None
         self._frames: socket.socket | None = None
+        self._arp: socket.socket | None = None
         self._mac = MacAddress(0)
         self._writer: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -56,22 +68,25 @@ class DhcpService:
         self._frames = packet_socket(self._table.interface, 0)
         self._mac = mac_of(self._frames)
         self._writer = asyncio.create_task(self._book.run(), name="dhcp leases")
+        self._arp = packet_socket(self._table.interface, ETHERTYPE_ARP, wanted=_ONLY_REPLIES)
         asyncio.get_running_loop().add_reader(self._udp, self._readable, self._udp)
+        asyncio.get_running_loop().add_reader(self._arp, self._answered, self._arp)
 
     async def stop(self) -> None:
         """Close the sockets; what was not acknowledged is forgotten."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._udp is not None:
-            asyncio.get_running_loop().remove_reader(self._udp)
+        for sock in (self._udp, self._arp):
+            if sock is not None:
+                asyncio.get_running_loop().remove_reader(sock)
         if self._writer is not None:
             self._writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
-        for sock in (self._udp, self._frames):
+        for sock in (self._udp, self._frames, self._arp):
             if sock is not None:
                 sock.close()
-        self._udp = self._frames = self._writer = self._timer = None
+        self._udp = self._frames = self._arp = self._writer = self._timer = None
 
     def _readable(self, udp: socket.socket) -> None:
         for _ in range(_AT_A_TIME):
@@ -83,6 +98,21 @@ class DhcpService:
                 _log.info("dhcp=unread why=%r", str(error))
                 break
             self._server.receive(octets, now=time.monotonic())
+        self._flush()
+
+    def _answered(self, arp: socket.socket) -> None:
+        for _ in range(_AT_A_TIME):
+            try:
+                reply = decode_reply(arp.recv(_LARGEST_DATAGRAM))
+            except BlockingIOError:
+                break
+            except MalformedError as error:
+                _log.info("arp=ignored why=%r", str(error))
+                continue
+            except OSError as error:  # the interface is down
+                _log.info("arp=unread why=%r", str(error))
+                break
+            self._server.answered(reply.sender, reply.sender_mac, now=time.monotonic())
         self._flush()
 
     def _written(self, written: Written) -> None:
@@ -105,10 +135,23 @@ class DhcpService:
         for event in self._server.events():
             self._desk.tell(event, now=now)
         self._book.add(self._server.leases_to_store())
+        for address in self._server.probes_to_send():
+            self._probe(address)
         for datagram in self._server.packets_to_send():
             self._send(datagram)
-        if self._timer is None and (deadline := self._server.deadline) is not None:
+        deadline = self._server.deadline
+        if self._timer is not None and (deadline is None or deadline < self._timer.when()):
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and deadline is not None:
             self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
+
+    def _probe(self, address: IPv4Address) -> None:
+        try:
+            if self._frames is not None:
+                self._frames.send(encode_probe(address, self._mac))
+        except OSError as error:  # the client declines, or the other one is found later
+            _log.info("arp=unsent address=%s why=%r", address, str(error))
 
     def _send(self, datagram: Datagram) -> None:
         try:

@@ -182,6 +182,14 @@ class BootIndex:
         self.reserved = frozenset(fixed | routers | {table.address})
         """Addresses that no range ever lends."""
 
+    def kin(self, answer: "BootAnswer") -> frozenset[MacAddress]:
+        """Return the MACs of the machine that is given ``answer``, the node's and its server's."""
+        server = answer.server.name if answer.server else answer.nic.server if answer.nic else None
+        if server is None:
+            return frozenset()
+        nodes = (node.mac for node in self.table.nodes if node.server is not None and node.server.name == server)
+        return frozenset(nodes) | {nic.mac for nic in self.table.nics if nic.server == server}
+
     def is_hardware(self, mac: MacAddress) -> bool:
         """Return whether ``mac`` is a known node's own."""
         return mac in self.nodes

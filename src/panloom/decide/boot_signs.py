@@ -176,7 +176,7 @@ _OUR_SIGNS = (
         ),
         (
             _NO_ADDRESS,
-            r"^refused: (?P<what>.* in use)",
+            r"^refused: (?P<what>.* in use\b.*)",
             "its address cannot be given out: {what}",
             "find who uses it, or give the node's document another `address:`",
         ),

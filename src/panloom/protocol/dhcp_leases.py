@@ -1,13 +1,15 @@
 """Who has which address, and until when nobody else may: the table of the DHCP server.
 
-                 DISCOVER               REQUEST              stored
-        free ───────────────▶ OFFERED ───────────▶ STORING ──────────▶ BOUND ──┐ REQUEST: STORING again,
-         ▲                       │ 10 s              │ not stored      ▲ │ │   │ owner and end unchanged until
-         │◀──────────────────────┴───────────────────┘◀────────────────┼─┘ └───┘ it is stored; BOUND if that was lately
-         │                                                             │ │
-         │◀─────────────── 60 s ─── DECLINED ◀──────── DECLINE ────────┼─┤
-         │◀─────────────── lease over, RELEASE ────────────────────────┼─┘
-         └── found in the store at the start ──────────────────────────┘
+            DISCOVER             nobody              REQUEST             stored
+        free ─────────▶ PROBING ─────────▶ OFFERED ─────────▶ STORING ─────────▶ BOUND ──┐ REQUEST: STORING again,
+         ▲                 │ somebody         │ 10 s            │ not stored    ▲ │ │   │ holder and end unchanged
+         │                 ▼ answers          ▼                 ▼               │ │ └───┘ until that is stored; BOUND
+         │◀─── 60 s ─── DECLINED ◀────────────┬─────────────────┬── DECLINE ────┼─┤       if it was stored lately
+         │◀───────────────────────────────────┴─────────────────┴── RELEASE ────┼─┤
+         │◀───────────────────────────────────────────────────── lease over ────┼─┘
+         └── found in the store at the start ───────────────────────────────────┘
+
+Behind a relay there is no PROBING.
 
 One address has one holder at any time.  A holder is a machine by its MAC, or one of several clients of that MAC by its
 identifier (RFC 2131 section 4.2), who may then hold an address each.
@@ -22,6 +24,7 @@ import msgspec
 from panloom.values import MacAddress
 from panloom.wire.dhcp import Message, Option
 
+WAITING = 4  # requests of one client that wait for its lease: firmware and system, or one that asks anew
 ADDRESSES_OF_A_MAC = 8  # of one range, those that it declined included
 _FULL_SECONDS = 1.0  # how long a range without a free address is not searched again
 _Bounds = tuple[IPv4Address, IPv4Address]
@@ -55,6 +58,7 @@ class Assignment(msgspec.Struct, frozen=True):
     options: Mapping[int, bytes]
     file: bytes = b""
     by_client: bool = False  # clients of one MAC hold an address each, else they share one
+    kin: frozenset[MacAddress] = frozenset()  # other MACs of the same machine
 
     @property
     def is_fixed(self) -> bool:
@@ -73,6 +77,7 @@ class Assignment(msgspec.Struct, frozen=True):
 class LeaseState(Enum):
     """How far an address is on its way to its holder."""
 
+    PROBING = "probing"
     OFFERED = "offered"
     STORING = "storing"
     BOUND = "bound"
@@ -88,7 +93,13 @@ class Lease:
         self.until = until
         self.durable_until: float | None = None  # end of what was acknowledged, None if nothing is stored
         self.stored_at = float("-inf")  # by this process
-        self.requests: list[Message] = []  # to be answered when it is stored, the oldest first
+        self.requests: list[Message] = []  # to be answered when it is probed or stored, the oldest first
+        self.kin: frozenset[MacAddress] = frozenset()  # of the holder's machine, who may answer for the address
+
+    def wait(self, request: Message) -> None:
+        """Keep a request until it can be answered; the latest few are kept, each transaction's last."""
+        others = [waiting for waiting in self.requests if waiting.xid != request.xid]
+        self.requests = [*others, request][-WAITING:]
 
     def is_over(self, now: float) -> bool:
         """Return whether the address is anybody's again."""

@@ -2,6 +2,7 @@
 
     receive(octets, now=)        a datagram came in
     handle_timer(now=)           offers and leases run out; wanted at ``deadline``
+    probes_to_send()             addresses of which somebody may say that it has them; then answered(…)
     leases_to_store()            must be durable before their ACK; then stored(…) or not_stored(…)
     packets_to_send()            OFFER, ACK, NAK
     events()                     what changed, and what was refused and why
@@ -31,6 +32,7 @@ from panloom.protocol.dhcp_leases import (
     LeaseTable,
     client_of,
 )
+from panloom.protocol.dhcp_probes import Probes
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option
@@ -41,7 +43,6 @@ DECLINE_SECONDS = 60.0
 STORED_ANEW_SECONDS = LEASE_SECONDS / 4  # a lease that was stored so lately is prolonged without being stored again
 _SWEEP_SECONDS = 5.0  # what has run out is free at once, but forgotten only now and then
 _BROADCAST = IPv4Address("255.255.255.255")
-_WAITING = 4  # requests of one client that wait for its lease: firmware and system, or one that asks anew
 
 
 class Desk(Protocol):
@@ -109,6 +110,7 @@ class DhcpServer:
         self._address = address
         self._desk = desk
         self._leases = LeaseTable()
+        self._probes = Probes()
         self._now = 0.0
         self._sweep_at = 0.0
         self._writes: list[LeaseWrite] = []
@@ -118,7 +120,10 @@ class DhcpServer:
     @property
     def deadline(self) -> float | None:
         """When ``handle_timer`` is wanted next."""
-        return self._sweep_at if self._leases else None
+        probes = self._probes.deadline
+        if not self._leases:
+            return probes
+        return self._sweep_at if probes is None else min(probes, self._sweep_at)
 
     def owner(self, address: IPv4Address) -> MacAddress | None:
         """Return who holds ``address`` for certain: bound and durable."""
@@ -149,11 +154,29 @@ class DhcpServer:
             self._dispatch(request)
 
     def handle_timer(self, *, now: float) -> None:
-        """Let run out what has run out."""
+        """Let run out what has run out, and go on with whose address nobody has answered for."""
         self._tick(now)
-        self._sweep_at = self._now + _SWEEP_SECONDS
-        for address in self._leases.over(self._now):
-            self._end(address)
+        for address, lease in self._probes.handle_timer(now=self._now):
+            if self._leases.get(address) is lease and lease.state is LeaseState.PROBING:
+                lease.state, requests, lease.requests = LeaseState.OFFERED, lease.requests, []
+                for request in requests:
+                    self._dispatch(request)
+        if self._now >= self._sweep_at:
+            self._sweep_at = self._now + _SWEEP_SECONDS
+            for address in self._leases.over(self._now):
+                self._end(address)
+
+    def answered(self, address: IPv4Address, mac: MacAddress, *, now: float) -> None:
+        """Note that ``mac`` says it has an address: if that was about to be lent to another machine, it is not."""
+        self._tick(now)
+        lease = self._leases.get(address)
+        if lease is None or lease.state is not LeaseState.PROBING or mac in (lease.holder.mac, *lease.kin):
+            return
+        self._leases.forget(address)
+        self._leases.take(address, Holder(mac), LeaseState.DECLINED, self._now + DECLINE_SECONDS)
+        self._event(DhcpEventKind.REFUSED, lease.holder.mac, address, f"{address} is in use by {mac}, not by lease")
+        for request in lease.requests:
+            self._dispatch(request)
 
     def stored(self, write: LeaseWrite, *, now: float) -> None:
         """Note that a lease of ``leases_to_store`` is durable; its ACK goes out if the client may still have it."""
@@ -190,6 +213,10 @@ class DhcpServer:
         """Return what must be stored, in order; each is then told to ``stored`` or ``not_stored``."""
         writes, self._writes = tuple(self._writes), []
         return writes
+
+    def probes_to_send(self) -> tuple[IPv4Address, ...]:
+        """Return the addresses for which all on the wire must be asked, by ARP."""
+        return self._probes.to_send()
 
     def packets_to_send(self) -> tuple[Datagram, ...]:
         """Return the replies that are due, in order."""
@@ -234,9 +261,13 @@ class DhcpServer:
         if lease is None or lease.is_over(self._now):
             if self._has_enough(request, assignment):
                 return
-            self._take(address, holder, LeaseState.OFFERED, self._now + OFFER_SECONDS)
-        elif lease.state is LeaseState.OFFERED:
+            lease = self._begin(request, address, assignment)
+        elif lease.state in (LeaseState.PROBING, LeaseState.OFFERED):
             lease.until = self._now + OFFER_SECONDS
+        # Who can have one address only is offered it at once, and waits for the ACK: it may well not ask so soon.
+        if lease.state is LeaseState.PROBING and not assignment.is_fixed:
+            lease.wait(request)
+            return
         times: dict[int, bytes] = {Option.LEASE_TIME: LEASE_SECONDS.to_bytes(4, "big")}
         self._reply(request, MessageType.OFFER, address, times | dict(assignment.options), assignment.file)
         self._event(DhcpEventKind.OFFERED, request.chaddr, address)
@@ -244,9 +275,7 @@ class DhcpServer:
     def _request(self, request: Message) -> None:
         mac, server = request.chaddr, request.address(Option.SERVER_IDENTIFIER)
         if server is not None and server != self._address:
-            for address in self._leases.held(
-                Holder(mac, request.options.get(Option.CLIENT_IDENTIFIER, b"")), LeaseState.OFFERED
-            ):
+            for address in self._leases.held(client_of(request), LeaseState.PROBING, LeaseState.OFFERED):
                 self._leases.forget(address)
             self._event(DhcpEventKind.IGNORED, mac, None, f"it chose the server {server}")
             return
@@ -272,16 +301,15 @@ class DhcpServer:
         if lease is None or lease.is_over(self._now):
             if self._has_enough(request, assignment):
                 return
-            lease = self._take(address, holder, LeaseState.OFFERED, self._now)
+            lease = self._begin(request, address, assignment)
         if lease.state is LeaseState.BOUND and self._now - lease.stored_at < STORED_ANEW_SECONDS:
             lease.until = lease.durable_until = self._now + LEASE_SECONDS
             self._acknowledge(request, address)
             return
-        if lease.state is not LeaseState.STORING:
+        if lease.state in (LeaseState.OFFERED, LeaseState.BOUND):
             lease.state, lease.holder = LeaseState.STORING, holder
             self._writes.append(LeaseWrite(address, holder.mac, holder.client))
-        others = [waiting for waiting in lease.requests if waiting.xid != request.xid]
-        lease.requests = [*others, request][-_WAITING:]
+        lease.wait(request)
 
     def _has_enough(self, request: Message, assignment: Assignment) -> bool:
         """Refuse a further address to a MAC whose clients have as many as they may."""
@@ -374,11 +402,16 @@ class DhcpServer:
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, address: IPv4Address, holder: Holder, state: LeaseState, until: float) -> Lease:
-        """Give an address that nobody has, or whose lease is over, to ``holder``."""
-        if self._leases.get(address) is not None:
-            self._end(address)
-        return self._leases.take(address, holder, state, until)
+    def _begin(self, request: Message, address: IPv4Address, assignment: Assignment) -> Lease:
+        """Give an address that nobody has, or whose lease is over, to the sender, if nobody on the wire has it."""
+        self._end(address)
+        holder, until = assignment.holder(request), self._now + OFFER_SECONDS
+        if request.giaddr != UNSPECIFIED or not self._desk.serves(address):
+            return self._leases.take(address, holder, LeaseState.OFFERED, until)
+        lease = self._leases.take(address, holder, LeaseState.PROBING, until)
+        lease.kin = assignment.kin
+        self._probes.begin(address, lease, now=self._now)
+        return lease
 
     def _is_its_own(self, request: Message, address: IPv4Address) -> bool:
         """Return whether the sender has been acknowledged the address, and means this server."""
