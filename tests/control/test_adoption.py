@@ -22,7 +22,7 @@ def adopted(*macs):
         store, events = DictStore(), EventLog(DictStore())
         world = await put(store, ALWAYS, *DOCUMENTS[1:])
         observer = Observer(None, Boots(DictStore()), events)
-        reconciler = Reconciler(store, None, None, observer, events)
+        reconciler = Reconciler(store, None, None, observer, events, None)
         for mac in macs:
             observer.discovered[mac] = Discovered(mac=mac, address="10.77.0.200", first_seen=1.0)
         for _ in range(2):

@@ -2,16 +2,28 @@
 
 import asyncio
 
+import pytest
+
 from panloom.control.events import EventLog
 from panloom.control.image_imports import MAX_PAUSE_SECONDS, ImageImports
+from panloom.control.image_sources import ImageSources
+from panloom.control.world import World
+from panloom.decide.records import ImageRecord
 from panloom.errors import UnavailableError
 from panloom.model.resources import Image
 from panloom.storage import calls
 from support.dict_store import DictStore
 from support.world import put
 
-WEB = Image(name="web", version=1, source="/images/web.img")
-MENDED = Image(name="web", version=1, source="/images/mended.img")
+
+@pytest.fixture
+def web(tmp_path):
+    return image(tmp_path, "web.img")
+
+
+def image(directory, file_name):
+    (directory / file_name).write_bytes(bytes(512))
+    return Image(name="web", version=1, source=str(directory / file_name))
 
 
 class Storage:
@@ -26,7 +38,7 @@ class Storage:
 
     async def import_image(self, name, source):
         self.tried.append(str(source))
-        if str(source) == WEB.source:
+        if source.name == "web.img":
             raise UnavailableError("No space left on device")
         self.images = (calls.ImageFacts(name, 512, "ab" * 32),)
 
@@ -34,24 +46,26 @@ class Storage:
 class Bed:
     """Imports with a clock of their own, tended once a second."""
 
-    def __init__(self):
+    def __init__(self, directory):
         self.now = 0.0
+        self.store = DictStore()
         self.said = {}
         self.done = 0
         self.storage = Storage()
         # the storage process is all that they observe
         self.imports = ImageImports(
-            self.storage, self.storage, EventLog(DictStore()), self._count, clock=lambda: self.now
-        )
+            *(self.storage, self.storage, EventLog(DictStore()), self._count, ImageSources(directory / "incoming")),
+            clock=lambda: self.now,
+        )  # fmt: skip
 
     def _count(self):
         self.done += 1
 
     async def pass_seconds(self, image, count):
         """Return at which of the next seconds something was tried."""
-        world = await put(DictStore(), image)
         tried = []
         for _ in range(count):
+            world = await put(self.store, image)
             before = len(self.storage.tried)
             async with asyncio.TaskGroup() as group:
                 await self.imports.tend(
@@ -62,15 +76,23 @@ class Bed:
         return tried
 
 
-def test_what_fails_is_tried_again_ever_less_often():
-    tried = asyncio.run(Bed().pass_seconds(WEB, 121))
+def test_what_fails_is_tried_again_ever_less_often(tmp_path, web):
+    tried = asyncio.run(Bed(tmp_path).pass_seconds(web, 121))
     assert tried == [0, 1, 3, 7, 15, 31, 61, 91]
     assert MAX_PAUSE_SECONDS == 30
 
 
-def test_it_is_said_why_and_another_source_is_tried_at_once():
-    bed = Bed()
-    asyncio.run(bed.pass_seconds(WEB, 40))
+def test_it_is_said_why_and_another_source_is_tried_at_once(tmp_path, web):
+    bed = Bed(tmp_path)
+    asyncio.run(bed.pass_seconds(web, 40))
     assert bed.said == {"web@1": "image web@1: No space left on device"}
-    assert asyncio.run(bed.pass_seconds(MENDED, 5)) == [40]
+    assert asyncio.run(bed.pass_seconds(image(tmp_path, "mended.img"), 5)) == [40]
     assert (bed.said, bed.done) == ({"web@1": None}, 1)
+
+
+def test_where_it_comes_from_is_written_down_before_it_is_there(tmp_path, web):
+    bed = Bed(tmp_path)
+    asyncio.run(bed.pass_seconds(web, 1))
+    record = asyncio.run(World.read(bed.store)).image_records["web@1"]
+    assert record == ImageRecord(web.source, "raw", record.at)
+    assert not bed.storage.images

@@ -47,7 +47,7 @@ def why_of(storage, record=BOOTING, documents=DOCUMENTS):
         world = await world_of(store, record, documents)
         record_then = msgspec.structs.replace(record, personality=booted_with("shop/web1", record, world))
         await put(store, servers={"shop/web1": record_then})
-        reconciler = Reconciler(store, storage, Edge(), Observer(storage, Boots(DictStore()), events), events)
+        reconciler = Reconciler(store, storage, Edge(), Observer(storage, Boots(DictStore()), events), events, None)
         await reconciler._work("shop/web1")
         return reconciler.why("shop/web1"), [event.kind for event in await events.after(0)]
 
@@ -61,7 +61,7 @@ def test_an_older_boot_table_does_not_take_the_place_of_a_newer_one():
         store, edge = DictStore(), Edge()
         before = await world_of(store, BOOTING)
         events = EventLog(DictStore())
-        reconciler = Reconciler(store, Storage(), edge, Observer(None, Boots(DictStore()), events), events)
+        reconciler = Reconciler(store, Storage(), edge, Observer(None, Boots(DictStore()), events), events, None)
         reconciler._replace_boot_table(before)
         handed_out = edge.table
         after = await put(store, servers={"shop/web1": msgspec.structs.replace(BOOTING, epoch=4)})
@@ -92,7 +92,7 @@ def test_no_boot_is_late_while_the_boot_services_cannot_be_opened():
     async def scenario():
         store, events, boots, edge = DictStore(), EventLog(DictStore()), Boots(DictStore()), Edge()
         world, progress = await world_of(store, BOOTING), boots.progress
-        reconciler = Reconciler(store, Storage(), edge, Observer(Storage(), boots, events), events)
+        reconciler = Reconciler(store, Storage(), edge, Observer(Storage(), boots, events), events, None)
 
         def stalled():
             """Return what a boot is held to when an hour has gone by."""

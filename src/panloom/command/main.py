@@ -31,6 +31,7 @@ _COMMANDS = {
     "snapshot": ("panloom.command.snapshot", "Freeze what a volume holds now, under a name."),
     "reopen": ("panloom.command.reopen", "Open a volume anew that a failed sync took offline."),
     "flatten": ("panloom.command.flatten", "Make a volume independent of its image and snapshots."),
+    "image": ("panloom.command.image", "Bring golden disks in."),
     "node": ("panloom.command.node", "Approve, release or switch machines."),
     "console": ("panloom.command.console", "Look at a node's serial line, and type there."),
     "events": ("panloom.command.events", "Show what happened; -f to follow."),

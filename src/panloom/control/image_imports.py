@@ -1,19 +1,20 @@
 """Images as they should be: each that a document names is copied in, beside all other work.
 
-not in the store ──▶ import_image ──▶ in the store
-        ▲                 └─ failed: said, and tried again after 1 s, 2 s, 4 s … MAX_PAUSE_SECONDS,
-        └─────────────────── at once from another source
+not in the store ──▶ a raw file of it ──▶ record ──▶ import_image ──▶ in the store
+        ▲                    └───────────────┴───────────┴─ failed: said, and tried again after 1 s, 2 s, 4 s …
+        └───────────────────────────────────────────────── MAX_PAUSE_SECONDS, at once from another source
 """
 
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from panloom.control.events import EventLog
+from panloom.control.image_sources import ImageSources
 from panloom.control.observer import Observer
 from panloom.control.world import World
+from panloom.decide.records import ImageRecord
 from panloom.errors import PanloomError
 from panloom.model.resources import Image
 from panloom.storage.client import StorageClient
@@ -32,6 +33,7 @@ class ImageImports:
         observer: Observer,
         events: EventLog,
         done: Callable[[], None],
+        sources: ImageSources,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -39,6 +41,7 @@ class ImageImports:
         self._observer = observer
         self._events = events
         self._done = done
+        self._sources = sources
         self._clock = clock
         self._failed: dict[tuple[str, str], tuple[int, float]] = {}
         """Image and source → how often it failed, and the clock's seconds of the next try."""
@@ -46,19 +49,22 @@ class ImageImports:
     async def tend(self, world: World, start: Start, say: Say) -> None:
         """Begin what is to be imported now, by ``start``; ``say`` what holds an image up."""
         stored = {image.name for image in (await self._observer.volumes()).images}
-        wanted = {(label, image.source) for label, image in world.all(Image).items() if label not in stored}
-        for label, source in self._failed.keys() - wanted:
+        wanted = {(label, image.source): image for label, image in world.all(Image).items() if label not in stored}
+        for label, source in self._failed.keys() - wanted.keys():
             del self._failed[label, source]
             say(label, None)
-        for label, source in sorted(wanted):
+        for (label, source), image in sorted(wanted.items()):
             _, next_try = self._failed.get((label, source), (0, float("-inf")))
             if self._clock() >= next_try:
-                start(label, partial(self._import, label, source, say))
+                start(label, partial(self._import, world, image, say))
 
-    async def _import(self, label: str, source: str, say: Say) -> None:
-        began = self._clock()
+    async def _import(self, world: World, image: Image, say: Say) -> None:
+        label, source, began = image.label, image.source, self._clock()
         try:
-            await self._storage.import_image(label, Path(source))
+            async with self._sources.raw(image) as raw:
+                record = ImageRecord(source, raw.format, time.time(), raw.sha256)
+                await world.edit(images={label: record}, rests_on=(image.key,))
+                await self._storage.import_image(label, raw.path)
         except PanloomError as error:
             tries, _ = self._failed.get((label, source), (0, 0.0))
             pause = min(PAUSE_SECONDS * 2**tries, MAX_PAUSE_SECONDS)

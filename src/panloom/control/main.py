@@ -28,6 +28,7 @@ from panloom.control.documents import Documents
 from panloom.control.door import DEFAULT_PATH, Door
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
+from panloom.control.image_sources import ImageSources
 from panloom.control.node import ControlNode
 from panloom.control.observer import Observer
 from panloom.control.permit import permit
@@ -76,7 +77,7 @@ async def serve(options: argparse.Namespace) -> None:
         await boots.load()
         observer = Observer(storage, boots, events)
         edge = Edge(store, events, files=options.files, boot_event=observer.boot_event, beacon=observer.beacon)
-        reconciler = Reconciler(store, storage, edge, observer, events)
+        reconciler = Reconciler(store, storage, edge, observer, events, ImageSources(options.directory / "incoming"))
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
         documents = Documents(

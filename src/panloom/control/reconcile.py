@@ -29,6 +29,7 @@ from panloom.control.documents import Documents
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.image_imports import ImageImports
+from panloom.control.image_sources import ImageSources
 from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
 from panloom.control.observer import STORAGE_SECONDS, Observer
@@ -75,7 +76,15 @@ class _Have(NamedTuple):
 class Reconciler:
     """Makes what is be what should be."""
 
-    def __init__(self, store: Store, storage: StorageClient, edge: Edge, observer: Observer, events: EventLog) -> None:
+    def __init__(
+        self,
+        store: Store,
+        storage: StorageClient,
+        edge: Edge,
+        observer: Observer,
+        events: EventLog,
+        sources: ImageSources,
+    ) -> None:
         self._store = store
         self._documents = Documents(store)
         self._storage = storage
@@ -84,7 +93,7 @@ class Reconciler:
         self._events = events
         self._ports = Ports()
         self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
-        self._images = ImageImports(storage, observer, events, self.wake)
+        self._images = ImageImports(storage, observer, events, self.wake, sources)
         self._volumes = Volumes(storage, observer, events, self.wake)
         self._macs = MacCounter(store)
         self._workers: dict[str, asyncio.Task[None]] = {}

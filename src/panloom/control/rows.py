@@ -57,7 +57,7 @@ class Rows:
                 return [self._node(node, world) for node in world.all(resources.Node).values()]
             case "image":
                 images = world.all(resources.Image).values()
-                return [_image(image, volumes) | {"why": self._why(image.label)} for image in images]
+                return [_image(image, world, volumes) | {"why": self._why(image.label)} for image in images]
             case "volume":
                 return await self._volume_rows(world)
             case "snapshot":
@@ -278,8 +278,10 @@ def _snapshot(facts: calls.SnapshotFacts) -> Row:
     }
 
 
-def _image(image: resources.Image, volumes: calls.Volumes | None) -> Row:
+def _image(image: resources.Image, world: World, volumes: calls.Volumes | None) -> Row:
     facts = next((known for known in volumes.images if known.name == image.label), None) if volumes else None
+    record = world.image_records.get(image.label)
+    cloned = [volume for volume in volumes.volumes if volume.image == image.label] if volumes else []
     return {
         "name": image.label,
         "image": image.label,
@@ -287,6 +289,11 @@ def _image(image: resources.Image, volumes: calls.Volumes | None) -> Row:
         "sha256": facts.sha256 if facts else None,
         "state": "ready" if facts else "to be imported",
         "source": image.source,
+        "format": record.format if record else image.format,
+        "source_sha256": (record.source_sha256 or (facts.sha256 if facts else None)) if record else None,
+        "since": record.at if record and facts else None,
+        "clones": [volume.name.replace(".", "/", 1) for volume in cloned],
+        "provenance": image.provenance,
     }
 
 

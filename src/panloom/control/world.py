@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from panloom.boot.lease_book import leases
-from panloom.decide.records import STEPS, NodeRecord, Phase, ServerRecord, Step
+from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, ServerRecord, Step
 from panloom.model import resources
 from panloom.state.contract import ABSENT, Store
 from panloom.values import MacAddress
 
 SERVERS = "/record/server/"
 NODES = "/record/node/"
+IMAGES = "/record/image/"
 DOOMED = "/record/doomed-volume/"
 """Volumes whose documents are gone and whose data are to be destroyed; until they are, none of that name is made."""
 
@@ -41,6 +42,7 @@ class World:
         self._wanted: dict[type[resources.Resource], dict[str, resources.Resource]] = {}
         self.server_records: dict[str, ServerRecord] = {}
         self.node_records: dict[str, NodeRecord] = {}
+        self.image_records: dict[str, ImageRecord] = {}
         self.doomed = frozenset(key.removeprefix(DOOMED) for key in entries if key.startswith(DOOMED))
         """Labels of volumes that are being destroyed."""
         for key, (_, value) in entries.items():
@@ -51,6 +53,8 @@ class World:
                 self.server_records[key.removeprefix(SERVERS)] = msgspec.json.decode(value, type=ServerRecord)
             elif key.startswith(NODES):
                 self.node_records[key.removeprefix(NODES)] = msgspec.json.decode(value, type=NodeRecord)
+            elif key.startswith(IMAGES):
+                self.image_records[key.removeprefix(IMAGES)] = msgspec.json.decode(value, type=ImageRecord)
 
     @classmethod
     async def read(cls, store: Store) -> "World":
@@ -58,7 +62,7 @@ class World:
         entries: dict[str, tuple[int, bytes]] = {}
         servers = await store.range(SERVERS)
         # What is doomed is read after what is wanted: a volume wanted anew is then never taken for the one before.
-        others = [await store.range(prefix) for prefix in (resources.WANT, NODES, DOOMED)]
+        others = [await store.range(prefix) for prefix in (resources.WANT, NODES, IMAGES, DOOMED)]
         for snapshot in (servers, *others):
             entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
         world = cls(store, servers.revision, entries)
@@ -95,15 +99,17 @@ class World:
         *,
         servers: Mapping[str, ServerRecord | None] = MappingProxyType({}),
         nodes: Mapping[str, NodeRecord | None] = MappingProxyType({}),
+        images: Mapping[str, ImageRecord] = MappingProxyType({}),
         rests_on: Collection[str] = (),
     ) -> None:
         """Change records in one commit, None deletes.
 
         ``ConflictError`` if any of them, or of the keys of documents in ``rests_on``, is not as it was read.
         """
-        changes: dict[str, ServerRecord | NodeRecord | None] = {}
+        changes: dict[str, ServerRecord | NodeRecord | ImageRecord | None] = {}
         changes.update({SERVERS + name: server for name, server in servers.items()})
         changes.update({NODES + name: node for name, node in nodes.items()})
+        changes.update({IMAGES + name: image for name, image in images.items()})
         revision = await self._store.commit(
             expect=self.revisions((*changes, *rests_on)),
             put={key: msgspec.json.encode(value) for key, value in changes.items() if value is not None},
@@ -118,6 +124,7 @@ class World:
             _set(self.server_records, name, server)
         for name, node in nodes.items():
             _set(self.node_records, name, node)
+        self.image_records.update(images)
 
 
 Record = TypeVar("Record")

@@ -161,7 +161,7 @@ def other_sources(have: Mapping[str, Resource], want: Mapping[str, Resource]) ->
     found = {}
     for key, image in want.items():
         stored = have.get(key)
-        if isinstance(image, Image) and isinstance(stored, Image) and stored.source != image.source:
+        if isinstance(image, Image) and isinstance(stored, Image) and _content(stored) != _content(image):
             versions = [
                 other.version for other in want.values() if isinstance(other, Image) and other.name == image.name
             ]
@@ -169,6 +169,10 @@ def other_sources(have: Mapping[str, Resource], want: Mapping[str, Resource]) ->
             why = f"{image.label} was copied in from {stored.source} and stays what it is; {mend}"
             found[image.label] = Refusal(key, ("source",), why)
     return found
+
+
+def _content(image: Image) -> tuple[str | None, ...]:
+    return (image.source, image.format, image.sha256)
 
 
 def _differences(stored: Volume, asked: Volume, steps: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], str]]:

@@ -4,6 +4,7 @@
     come /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
     /record/discovered/MAC      Discovered     a machine that asked to boot and that no document names
     /record/boot/NODE           BootRecord     the stages of a machine's last boot
+    /record/image/NAME@VERSION  ImageRecord    where an image's octets came from
 
 A server's life (``Phase``)::
 
@@ -123,6 +124,15 @@ class BootRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     server: str | None = None
     epoch: int = 0
     tries: int = 0
+
+
+class ImageRecord(msgspec.Struct, frozen=True):
+    """Where an image's octets came from; written before it is in the store, which alone says whether it is."""
+
+    source: str
+    format: str
+    at: float  # wall clock, seconds
+    source_sha256: str | None = None  # None: the image is the file, octet for octet
 
 
 def target_of(server: str) -> Iqn:

@@ -27,10 +27,12 @@ from panloom.model.fields import (
     Mac,
     MinimumSize,
     Name,
+    Note,
     Path,
     Port,
     Range,
     Serial,
+    Sha256,
     Size,
     SnapshotName,
     Subnet,
@@ -232,10 +234,23 @@ class ImageSpec(Spec):
 
     version: Count = 1
     source: Path = Field(examples=["/srv/images/web.img"])
+    format: resources.DiskFormat | None = None
+    """Nothing: what its first octets say."""
+    sha256: Sha256 | None = None
+    """Of the disk, however the file packs it: anything else is not copied in."""
+    provenance: dict[Word, Note] = Field({}, examples=["{recipe: web.yaml}"])
+    """Where it comes from, in its maker's words."""
 
     def resource(self, pan: str, name: str) -> resources.Image:  # noqa: ARG002
         """Return what it means."""
-        return resources.Image(name=name, version=self.version, source=self.source)
+        return resources.Image(
+            name=name,
+            version=self.version,
+            source=self.source,
+            format=self.format,
+            sha256=self.sha256,
+            provenance=self.provenance,
+        )
 
 
 class VirtualLanSpec(Spec):

@@ -30,7 +30,9 @@ _SNAPSHOT = re.compile(rf"{_LABEL}@{_LABEL}\Z")
 _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}\Z")  # an argument of a program: never an option
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
+MAX_NOTE_CHARACTERS: Final = 1000
 IN_STEP: Final = r".*\[[0-9a-fA-F,-]+\].*"
 """A node set's brackets somewhere in a text."""
 
@@ -184,6 +186,18 @@ def _domain(text: str) -> str:
     return text
 
 
+def _sha256(text: str) -> str:
+    if not _SHA256.match(text.lower()):
+        raise ValueError(f"{text[:80]!r} is no SHA-256; write 64 hex digits, as sha256sum prints them")
+    return text.lower()
+
+
+def _note(text: str) -> str:
+    if len(text) > MAX_NOTE_CHARACTERS or not text.isprintable():
+        raise ValueError(f"{text[:40]!r} is no note; write one line of at most {MAX_NOTE_CHARACTERS} characters")
+    return text
+
+
 _SIZE_HINT = "write a size like 10GiB or 512MiB"
 _SIZE_TEXT = r"[0-9]+(?:\.[0-9]+)?\s*[kmgtKMGT]?i?[bB]?"
 
@@ -253,6 +267,8 @@ Domain = Annotated[
     _reader(_domain),
     _looks(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", "write a domain like shop.example", "number", "boolean"),
 ]
+Sha256 = Annotated[str, _reader(_sha256), _looks("[0-9a-fA-F]{64}", "write 64 hex digits", "number")]
+Note = Annotated[str, _reader(_note), _looks(r".{0,1000}", "write one line", "number", "boolean")]
 Port = Annotated[int, _reader(_between(1, 65535)), _looks_between(1, 65535)]
 CipherSuite = Annotated[int, _reader(_between(0, 255)), _looks_between(0, 255)]
 Count = Annotated[int, _reader(_between(1, 1_000_000)), _looks_between(1, 1_000_000)]

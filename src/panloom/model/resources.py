@@ -33,6 +33,7 @@ AddressRange = tuple[IPv4Address, IPv4Address]
 Auth = Literal["chap", "none"]
 Fence = Literal["storage+port", "power"]
 Provisioning = Literal["thin", "thick"]
+DiskFormat = Literal["raw", "qcow2", "vmdk"]
 
 
 class Part(BaseModel):
@@ -198,6 +199,12 @@ class Image(Resource):
     version: int
     source: str
     """Path on the control node."""
+    format: DiskFormat | None = None
+    """None: what its first octets say."""
+    sha256: str | None = None
+    """Of the disk, however the file packs it; None: whatever it is."""
+    provenance: dict[str, str] = {}
+    """Where it comes from, in its maker's words."""
 
     @property
     def label(self) -> str:
