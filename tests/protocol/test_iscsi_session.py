@@ -250,6 +250,19 @@ def test_a_command_that_comes_twice_is_carried_out_once():
     assert len(talk(read(1, cmd_sn=2, tag=2), read(1, cmd_sn=2, tag=2), read(1)).answers) == 2
 
 
+@pytest.mark.parametrize(
+    ("said", "quiet"),
+    [
+        ([read(1)], True),
+        ([write(1), data_out(b"x" * 512, ttt=1)], True),
+        ([read(1, cmd_sn=2)], False),
+        ([read(1, tag=2, cmd_sn=2), read(1)], True),
+    ],
+)
+def test_plain_commands_are_asked_about_only_while_one_waits_for_its_turn(said, quiet):
+    assert talk(*said).session.quiet is quiet
+
+
 def test_numbers_wrap():
     conversation = Conversation([b"".join(
         iscsi.encode(read(1, tag=tag, cmd_sn=(0xFFFFFFFE + tag) & 0xFFFFFFFF)) for tag in range(4)

@@ -261,6 +261,15 @@ def test_an_action_that_nobody_has_taken_is_taken_back():
     assert medium.ended() == [0x900]
 
 
+def test_plain_commands_are_asked_about_only_while_a_task_is_under_way():
+    medium = Medium()
+    assert medium.session.quiet
+    medium.write(0)
+    assert not medium.session.quiet
+    medium.perform()
+    assert medium.session.quiet
+
+
 def test_another_session_aborts_the_tasks_of_a_unit():
     medium = Medium()
     medium.write(0)

@@ -110,11 +110,11 @@ class IscsiSession:
 
     @property
     def quiet(self) -> bool:
-        """Whether ``must_see`` claims no PDU that has come by now, until one goes through ``receive`` or ``adopt``.
+        """Whether ``must_see`` claims no PDU of a usual unit that has come by now, until ``receive`` or ``adopt``.
 
-        A tag that none may have is left to who asks.
+        A unit may become unusual at any time; that, and a tag that none may have, is left to who asks.
         """
-        return not (self.units.unusual or self._order or self._tasks)
+        return not (self._early or self._tasks)
 
     def receive(self, pdu: Pdu) -> None:
         """Take a PDU; ``actions`` may refer to its data: do them, or copy that, before the octets change."""

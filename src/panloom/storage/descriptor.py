@@ -34,10 +34,18 @@ __all__ = [
     "Descriptor",
     "Manager",
     "PlatformDescriptor",
+    "ReceiveHandler",
+    "SendHandler",
     "SessionFacts",
     "SessionKind",
     "StaleEpochError",
 ]
+
+SendHandler = Callable[[Any, Frame], None]
+"""Gets the context of a Descriptor, and a frame to carry out and call back."""
+
+ReceiveHandler = Callable[[Any, SendHandler, Frame], bool]
+"""Sends a frame off by a Descriptor's two, and returns whether it was called back at once."""
 
 SessionKind = Literal["firmware", "kernel", "unknown"]
 
@@ -56,7 +64,7 @@ class Descriptor:
     serial: str  # ASCII, at most 32 characters
     product: str  # ASCII, at most 16 characters
     context: Any = field(repr=False)  # opaque to all but the Local Transport; handed back untouched with every call
-    send_handler: Callable[[Any, Frame], None] = field(repr=False)
+    send_handler: SendHandler = field(repr=False)
     block_octets: int = 512
     thin: bool = True  # whether UNMAP gives space back
     may_block: bool = False  # whether even READ and WRITE may take long, or be called back later
@@ -74,7 +82,7 @@ class PlatformDescriptor:
     found: Callable[[Any], tuple[Sequence[Any], str | None]] = field(repr=False)  # its devices; why there are none
     connect: Callable[..., Descriptor] = field(repr=False)
     disconnect: Callable[[Descriptor], None] = field(repr=False)
-    send_handler: Callable[[Any, Frame], None] = field(repr=False)
+    send_handler: SendHandler = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ the loop holds but while it waits for input.
 
 import errno
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -43,7 +42,7 @@ from panloom.protocol.iscsi_task import Action, Write
 from panloom.protocol.scsi_disk import Read
 from panloom.protocol.scsi_pages import Disk
 from panloom.protocol.scsi_unit import LogicalUnit
-from panloom.storage.descriptor import Descriptor, SessionFacts
+from panloom.storage.descriptor import Descriptor, SendHandler, SessionFacts
 from panloom.storage.frame import Callback, Frame, StaleEpochError
 from panloom.storage.frame import Operation as Ask
 from panloom.storage.input import INPUT_OCTETS, Input
@@ -58,7 +57,10 @@ from panloom.wire.scsi_cdb import DPO, Operation
 from panloom.wire.scsi_sense import Sense
 
 if cython.compiled:
+    from cython.cimports.cpython.pythread import PyThread_get_thread_ident as get_ident
     from cython.cimports.panloom.storage.linux import get32
+else:
+    from threading import get_ident
 
 __all__ = ["FLUSH_OCTETS", "INPUT_OCTETS", "HotLoop", "build"]
 
@@ -82,6 +84,20 @@ def build() -> Literal["python", "compiled"]:
 
 def _nothing() -> None:
     """Nobody is to be told."""
+
+
+class _Unit:
+    """What every command needs of a Descriptor."""
+
+    __slots__ = ("blocks", "context", "lun", "may_block", "read_only", "send_handler")
+
+    def __init__(self, lun: int, descriptor: Descriptor) -> None:
+        self.lun = lun
+        self.blocks = descriptor.blocks
+        self.read_only = descriptor.read_only
+        self.may_block = descriptor.may_block
+        self.context = descriptor.context
+        self.send_handler = descriptor.send_handler
 
 
 class HotLoop:
@@ -111,7 +127,7 @@ class HotLoop:
     ) -> None:
         self._session = session
         self._descriptors = dict(descriptors)
-        self._units = {lun_field(lun): (lun, descriptor) for lun, descriptor in descriptors.items()}
+        self._units = {lun_field(lun): _Unit(lun, descriptor) for lun, descriptor in descriptors.items()}
         self._facts = facts
         self._clock = clock
         self._first_read = first_read
@@ -121,7 +137,8 @@ class HotLoop:
         self._leaving = leaving
         self._input = Input(stream)
         self._next = 0  # what is in it behind the PDU that is carried out now
-        self._quiet = False  # no plain command has to go through the session
+        self._quiet = False  # no plain command to a usual unit has to go through the session
+        self._unusual = session.units.unusual  # it changes at any time
         parameters = session.parameters
         self._head = HEADER_OCTETS + (DIGEST_OCTETS if parameters.header_digest else 0)
         self._header_digest = parameters.header_digest
@@ -133,6 +150,9 @@ class HotLoop:
             withdrawn=self._withdrawn,
         )
         self._answered: Frame | None = None  # called back by the thread that has the lock
+        self._back = self._called_back
+        self._has_read = False
+        self._reads = self._writes = self._read_octets = self._written_octets = 0  # plain ones, not yet told
         self._performer = Performer(
             stream,
             session,
@@ -180,7 +200,7 @@ class HotLoop:
         """Serve what comes until nothing more does; return why that is.  What is under way then goes on."""
         session, start = self._session, 0
         performer = self._performer
-        performer.thread = threading.get_ident()
+        performer.thread = get_ident()
         while session.closing is None:
             octets = self._input.receive()
             if octets < 0:
@@ -198,6 +218,7 @@ class HotLoop:
                     if self._news:
                         self.take_news()
                     start = self._consume(start)
+                    self._tell_plain()
                     self._output.send()
                 finally:
                     performer.holder = 0
@@ -218,8 +239,8 @@ class HotLoop:
 
     def resize(self, lun: int, blocks: int) -> None:
         """Let a unit have the blocks that it has by now."""
-        _, descriptor = self._units.get(lun_field(lun), (lun, None))
-        if descriptor and blocks > descriptor.blocks:
+        descriptor = self._descriptors[lun]
+        if lun_field(lun) in self._units and blocks > descriptor.blocks:
             self._have(lun, replace(descriptor, blocks=blocks))
             self._session.units.resize(lun, blocks)
 
@@ -236,7 +257,7 @@ class HotLoop:
 
     def _have(self, lun: int, descriptor: Descriptor) -> None:
         self._descriptors[lun] = descriptor
-        self._units[lun_field(lun)] = lun, descriptor
+        self._units[lun_field(lun)] = _Unit(lun, descriptor)
 
     def _consume(self, start: int) -> int:
         """Carry out every whole PDU of the input from an offset on; return where the rest begins."""
@@ -299,81 +320,84 @@ class HotLoop:
             lba >>= 32
         elif operation not in (_READ_16, _WRITE_16):
             return False
-        found = self._units.get(lun)
-        if found is None or not blocks or expected != blocks * _BLOCK_OCTETS:
+        unit = self._units.get(lun)
+        if unit is None or not blocks or expected != blocks * _BLOCK_OCTETS:
             return False
-        number, unit = found
         limit = unit.blocks
         if blocks > limit or lba > limit - blocks or unit.may_block:
             return False
         session = self._session
-        if cmd_sn != session.exp_cmd_sn or tag == _NO_TAG or (not self._quiet and session.must_see(tag, lun)):
+        if cmd_sn != session.exp_cmd_sn or tag == _NO_TAG:
+            return False
+        if (self._unusual or not self._quiet) and session.must_see(tag, lun):
             return False
         if operation in (_READ_10, _READ_16):
             if flags & ~_ATTRIBUTES != _PLAIN_READ or lengths or bits & ~DPO:
                 return False
             session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
-            self._read_plain(unit, number, tag, lba * _BLOCK_OCTETS, expected)
+            self._read_plain(unit, tag, lba * _BLOCK_OCTETS, expected)
             return True
         if flags & ~_ATTRIBUTES != _PLAIN_WRITE or lengths != expected or lengths > self._immediate_octets:
             return False
         if bits & ~DPO or unit.read_only:
             return False
         session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
-        self._write_plain(unit, number, tag, lba * _BLOCK_OCTETS, self._input.view[data : data + expected])
+        self._write_plain(unit, tag, lba * _BLOCK_OCTETS, self._input.view[data : data + expected])
         return True
 
-    def _read_plain(self, unit: Descriptor, lun: int, tag: int, offset: int, octets: int) -> None:
+    def _read_plain(self, unit: _Unit, tag: int, offset: int, octets: int) -> None:
         """Send octets of the medium and GOOD, or why not."""
         if octets > self._plain_octets:
             self._output.read_extents()
-            action = self._adopt(lun, tag, Read(offset, octets, flush=False))
-            self._performer.read(action, unit, Reading(tag, offset, octets))
+            action = self._adopt(unit.lun, tag, Read(offset, octets, flush=False))
+            self._performer.read(action, self._descriptors[unit.lun], Reading(tag, offset, octets))
             self._performer.take_answers()
             return
         session, output = self._session, self._output
         frame = Frame(_READ, offset, octets, output.room(octets), tag)
         frame.takes_extent = True
-        if not self._call(unit, frame):
-            action = self._adopt(lun, tag, Read(offset, octets, flush=False))
-            self._performer.await_read(action, unit, Reading(tag, offset, octets), frame)
+        if not self._call(unit.context, unit.send_handler, frame):
+            action = self._adopt(unit.lun, tag, Read(offset, octets, flush=False))
+            self._performer.await_read(action, self._descriptors[unit.lun], Reading(tag, offset, octets), frame)
             return
         if frame.error is not None:
             self._fail(tag, scsi_sense.UNRECOVERED_READ)
             return
+        if not self._has_read:
+            self._note_first_read()
+        self._reads += 1
+        self._read_octets += octets
         stat_sn, exp_cmd_sn = session.stat_sn, session.exp_cmd_sn
         session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
         max_cmd_sn = exp_cmd_sn + COMMAND_WINDOW - 1 & 0xFFFFFFFF if self._quiet else session.max_cmd_sn
         if frame.extent is not None:
-            what = lun, tag, offset, octets
+            what = unit.lun, tag, offset, octets
             output.data_in_of(frame.extent, what, octets, tag, stat_sn, exp_cmd_sn, max_cmd_sn)
         else:
             output.data_in(_LAST, octets, tag, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
-        self._count_read(octets)
 
-    def _write_plain(self, unit: Descriptor, lun: int, tag: int, offset: int, data: memoryview) -> None:
+    def _write_plain(self, unit: _Unit, tag: int, offset: int, data: memoryview) -> None:
         """Write, and only then answer."""
-        session, facts = self._session, self._facts
-        octets = len(data)
+        session, octets = self._session, len(data)
         self._output.read_extents()  # as commands came, so the medium sees them
         frame = Frame(_WRITE, offset, octets, data, tag)
-        if not self._call(unit, frame):
-            self._performer.await_write(self._adopt(lun, tag, Write(offset, data)), frame)
+        if not self._call(unit.context, unit.send_handler, frame):
+            self._performer.await_write(self._adopt(unit.lun, tag, Write(offset, data)), frame)
             return
         if frame.error is not None:
             self._fail(tag, write_sense(frame.error))
             return
-        facts.writes += 1
-        facts.written_octets += octets
+        self._writes += 1
+        self._written_octets += octets
         stat_sn, exp_cmd_sn = session.stat_sn, session.exp_cmd_sn
         session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
         max_cmd_sn = exp_cmd_sn + COMMAND_WINDOW - 1 & 0xFFFFFFFF if self._quiet else session.max_cmd_sn
         self._output.good(tag, stat_sn, exp_cmd_sn, max_cmd_sn)
 
-    def _call(self, unit: Descriptor, frame: Frame) -> bool:
+    def _call(self, context: object, send_handler: SendHandler, frame: Frame) -> bool:
         """Be the receive handler: save the frame's context and call the send handler; whether it has called back."""
-        frame.context = Callback(self._called_back, frame.context)
-        unit.send_handler(unit.context, frame)
+        frame.context = Callback(self._back, frame.context)
+        send_handler(context, frame)
         if self._answered is not frame:
             return False
         self._answered = None
@@ -383,18 +407,18 @@ class HotLoop:
 
     def _called_back(self, saved: object, frame: Frame) -> None:
         frame.context = saved
-        if threading.get_ident() == self._performer.holder:
+        if get_ident() == self._performer.holder:
             self._answered = frame
         else:
             self._performer.end_late(frame)
 
     def _withdrawn(self, answers: list[tuple[tuple[int, int, int, int], int]]) -> None:
         """Answer READs whose octets their extents did not give."""
-        session, facts = self._session, self._facts
+        session = self._session
         session.stat_sn = session.stat_sn - len(answers) & 0xFFFFFFFF
         for (lun, tag, offset, octets), code in answers:
-            facts.reads -= 1
-            facts.read_octets -= octets
+            self._reads -= 1
+            self._read_octets -= octets
             if code == errno.EAGAIN:
                 action = self._adopt(lun, tag, Read(offset, octets, flush=False))
                 self._performer.set_aside(action, Reading(tag, offset, octets))
@@ -411,21 +435,32 @@ class HotLoop:
         self._session.fail(tag, sense)
         self._performer.take_answers()
 
-    def _count_read(self, octets: int) -> None:
-        facts = self._facts
-        facts.reads += 1
-        facts.read_octets += octets
-        if facts.first_read_at is None:
-            facts.first_read_at = self._clock()
-            self._first_read()
+    def _note_first_read(self) -> None:
+        self._has_read = True
+        self._facts.first_read_at = self._clock()
+        self._first_read()
+
+    def _tell_plain(self) -> None:
+        """Tell what plain commands have done since the last time."""
+        if self._reads or self._writes:
+            facts = self._facts
+            facts.reads += self._reads
+            facts.read_octets += self._read_octets
+            facts.writes += self._writes
+            facts.written_octets += self._written_octets
+            self._reads = self._writes = self._read_octets = self._written_octets = 0
 
     def _count(self, *, read: int = 0, written: int = 0) -> None:
         """Count what the session has asked for."""
+        facts = self._facts
         if read:
-            self._count_read(read)
+            if not self._has_read:
+                self._note_first_read()
+            facts.reads += 1
+            facts.read_octets += read
         if written:
-            self._facts.writes += 1
-            self._facts.written_octets += written
+            facts.writes += 1
+            facts.written_octets += written
 
     # -- everything that is not plain ----------------------------------------------------------------------------
 

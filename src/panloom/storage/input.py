@@ -89,7 +89,7 @@ class Input:
 
     def took(self, start: int, pdus: int) -> int:
         """Take note that so many PDUs were read, and make room; return where what is left begins now."""
-        self._singles = self._singles + 1 if pdus == 1 else 0
+        self._singles = self._singles + pdus if pdus < 2 else 0  # one may come in parts
         if start == self.end:
             self.end = 0
             return 0

@@ -22,7 +22,7 @@ from panloom.protocol.iscsi_session import IscsiSession
 from panloom.protocol.iscsi_task import Action, Compare, Deed, OrWrite, Write, WriteAndVerify
 from panloom.protocol.scsi_disk import Flush, Read
 from panloom.storage.aside import Aside
-from panloom.storage.descriptor import Descriptor
+from panloom.storage.descriptor import Descriptor, ReceiveHandler
 from panloom.storage.frame import Frame, Operation, StaleEpochError
 from panloom.storage.medium import call, carry_out, write_sense
 from panloom.storage.output import Output, Stream
@@ -52,7 +52,7 @@ class Performer:
         output: Output,
         descriptors: Mapping[int, Descriptor],
         *,
-        call: Callable[[Descriptor, Frame], bool],
+        call: ReceiveHandler,
         count: Count,
         leave_input: Callable[[], None],
         threads: bool,
@@ -127,7 +127,7 @@ class Performer:
             elif isinstance(deed, Write) and not unit.may_block:
                 data = memoryview(deed.data)
                 frame = Frame(Operation.WRITE, deed.offset, len(data), data, task.initiator_task_tag)
-                if self._call(unit, frame):
+                if self._call(unit.context, unit.send_handler, frame):
                     self._end_write(action, frame)
                 else:
                     self.await_write(action, frame)

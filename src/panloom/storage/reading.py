@@ -8,13 +8,12 @@ send_octets    sends it
 """
 
 import errno
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
 from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
 from panloom.protocol.iscsi_session import BLOCK_OCTETS, IscsiSession
-from panloom.storage.descriptor import Descriptor
+from panloom.storage.descriptor import Descriptor, ReceiveHandler
 from panloom.storage.frame import Frame, Operation
 from panloom.storage.output import SENDFILE_OCTETS, Output
 from panloom.wire import iscsi, scsi_sense
@@ -59,7 +58,7 @@ class Reading:
 class Reader:
     """Sends what is read; ``call`` is the receive handler of the connection: whether the frame was called back."""
 
-    def __init__(self, session: IscsiSession, output: Output, call: Callable[[Descriptor, Frame], bool]) -> None:
+    def __init__(self, session: IscsiSession, output: Output, call: ReceiveHandler) -> None:
         self._session = session
         self._output = output
         self._call = call
@@ -76,7 +75,7 @@ class Reader:
             whole = piece + -piece % BLOCK_OCTETS
             frame = Frame(Operation.READ, reading.at, whole, output.room(whole), reading.tag)
             frame.takes_extent = True
-            if not self._call(unit, frame):
+            if not self._call(unit.context, unit.send_handler, frame):
                 return frame
             if frame.error is not None:
                 reading.sense = scsi_sense.UNRECOVERED_READ

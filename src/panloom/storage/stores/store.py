@@ -72,21 +72,16 @@ class OpenStore(ABC):
         self.identity = identity
         self.read_only = read_only
         self._flushing = threading.Lock()  # a failed flush is told once, to whoever asks first
-        self._lost = ""
-
-    @property
-    def lost(self) -> str:
-        """Why nothing is answered any more, "" while all is well."""
-        return self._lost
+        self.lost = ""  # why nothing is answered any more
 
     def lose(self, why: str) -> None:
         """Answer nothing any more."""
-        self._lost = self._lost or why
+        self.lost = self.lost or why
 
     def check_room(self, offset: int, octets: int) -> None:
         """Raise OSError unless a range is inside and the store still answers."""
-        if self._lost:
-            raise OSError(errno.EIO, self._lost)
+        if self.lost:
+            raise OSError(errno.EIO, self.lost)
         if offset < 0 or offset + octets > self.octets:
             raise OSError(errno.EINVAL, "beyond the end of the device")
 
