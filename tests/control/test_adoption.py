@@ -26,7 +26,7 @@ def adopted(*macs):
         for mac in macs:
             observer.discovered[mac] = Discovered(mac=mac, address="10.77.0.200", first_seen=1.0)
         for _ in range(2):
-            await reconciler._adopt_discovered(world)
+            await reconciler.blades.tend(world, reconciler._say)
         return set((await World.read(store)).all(Node)), [event.text for event in await events.after(0)]
 
     return asyncio.run(scenario())
@@ -40,4 +40,7 @@ def test_two_machines_whose_macs_end_alike_are_two_nodes():
 def test_one_that_a_document_names_by_now_is_no_second_node_and_keeps_no_other_waiting():
     nodes, said = adopted(str(node(1).mac), "aa:aa:aa:11:22:33")
     assert nodes == {"n1", "n2", "n-112233"}
-    assert said == [f"{node(1).mac} is not taken in: there is a node n1 already"]
+    assert said == [
+        f"{node(1).mac} is not taken in: there is a node n1 already",
+        "aa:aa:aa:11:22:33 is node n-112233",
+    ]

@@ -63,6 +63,37 @@ nodes = st.builds(
     memory_octets=sizes,
     power=st.none() | powers,
 )
+patterns = st.from_regex(r"[A-Za-z0-9*?][A-Za-z0-9 ._:+()/&*?-]{0,8}[A-Za-z0-9*?]", fullmatch=True)
+disks = st.builds(resources.Disk, size_octets=sizes, snapshot=st.none() | snapshots, provisioning=provisionings)
+failovers = st.builds(
+    resources.Failover,
+    enabled=st.booleans(),
+    within_seconds=durations,
+    fence=st.sampled_from(["storage+port", "power"]),
+)
+rules = st.builds(
+    resources.Rule,
+    name=names,
+    match=st.builds(
+        resources.Match,
+        mac=st.none() | patterns,
+        vendor=st.none() | patterns,
+        product=st.none() | patterns,
+        architecture=st.none() | st.sampled_from(["x86-64", "arm64"]),
+        memory_octets=sizes,
+        cores=st.integers(0, 1 << 16),
+    ),
+    server=st.none()
+    | st.builds(
+        resources.Becoming,
+        pan=names,
+        image=image_names,
+        disk=disks,
+        lans=st.lists(names, max_size=3).map(tuple),
+        failover=failovers,
+    ),
+    approve=st.sampled_from(["manual", "always"]),
+)
 images = st.builds(resources.Image, name=names, version=counts, source=paths)
 domains = st.from_regex(r"[a-z0-9-]{1,9}(?:\.[a-z0-9-]{1,9}){0,2}", fullmatch=True)
 
@@ -85,16 +116,11 @@ def members(pans):
         pan=pans,
         name=names,
         image=image_names,
-        disk=st.builds(resources.Disk, size_octets=sizes, snapshot=st.none() | snapshots, provisioning=provisionings),
+        disk=disks,
         nics=st.lists(nics, max_size=3).map(tuple),
         node=st.none() | names,
         needs=st.builds(resources.Needs, memory_octets=sizes),
-        failover=st.builds(
-            resources.Failover,
-            enabled=st.booleans(),
-            within_seconds=durations,
-            fence=st.sampled_from(["storage+port", "power"]),
-        ),
+        failover=failovers,
         auth=st.none() | auths,
     )
     shape = {"pan": pans, "name": names, "size_octets": sizes, "provisioning": provisionings}
@@ -107,7 +133,7 @@ def members(pans):
 def sets(draw):
     """Return resources by key: at most one platform, members only of PANs there are, no volume of a server's name."""
     pans = draw(st.lists(names, max_size=3, unique=True))
-    one = nodes | images | (members(st.sampled_from(pans)) if pans else st.nothing())
+    one = nodes | images | rules | (members(st.sampled_from(pans)) if pans else st.nothing())
     found = [resources.Pan(name=name) for name in pans]
     found += draw(st.lists(platforms, max_size=1)) + draw(st.lists(one, max_size=8))
     by_key = {resource.key: resource for resource in found}

@@ -6,7 +6,7 @@ control ── replace, login_seen ─────▶ └──────┘ �
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 
 import msgspec
@@ -21,10 +21,12 @@ from panloom.decide.boot_answer import (
     boot_answer,
     boot_script,
     pause_seconds,
+    report_script,
     wait_script,
     why_waiting,
 )
-from panloom.protocol.boot_tokens import BootTokens, Refusal, Ticket
+from panloom.decide.hardware import hardware_of_report, hardware_of_request
+from panloom.protocol.boot_tokens import BootTokens, Ticket
 from panloom.protocol.dhcp_leases import Assignment
 from panloom.protocol.dhcp_server import DhcpEvent, DhcpEventKind
 from panloom.values import Iqn, MacAddress
@@ -96,6 +98,7 @@ class BootDesk:
                 server=server.name if server else answer.nic.server if answer.nic else None,
                 epoch=server.epoch if server else 0,
                 why=answer.why_no_file or "",
+                hardware=hardware_of_request(request) if answer.scope is Scope.DISCOVERY else None,
             )
         )
         if not answer.wants_token:
@@ -134,11 +137,9 @@ class BootDesk:
 
     def script(self, token: str, peer: IPv4Address, *, now: float) -> Page:
         """Return the script that ``token`` is good for when it is shown from ``peer``, or one line that refuses."""
-        ticket = self._tokens.redeem(token, peer, now=now)
-        if isinstance(ticket, Refusal):
-            mac = ticket.ticket.mac if ticket.ticket else None
-            self.say(self._about("refused", now, mac, peer, ticket.why))
-            return Page(ticket.status, f"{ticket.why}\n")
+        ticket = self._redeem(token, peer, now)
+        if isinstance(ticket, Page):
+            return ticket
         node = self.index.nodes.get(ticket.mac)
         server = node.server if node is not None and node.address == ticket.address else None
         minted_for = (ticket.initiator, ticket.epoch)
@@ -153,7 +154,27 @@ class BootDesk:
         if len(self._waited) > _REMEMBERED:
             del self._waited[next(iter(self._waited))]
         self.say(self._about("waiting", now, ticket.mac, peer, why))
-        return Page(200, wait_script(why, pause_seconds(node, times)))
+        if node is not None:
+            return Page(200, wait_script(why, pause_seconds(node, times)))
+        place = f"{self.index.table.address}:{self.index.table.http_port}"
+        return Page(200, report_script(why, f"http://{place}/boot/{token}/hardware", pause_seconds(node, times)))
+
+    def hardware(self, token: str, peer: IPv4Address, words: Mapping[str, str], *, now: float) -> Page:
+        """Take a machine's report of what it is, and return the script by which it asks again, or a refusal."""
+        ticket = self._redeem(token, peer, now)
+        if isinstance(ticket, Page):
+            return ticket
+        event = self._about("hardware", now, ticket.mac, peer, "")
+        self.say(msgspec.structs.replace(event, hardware=hardware_of_report(words)))
+        times = self._waited.get(ticket.mac, 1) - 1
+        return Page(200, wait_script("its hardware is known; asking again", pause_seconds(None, times)))
+
+    def _redeem(self, token: str, peer: IPv4Address, now: float) -> Ticket | Page:
+        found = self._tokens.redeem(token, peer, now=now)
+        if isinstance(found, Ticket):
+            return found
+        self.say(self._about("refused", now, found.ticket.mac if found.ticket else None, peer, found.why))
+        return Page(found.status, f"{found.why}\n")
 
     def say(self, event: BootEvent) -> None:
         """Log and report one event."""

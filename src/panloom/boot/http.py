@@ -1,4 +1,6 @@
-"""HTTP boot: ``/boot/TOKEN`` is the machine's script, ``/files/NAME`` a file, whole or in ranges (RFC 9110 section 14).
+"""HTTP boot: a machine's script, what it reports of itself, and files, whole or in ranges (RFC 9110 section 14).
+
+    /boot/TOKEN    /boot/TOKEN/hardware?…    /files/NAME
 
 Served by uvicorn and Starlette from a socket of our own, so that nothing but the named interface is listened to.
 """
@@ -7,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 
 import uvicorn
@@ -16,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from panloom.boot.desk import BootDesk
+from panloom.boot.desk import BootDesk, Page
 from panloom.boot.file_root import FileRoot
 from panloom.boot.file_sending import FileSending
 from panloom.boot.http_protocol import HttpProtocol
@@ -85,7 +87,11 @@ class HttpService:
             self._table.interface, self._table.address, self._table.http_port, unsent_octets=_UNSENT
         )
         application = Starlette(
-            routes=[Route("/boot/{token}", self._script), Route("/files/{name:path}", self._file)],
+            routes=[
+                Route("/boot/{token}", self._script),
+                Route("/boot/{token}/hardware", self._hardware),
+                Route("/files/{name:path}", self._file),
+            ],
         )
         application.router.redirect_slashes = False  # to whatever host the request names
         config = uvicorn.Config(
@@ -119,11 +125,12 @@ class HttpService:
         self._server = self._task = self._listener = None
 
     async def _script(self, request: Request) -> Response:
-        if request.client is None:
-            return PlainTextResponse("who are you?\n", 403)
-        peer = IPv4Address(request.client.host)
-        page = self._desk.script(request.path_params["token"], peer, now=time.monotonic())
-        return PlainTextResponse(page.text, page.status, {"Cache-Control": "no-store"})
+        token = request.path_params["token"]
+        return _answer(request, lambda peer: self._desk.script(token, peer, now=time.monotonic()))
+
+    async def _hardware(self, request: Request) -> Response:
+        words, token = dict(request.query_params), request.path_params["token"]
+        return _answer(request, lambda peer: self._desk.hardware(token, peer, words, now=time.monotonic()))
 
     async def _file(self, request: Request) -> Response:
         path = self._files.find(request.path_params["name"])
@@ -134,3 +141,10 @@ class HttpService:
         if path is None or status is None:
             return PlainTextResponse("no such file\n", 404)
         return FileResponse(path, media_type="application/octet-stream", stat_result=status)
+
+
+def _answer(request: Request, page_for: Callable[[IPv4Address], Page]) -> Response:
+    if request.client is None:
+        return PlainTextResponse("who are you?\n", 403)
+    page = page_for(IPv4Address(request.client.host))
+    return PlainTextResponse(page.text, page.status, {"Cache-Control": "no-store"})

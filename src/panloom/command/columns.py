@@ -116,6 +116,15 @@ def server_state(row: Row) -> str:
     return f"{row['state']} ({detail})" if detail else str(row["state"])
 
 
+def conditions(row: Row) -> str:
+    """Show what a rule asks of a machine."""
+    asked = {
+        word.removesuffix("_octets"): f">= {format_size(value)}" if word == "memory_octets" else value
+        for word, value in row["match"].items()
+    }
+    return ", ".join(f"{word} {value}" for word, value in asked.items()) or "any machine"
+
+
 KINDS = (
     Kind(
         "server",
@@ -147,6 +156,13 @@ KINDS = (
             Column("MEMORY", size("memory_octets")),
             Column("SINCE", since("since")),
             Column("PORT", text("port"), wide=True),
+            Column("VENDOR", text("vendor"), wide=True),
+            Column("PRODUCT", text("product"), wide=True),
+            Column("ARCHITECTURE", text("architecture"), wide=True),
+            Column("PROCESSOR", text("processor"), wide=True),
+            Column("CORES", text("cores"), wide=True),
+            Column("NIC", text("nic"), wide=True),
+            Column("UUID", text("uuid"), wide=True),
             Column("WHY", text("why"), wide=True),
         ),
     ),
@@ -213,6 +229,18 @@ KINDS = (
             Column("ROUTER", text("router")),
             Column("DNS", text("dns"), wide=True),
             Column("DOMAIN", text("domain"), wide=True),
+        ),
+    ),
+    Kind(
+        "rule",
+        ("rules", "rule"),
+        (
+            Column("RULE", text("rule")),
+            Column("MATCH", conditions),
+            Column("PAN", text("pan")),
+            Column("IMAGE", text("image")),
+            Column("APPROVE", text("approve")),
+            Column("NODES", text("nodes")),
         ),
     ),
     Kind(

@@ -19,6 +19,7 @@ _NEXT = {
     "snapshot": ("Clone it: write `snapshot: …` in a server's `disk:`, then", "panloom plan FILE"),
     "pan": ("See its servers", "panloom get servers"),
     "lan": ("See one", "panloom show lan {pan}/{lan}"),
+    "rule": ("See the machines", "panloom get nodes"),
     "platform": ("See how it is", "panloom status"),
     "event": ("Follow them", "panloom events -f"),
 }
@@ -30,7 +31,10 @@ _NEXT = {
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever something happens, until interrupted.")
 @click.pass_obj
 def command(client: Client, kind: str, form: str, *, watch: bool) -> int:
-    """List the resources of a KIND: servers, nodes, images, volumes, snapshots, pans, lans, platform or events."""
+    """List the resources of a KIND.
+
+    Kinds are servers, nodes, images, volumes, snapshots, pans, lans, rules, platform and events.
+    """
     found = kind_of(kind)
     rows = _rows(client, found)
     _show(found, rows, form)

@@ -62,7 +62,7 @@ class Control(HistoryControl, VolumeControl, Protocol):
 
     Each call raises ``ConfigError`` or ``ConfigErrors`` for what the caller got wrong, ``ConflictError`` when others
     changed it first, ``UnavailableError`` for a part that does not answer.  ``who`` is the caller's user name;
-    ``server`` is PAN/NAME; a kind is one of ``platform node image pan lan server volume snapshot``.
+    ``server`` is PAN/NAME; a kind is one of ``platform node image pan lan rule server volume snapshot``.
     """
 
     async def plan(self, files: Sequence[File]) -> Plan:

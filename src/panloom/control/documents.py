@@ -137,19 +137,23 @@ class Documents:
                 return Outcome(plan, revision.number)
         raise ConflictError(_BUSY)
 
-    async def take_in(self, node: model.Node, *, who: str) -> Outcome:
-        """Make a discovered machine a node, as if a document named it.
+    async def take_in(
+        self, node: model.Node, server: model.Server | None, *, who: str, also: Mapping[str, bytes] = NOTHING
+    ) -> Outcome:
+        """Make a discovered machine a node, and the server that it becomes wanted, as if documents named them.
 
-        ``ConflictError`` when its name, MAC or address is another node's by now.
+        A server that is there stays as it is.  ``also`` are records, written in the same commit.  ``ConflictError``
+        when the node's name, MAC or address is another's by now; ``ConfigErrors`` where the server no longer fits.
         """
         for _ in range(_ATTEMPTS):
             stored = await Stored.read(self._store)
             for other in stored.resources.values():
                 if isinstance(other, model.Node) and _are_one(node, other):
                     raise ConflictError(f"there is a node {other.name} already")
-            plan = planning.changes(stored.resources, {node.key: node})
+            want = await asyncio.to_thread(_with_server, node, server, stored.resources)
+            plan = planning.changes(stored.resources, want)
             revision = self._revision(stored, who, "approve", plan)
-            if await self._commit(stored, plan, {}, revision):
+            if await self._commit(stored, plan, {}, revision, also=also):
                 return Outcome(plan, revision.number)
         raise ConflictError(_BUSY)
 
@@ -309,6 +313,21 @@ def _read(files: Sequence[File], stored: Stored, *, prune: bool) -> _Read:
 
 def _noun(resource: Resource) -> str:
     return f"{resource.kind} {resource.label}"
+
+
+def _with_server(node: model.Node, server: model.Server | None, stored: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Return a node, and its server and disk where they are not there yet; ``ConfigErrors`` if they do not fit."""
+    want: dict[str, Resource] = {node.key: node}
+    if server is None or server.key in stored:
+        return want
+    want[server.key] = server
+    whole = {**stored, **want}
+    _check_together(f"server {server.label}", stored, whole)
+    disks, refusals = planning.volumes(stored, whole)
+    if mine := [refusal for refusal in refusals if refusal.key == server.key]:
+        raise ConfigErrors([ConfigError(f"server {server.label}", refusal.why) for refusal in mine])
+    key = f"{WANT}volume/{server.label}"
+    return {**want, key: disks[key]}
 
 
 def _are_one(node: model.Node, other: model.Node) -> bool:

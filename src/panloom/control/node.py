@@ -320,9 +320,7 @@ class ControlNode:
         if found is None:
             known = ", ".join(sorted(self._observer.discovered)) or "none asks to boot now"
             raise ConfigError(f"node {node}", f"no such machine was discovered; there are: {known}")
-        made = await self._reconciler.adopt(found, world, who=who)
-        self._events.report("approved", f"{found.mac} is node {made.name}", node=made.name, who=who)
-        self._reconciler.wake()
+        made = await self._reconciler.blades.take_in(found, None, world, who=who)
         return {"node": made.name, "mac": found.mac, "address": str(made.address), "state": "spare"}
 
     async def _node(self, name: str) -> resources.Node:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.power import PowerDriver, SocketDriver, watch_power
@@ -186,8 +188,9 @@ class Observer:
                     self.events.report("waiting", "asks to boot; it is a spare and is told to wait", node=event.node)
                 self.waiting[event.node] = event.at
                 self.changed()
-            case "discovered" | "waiting":
-                self._discover(str(event.mac), str(event.address))
+            case "discovered" | "waiting" | "hardware":
+                if event.node is None:
+                    self._discover(event)
             case "dhcp" if event.server is not None:
                 self.events.report("dhcp", f"{event.mac} has {event.address}", server=event.server)
                 self.changed()
@@ -205,10 +208,18 @@ class Observer:
             self._told[key] = now
             self.events.report(kind, why, node=node, server=server, **({"mac": mac} if mac else {"peer": peer}))
 
-    def _discover(self, mac: str, address: str) -> None:
+    def _discover(self, event: BootEvent) -> None:
+        mac = str(event.mac)
         known = self.discovered.pop(mac, None)
-        self.discovered[mac] = known or Discovered(mac=mac, address=address, first_seen=time.time())
+        found = known or Discovered(mac=mac, address="", first_seen=time.time(), known_at=event.at)
+        reported = found.reported_at or (time.time() if event.kind == "hardware" else None)
+        hardware = event.hardware.over(found.hardware) if event.hardware else found.hardware
+        self.discovered[mac] = msgspec.structs.replace(
+            found, address=str(event.address), asked_at=event.at, hardware=hardware, reported_at=reported
+        )
         if known is not None:
+            if (known.hardware, known.reported_at) != (hardware, reported):
+                self.changed()
             return
         if len(self.discovered) > MAX_DISCOVERED:
             del self.discovered[next(iter(self.discovered))]  # who asks no more; who does comes back

@@ -17,15 +17,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
 import msgspec
 
 from panloom.control import failpoint
 from panloom.control.acts import Acts
+from panloom.control.blades import Blades, held_for
 from panloom.control.boot_table import boot_table
-from panloom.control.documents import Documents
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.image_imports import ImageImports
@@ -40,7 +39,6 @@ from panloom.control.world import DOOMED, World
 from panloom.decide.placement import Machine, Wish, place, why_none, why_not
 from panloom.decide.plan import Preview
 from panloom.decide.records import (
-    Discovered,
     NodeRecord,
     Phase,
     ServerRecord,
@@ -50,14 +48,13 @@ from panloom.decide.records import (
     target_of,
     volume_of,
 )
-from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, ServerView, fence_act, next_act
+from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, MarkUp, ServerView, fence_act, next_act
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
 from panloom.model.resources import Node, Server, Volume
 from panloom.state.contract import Store
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
-from panloom.values import MacAddress
 
 PASS_SECONDS = 1.0
 WAITING_SEEN_SECONDS = 60.0
@@ -86,7 +83,6 @@ class Reconciler:
         sources: ImageSources,
     ) -> None:
         self._store = store
-        self._documents = Documents(store)
         self._storage = storage
         self._edge = edge
         self._observer = observer
@@ -96,6 +92,7 @@ class Reconciler:
         self._images = ImageImports(storage, observer, events, self.wake, sources)
         self._volumes = Volumes(storage, observer, events, self.wake)
         self._macs = MacCounter(store)
+        self.blades = Blades(store, observer, self._ports, events, self.wake)
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._said: dict[str, str] = {}
@@ -139,7 +136,7 @@ class Reconciler:
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
         await self._part("cables", self._follow_cables(world))
-        await self._part("discovered machines", self._adopt_discovered(world))
+        await self._part("discovered machines", self.blades.tend(world, self._say))
         self._replace_boot_table(world)
         await self._part("ports", self._ports.apply(world))
         await self._part("placement", self._place(world))
@@ -222,22 +219,6 @@ class Reconciler:
         await self._acts.perform(BeginFence(cause), server, world)
         self.wake()
 
-    async def adopt(self, found: Discovered, world: World, *, who: str) -> Node:
-        """Make a discovered machine a node of the pool, as if a document named it."""
-        port = await self._ports.port_of(found.mac)
-        digits = found.mac.replace(":", "")
-        short = f"n-{digits[-6:]}"
-        node = Node(
-            name=f"n-{digits}" if short in world.all(Node) else short,  # two makers may have given the same last digits
-            mac=MacAddress.parse(found.mac),
-            address=free_address(world),
-            port=port or "",
-            memory_octets=0,
-        )
-        await self._documents.take_in(node, who=who)
-        self._observer.discovered.pop(found.mac, None)
-        return node
-
     async def destroy(self, label: str) -> None:
         """Destroy a doomed volume's data now; return when they are gone, or it is known why they are not yet."""
         self._start(f"destroy {label}", partial(self._destroy, label))
@@ -306,16 +287,6 @@ class Reconciler:
             why = self._ports.why_not_placed(node) if is_free else self._ports.why_not_fenced(name, world)
             self._say(f"node {name}", why, node=name)
 
-    async def _adopt_discovered(self, world: World) -> None:
-        """Under ``approve: always`` a discovered machine becomes a node by itself."""
-        if world.platform is not None and world.platform.approve == "always":
-            for found in list(self._observer.discovered.values()):
-                try:
-                    await self.adopt(found, await World.read(self._store), who="panloom")
-                    self._say(found.mac, None)
-                except ConflictError as error:  # one that cannot be taken in keeps no other waiting
-                    self._say(found.mac, f"{found.mac} is not taken in: {error}")
-
     def _replace_boot_table(self, world: World) -> None:
         """Hand out what this world says, unless a newer one has been handed out."""
         table = boot_table(world)
@@ -365,6 +336,7 @@ class Reconciler:
             unfit=self._unfit(node, record),
             has_port=bool(node.port),
             has_power=node.power is not None,
+            held_for=held_for(node.name, world),
         )
 
     def _unfit(self, node: Node, record: NodeRecord) -> str | None:
@@ -400,7 +372,7 @@ class Reconciler:
                     return
                 await self._acts.perform(act, name, world)
                 conflicts = 0
-                if isinstance(act, MakeVolume | Finish):
+                if isinstance(act, MakeVolume | MarkUp | Finish):
                     self._wake.set()
             except ConflictError as error:
                 conflicts += 1
@@ -456,20 +428,6 @@ class Reconciler:
 
 def _doomed(world: World) -> set[str]:
     return {volume_of(label) for label in world.doomed}
-
-
-def free_address(world: World) -> IPv4Address:
-    """Return a storage address that no node has and discovery does not lend; ConflictError when there is none."""
-    platform = world.platform
-    if platform is None:
-        raise UnavailableError("no platform document is applied; write one and: panloom apply platform.yaml")
-    storage = platform.storage
-    taken = {node.address for node in world.all(Node).values()} | {storage.address}
-    for address in storage.subnet.hosts():
-        lent = storage.discovery is not None and storage.discovery[0] <= address <= storage.discovery[1]
-        if address not in taken and not lent:
-            return address
-    raise ConflictError(f"no address of {storage.subnet} is free for another node")
 
 
 def wish_of(server: Server, record: ServerRecord | None) -> Wish:

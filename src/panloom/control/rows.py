@@ -15,6 +15,8 @@ from panloom.control.disk_statistics import statistics_row
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.volumes import can_be_made, origin_of
 from panloom.control.world import World
+from panloom.decide.hardware import Hardware
+from panloom.decide.provisioning import is_held
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
 from panloom.errors import UnavailableError
 from panloom.model import resources
@@ -64,6 +66,8 @@ class Rows:
                 return [_snapshot(facts) for facts in (await _in_time(self._storage.volumes)).snapshots]
             case "pan":
                 return [_pan(pan, world) for pan in world.all(resources.Pan).values()]
+            case "rule":
+                return [_rule(rule, world) for rule in world.all(resources.Rule).values()]
             case "lan":
                 return [_lan(lan) for lan in world.all(resources.VirtualLan).values()]
             case _:
@@ -73,7 +77,9 @@ class Rows:
         """Return a row with what only ``panloom show`` tells."""
         if kind == "node":
             boot = self._story.tell(row["name"], world.node_records.get(row["name"], NodeRecord()))
-            return row | ({"boot": boot} if boot else {})
+            blade = world.blades.get(row["name"])
+            told = {"rule": blade.rule or None, "provisioning": [list(step) for step in blade.since]} if blade else {}
+            return row | ({"boot": boot} if boot else {}) | told
         if kind == "server":
             server, record = world.all(resources.Server)[row["name"]], world.server_records.get(row["name"])
             nics = [msgspec.to_builtins(nic) for nic in record.nics] if record else []
@@ -143,7 +149,11 @@ class Rows:
         record = world.node_records.get(node.name, NodeRecord())
         power = self._observer.power.get(node.name)
         state, why = self._node_state(node, record, power)
+        blade = world.blades.get(node.name)
+        if blade is not None and is_held(blade) and record.quarantined is None:
+            state, why = blade.state.value, why or f"becomes {blade.server}"
         return {
+            **(_hardware(blade.hardware) if blade else {}),
             "name": node.name,
             "node": node.name,
             "state": state,
@@ -175,8 +185,9 @@ class Rows:
     def _discovered(self, mac: str) -> Row:
         found = self._observer.discovered[mac]
         why = f"asks to boot; take it in: panloom node approve {mac}"
-        row = {"name": mac, "node": None, "state": "discovered", "power": "on", "server": None, "mac": mac}
-        return row | {"address": found.address, "memory_octets": None, "since": found.first_seen, "why": why}
+        row: Row = {"name": mac, "node": None, "state": "discovered", "power": "on", "server": None, "mac": mac}
+        row |= {"address": found.address, "since": found.first_seen, "why": why}
+        return row | _hardware(found.hardware) | {"memory_octets": found.hardware.memory_octets or None}
 
     async def _volume_rows(self, world: World) -> Sequence[Row]:
         (volumes, why), (statistics, why_none) = await asyncio.gather(
@@ -301,6 +312,24 @@ def _pan(pan: resources.Pan, world: World) -> Row:
     servers = [server.name for server in world.all(resources.Server).values() if server.pan == pan.name]
     lans = [lan.name for lan in world.all(resources.VirtualLan).values() if lan.pan == pan.name]
     return {"name": pan.name, "pan": pan.name, "servers": servers, "lans": lans}
+
+
+def _hardware(hardware: Hardware) -> Row:
+    return {name: value for name, value in msgspec.structs.asdict(hardware).items() if name != "memory_octets"}
+
+
+def _rule(rule: resources.Rule, world: World) -> Row:
+    match = {word: value for word, value in rule.match.model_dump().items() if value}
+    becoming = rule.server
+    return {
+        "name": rule.name,
+        "rule": rule.name,
+        "match": match,
+        "pan": becoming.pan if becoming else None,
+        "image": becoming.image if becoming else None,
+        "approve": rule.approve,
+        "nodes": [name for name, record in world.blades.items() if record.rule == rule.name],
+    }
 
 
 def _lan(lan: resources.VirtualLan) -> Row:

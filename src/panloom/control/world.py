@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from panloom.boot.lease_book import leases
+from panloom.decide.provisioning import BladeRecord
 from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, ServerRecord, Step
 from panloom.model import resources
 from panloom.state.contract import ABSENT, Store
@@ -22,6 +23,7 @@ from panloom.values import MacAddress
 SERVERS = "/record/server/"
 NODES = "/record/node/"
 IMAGES = "/record/image/"
+BLADES = "/record/blade/"
 DOOMED = "/record/doomed-volume/"
 """Volumes whose documents are gone and whose data are to be destroyed; until they are, none of that name is made."""
 
@@ -43,6 +45,7 @@ class World:
         self.server_records: dict[str, ServerRecord] = {}
         self.node_records: dict[str, NodeRecord] = {}
         self.image_records: dict[str, ImageRecord] = {}
+        self.blades: dict[str, BladeRecord] = {}
         self.doomed = frozenset(key.removeprefix(DOOMED) for key in entries if key.startswith(DOOMED))
         """Labels of volumes that are being destroyed."""
         for key, (_, value) in entries.items():
@@ -55,6 +58,8 @@ class World:
                 self.node_records[key.removeprefix(NODES)] = msgspec.json.decode(value, type=NodeRecord)
             elif key.startswith(IMAGES):
                 self.image_records[key.removeprefix(IMAGES)] = msgspec.json.decode(value, type=ImageRecord)
+            elif key.startswith(BLADES):
+                self.blades[key.removeprefix(BLADES)] = msgspec.json.decode(value, type=BladeRecord)
 
     @classmethod
     async def read(cls, store: Store) -> "World":
@@ -62,7 +67,7 @@ class World:
         entries: dict[str, tuple[int, bytes]] = {}
         servers = await store.range(SERVERS)
         # What is doomed is read after what is wanted: a volume wanted anew is then never taken for the one before.
-        others = [await store.range(prefix) for prefix in (resources.WANT, NODES, IMAGES, DOOMED)]
+        others = [await store.range(prefix) for prefix in (resources.WANT, NODES, IMAGES, BLADES, DOOMED)]
         for snapshot in (servers, *others):
             entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
         world = cls(store, servers.revision, entries)
@@ -100,16 +105,18 @@ class World:
         servers: Mapping[str, ServerRecord | None] = MappingProxyType({}),
         nodes: Mapping[str, NodeRecord | None] = MappingProxyType({}),
         images: Mapping[str, ImageRecord] = MappingProxyType({}),
+        blades: Mapping[str, BladeRecord | None] = MappingProxyType({}),
         rests_on: Collection[str] = (),
     ) -> None:
         """Change records in one commit, None deletes.
 
         ``ConflictError`` if any of them, or of the keys of documents in ``rests_on``, is not as it was read.
         """
-        changes: dict[str, ServerRecord | NodeRecord | ImageRecord | None] = {}
+        changes: dict[str, ServerRecord | NodeRecord | ImageRecord | BladeRecord | None] = {}
         changes.update({SERVERS + name: server for name, server in servers.items()})
         changes.update({NODES + name: node for name, node in nodes.items()})
         changes.update({IMAGES + name: image for name, image in images.items()})
+        changes.update({BLADES + name: blade for name, blade in blades.items()})
         revision = await self._store.commit(
             expect=self.revisions((*changes, *rests_on)),
             put={key: msgspec.json.encode(value) for key, value in changes.items() if value is not None},
@@ -125,6 +132,8 @@ class World:
         for name, node in nodes.items():
             _set(self.node_records, name, node)
         self.image_records.update(images)
+        for name, blade in blades.items():
+            _set(self.blades, name, blade)
 
 
 Record = TypeVar("Record")

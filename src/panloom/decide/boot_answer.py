@@ -25,6 +25,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
+from panloom.decide.hardware import Hardware, report_address
 from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Option
@@ -154,6 +155,7 @@ class BootEvent(msgspec.Struct, frozen=True):
     discovered  an address was acknowledged to a machine that nobody has named
     script      the machine fetched the script that boots its server
     waiting     the machine fetched a script that tells it to wait
+    hardware    the machine said what it is
     file        a file was fetched whole by TFTP
     released, declined   what the machine did with its address
     refused     what it asked for was refused; ``why`` says why
@@ -167,6 +169,7 @@ class BootEvent(msgspec.Struct, frozen=True):
     server: str | None = None
     epoch: int = 0
     why: str = ""
+    hardware: Hardware | None = None  # of ``discovered`` and ``hardware``
 
 
 class BootIndex:
@@ -292,6 +295,15 @@ def wait_script(why: str, pause_seconds: int) -> str:
     return "\n".join(("#!ipxe", f"echo Panloom: {why}", *_ask_again(pause_seconds))) + "\n"
 
 
+def report_script(why: str, url: str, pause_seconds: int) -> str:
+    """Return the iPXE script that says why the machine waits and reports its hardware to ``url``.
+
+    What comes from there goes on in its place; where nothing comes it is a wait script.
+    """
+    report = f"chain --replace --autofree {report_address(url)} ||"
+    return "\n".join(("#!ipxe", f"echo Panloom: {why}", report, *_ask_again(pause_seconds))) + "\n"
+
+
 def why_waiting(node: BootNode | None) -> str:
     """Return what the console of a machine without a server says."""
     if node is None:
@@ -301,7 +313,7 @@ def why_waiting(node: BootNode | None) -> str:
 
 def pause_seconds(node: BootNode | None, times: int) -> int:
     """Return how long a machine sleeps that has waited ``times`` times: a spare little, a stranger ever longer."""
-    return NODE_PAUSE_SECONDS if node is not None else min(NODE_PAUSE_SECONDS + times, LONGEST_PAUSE_SECONDS)
+    return NODE_PAUSE_SECONDS if node is not None else min(1 + times, LONGEST_PAUSE_SECONDS)
 
 
 def _ask_again(pause: int) -> tuple[str, ...]:

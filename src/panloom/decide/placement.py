@@ -26,6 +26,8 @@ class Machine(msgspec.Struct, frozen=True, gc=False):
     unfit: str | None = None
     has_port: bool = True
     has_power: bool = True
+    held_for: str | None = None
+    """The only server that may be placed on it."""
 
 
 class Wish(msgspec.Struct, frozen=True, gc=False):
@@ -43,6 +45,8 @@ def objection(machine: Machine, wish: Wish) -> str | None:
     """Return why the machine cannot carry the server now, None if it can."""
     if machine.server is not None:
         return f"carries {machine.server}"
+    if machine.held_for not in (None, wish.server):
+        return f"is being installed as {machine.held_for}"
     if machine.unfit is not None:
         return machine.unfit
     if machine.memory_octets and machine.memory_octets < wish.memory_octets:

@@ -21,6 +21,7 @@ from panloom.model.resources import (
     Node,
     Platform,
     Resource,
+    Rule,
     Server,
     VirtualLan,
     Volume,
@@ -259,6 +260,9 @@ def describe(resource: Resource, image: str = "") -> str:
             return resource.source
         case VirtualLan():
             return str(resource.subnet)
+        case Rule():
+            made = f"a server of {resource.server.pan}, image {resource.server.image}" if resource.server else "a spare"
+            return f"{made}{', once approved' if resource.approve == 'manual' else ''}"
         case Server():
             addresses = [str(nic.address or f"one of lan {nic.lan}") for nic in resource.nics]
             return ", ".join([f"image {image or resource.image}", *addresses])

@@ -2,7 +2,7 @@
 
     /record/server/PAN/SERVER   ServerRecord   one per server: where it is, under which epoch, and how far a move has
     come /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
-    /record/discovered/MAC      Discovered     a machine that asked to boot and that no document names
+    /record/blade/NODE          BladeRecord    a machine that was taken in: ``decide.provisioning``
     /record/boot/NODE           BootRecord     the stages of a machine's last boot
     /record/image/NAME@VERSION  ImageRecord    where an image's octets came from
 
@@ -24,6 +24,7 @@ from enum import Enum
 
 import msgspec
 
+from panloom.decide.hardware import Hardware
 from panloom.values import Iqn
 
 BASE_IQN = "iqn.2026-11.dev.panloom"
@@ -101,12 +102,15 @@ class NodeRecord(msgspec.Struct, frozen=True):
 
 
 class Discovered(msgspec.Struct, frozen=True):
-    """A machine that asked to boot and is named by no document."""
+    """A machine that asked to boot and is named by no document; it is in memory only."""
 
     mac: str
     address: str
-    first_seen: float
-    port: str | None = None
+    first_seen: float  # wall clock, seconds
+    asked_at: float = 0.0  # monotonic seconds
+    known_at: float = 0.0  # monotonic seconds of its first request
+    hardware: Hardware = Hardware()
+    reported_at: float | None = None  # wall clock, seconds, of its first report
 
 
 STAGES = ("power", "dhcp", "script", "login", "first read", "kernel", "userland")

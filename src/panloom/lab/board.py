@@ -95,7 +95,9 @@ class Board:
             await links.ask("link", "set", index=nic, state="up")
 
     async def give_storage_address(self, address: IPv4Interface) -> None:
-        """Give the NIC its address of scope 1."""
+        """Give the NIC its address of scope 1, and no other."""
+        async with _Requests(self._firmware) as links:
+            await links.ask("flush_addr", index=await links.index(NIC))
         await _add_address(self._firmware, NIC, address)
 
     async def make_os_nic(self, number: int, mac: MacAddress) -> str:

@@ -46,12 +46,13 @@ class Chassis(msgspec.Struct, frozen=True):
         firmware: Sequence[FirmwareKind] = ("bios",),
         lone: bool = False,
         load_seconds: float = 0.0,
+        blades: int = 0,
     ) -> "Chassis":
         """Return a chassis of machines n1, n2, …, each with a port of its own name.
 
         The first ``qemu`` (None: all) are QEMU's, with each kind of ``firmware`` in turn.  The others are emulated:
-        each in a process of its own if ``lone``, and writing marks every ``load_seconds``.  ConfigError for more than
-        the storage network has addresses for.
+        each in a process of its own if ``lone``, and writing marks every ``load_seconds``.  No document names the last
+        ``blades``.  ConfigError for more than the storage network has addresses for.
         """
         if not 1 <= nodes <= MAX_NODES:
             raise ConfigError("nodes", f"{nodes} do not fit into a chassis; it takes 1 to {MAX_NODES}")
@@ -67,6 +68,7 @@ class Chassis(msgspec.Struct, frozen=True):
                     kind="qemu" if qemu is None or i <= qemu else "lone" if lone else "shared",
                     load_seconds=load_seconds,
                     firmware=firmware[(i - 1) % len(firmware)],
+                    is_declared=i <= nodes - blades,
                 )
                 for i in range(1, nodes + 1)
             )
@@ -123,6 +125,7 @@ def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
             "power": {"driver": "socket", "path": str(power_socket), "name": machine.name},
         }
         for number, machine in enumerate(chassis.machines, start=1)
+        if machine.is_declared
     ]
     golden: dict[str, object] = {"kind": "Image", "name": "web", "version": 1, "source": str(image)}
     written = [{"apiVersion": "panloom/v1", **document} for document in (platform, *nodes, golden)]

@@ -55,11 +55,11 @@ class Disk(msgspec.Struct, frozen=True):
 class Firmware:
     """One power-on's worth of iPXE; ``say`` is the serial line."""
 
-    def __init__(self, name: str, board: Board, say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, board: Board, say: Callable[[str], None], *, memory_octets: int) -> None:
         self._name = name
         self._board = board
         self._say = say
-        self._settings: dict[str, str] = {}
+        self._settings = hardware_settings(name, memory_octets)
         self._interface: IPv4Interface | None = None
 
     async def boot(self) -> Disk:
@@ -174,6 +174,27 @@ class Firmware:
         return disk
 
 
+def hardware_settings(name: str, memory_octets: int) -> dict[str, str]:
+    """Return what iPXE knows of a machine by itself: its SMBIOS tables and its NIC."""
+    last_kib = (memory_octets >> 10) - 1
+    return {
+        "manufacturer": "Panloom",
+        "product": "emulated machine",
+        "serial": name,
+        "uuid": str(_uuid_of(name)),
+        "buildarch": "x86_64",
+        "platform": "pcbios",
+        "netX/chip": "veth",
+        "smbios/4.16.0": "emulated processor",
+        "smbios/4.35.1": "01",
+        "smbios/0.19.4.8": (bytes(4) + last_kib.to_bytes(4, "little")).hex(),
+    }
+
+
+def _uuid_of(name: str) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_OID, name)
+
+
 async def log_in(board: Board, disk: Disk, *, target: Iqn | None = None, isid: bytes) -> Session:
     """Log in to a disk, or to another target of the same portal with the same credentials."""
     return await Session.open(
@@ -209,7 +230,7 @@ def options_of(name: str, mac: MacAddress) -> dict[int, bytes]:
         55: _PARAMETERS,
         Option.IPXE: _FEATURES,
         Option.CLIENT_IDENTIFIER: b"\1" + mac.to_octets(),
-        Option.CLIENT_MACHINE: b"\0" + uuid.uuid5(uuid.NAMESPACE_OID, name).bytes,
+        Option.CLIENT_MACHINE: b"\0" + _uuid_of(name).bytes,
     }
 
 

@@ -12,12 +12,13 @@ that fails without ``||`` ends the script, as does its last line.
 
 import re
 from collections.abc import Generator, MutableMapping
+from urllib.parse import quote
 
 import msgspec
 
 from panloom.errors import MalformedError
 
-_SETTING = re.compile(r"\$\{([^}]*)\}")
+_SETTING = re.compile(r"\$\{([^}:]*)(?::([a-z]+))?\}")
 _MAX_STEPS = 10_000  # between two acts; a script that loops without doing anything never ends
 
 
@@ -94,7 +95,9 @@ def run_script(text: str, settings: MutableMapping[str, str]) -> Generator[Act, 
         for joint, words in _commands(line):
             if joint == ("||" if succeeded else "&&"):
                 continue
-            expanded = [_SETTING.sub(lambda found: settings.get(found[1], ""), word) for word in words]
+            expanded = [
+                _SETTING.sub(lambda found: _shown(settings.get(found[1], ""), found[2]), word) for word in words
+            ]
             step = _command([word for word in expanded if word], settings, labels)
             if isinstance(step, bool):
                 succeeded = step
@@ -110,6 +113,16 @@ def run_script(text: str, settings: MutableMapping[str, str]) -> Generator[Act, 
         elif not succeeded:
             return False
     return True
+
+
+def _shown(value: str, form: str | None) -> str:
+    """Return a setting's value as a type of iPXE's shows it; those of ``hexraw`` are kept as they are shown."""
+    match form:
+        case None | "string" | "hexraw":
+            return value
+        case "uristring":
+            return quote(value, safe="")
+    raise MalformedError(f"iPXE knows no type {form!r}")
 
 
 def _commands(line: str) -> list[tuple[str, list[str]]]:

@@ -16,6 +16,7 @@ from panloom.model.resources import (
     Platform,
     Relay,
     Resource,
+    Rule,
     Server,
     VirtualLan,
     Volume,
@@ -37,6 +38,7 @@ def check(resources: Mapping[str, Resource], loaded: Loaded, findings: Findings)
     whole.check_nodes()
     whole.check_lans()
     whole.check_servers()
+    whole.check_rules()
     whole.check_volumes()
 
 
@@ -125,7 +127,7 @@ class _Whole:
     def check_lans(self) -> None:
         platform = next(self._all(Platform), None)
         for lan in self._all(VirtualLan):
-            self._check_pan(lan)
+            self._check_pan(lan, lan.pan)
             for end in lan.range or ():
                 self._check_host(lan, ("range",), end, lan.subnet, "its subnet")
             if lan.router is not None:
@@ -151,8 +153,8 @@ class _Whole:
     def check_servers(self) -> None:
         taken: dict[tuple[str, IPv4Address], Server] = {}
         for server in self._all(Server):
-            self._check_pan(server)
-            self._check_image(server)
+            self._check_pan(server, server.pan)
+            self._check_image(server, server.image)
             self._check_node(server)
             self._check_one_nic_a_lan(server)
             for index, nic in enumerate(server.nics):
@@ -163,13 +165,29 @@ class _Whole:
                 if other is not server:
                     self._add_taken(server, ("nics", index, "address"), str(nic.address), other)
 
+    def check_rules(self) -> None:
+        for rule in self._all(Rule):
+            if rule.server is None:
+                continue
+            self._check_pan(rule, rule.server.pan, ("server", "pan"))
+            self._check_image(rule, rule.server.image, ("server", "image"))
+            for index, name in enumerate(rule.server.lans):
+                steps: tuple[Step, ...] = ("server", "lans", index)
+                lan = self._lan(rule, rule.server.pan, name, steps)
+                if lan is None:
+                    continue
+                if lan.range is None and lan.key not in self._loaded.suspects:
+                    self._add(rule, steps, f"lan {lan.name} has no `range` to lend addresses from; write one there")
+                elif name in rule.server.lans[:index]:
+                    self._add(rule, steps, f"lan {name} is named twice; a server has one NIC in each")
+
     def check_volumes(self) -> None:
         for volume in self._all(Volume):
             if volume.image:
-                self._check_image(volume)
+                self._check_image(volume, volume.image)
             if volume.key not in self._loaded.sources:
                 continue
-            self._check_pan(volume)
+            self._check_pan(volume, volume.pan)
             if f"/want/server/{volume.label}" in self._resources:
                 why = f"is the disk of server {volume.label}; write its `disk: {{size: …}}` there, and no volume"
                 self._add(volume, ("name",), why)
@@ -185,12 +203,10 @@ class _Whole:
 
     def _check_nic(self, server: Server, index: int) -> None:
         nic = server.nics[index]
-        key = f"/want/lan/{server.pan}/{nic.lan}"
-        lan = self._resources.get(key)
-        if not isinstance(lan, VirtualLan):
-            known = (lan.name for lan in self._all(VirtualLan) if lan.pan == server.pan)
-            self._add_unknown(server, ("nics", index, "lan"), key, f"PAN {server.pan} has no lan {nic.lan!r}", known)
-        elif nic.address is None:
+        lan = self._lan(server, server.pan, nic.lan, ("nics", index, "lan"))
+        if lan is None:
+            return
+        if nic.address is None:
             if lan.range is None and lan.key not in self._loaded.suspects:
                 why = (
                     f"has no address, and lan {lan.name} no range to lend one; write `address:` here or `range:` there"
@@ -204,16 +220,25 @@ class _Whole:
         else:
             self._check_host(server, ("nics", index, "address"), nic.address, lan.subnet, f"lan {lan.name}")
 
-    def _check_image(self, owner: Server | Volume) -> None:
-        if owner.image in self._images or f"/want/image/{owner.image}" in self._resources:
+    def _lan(self, owner: Resource, pan: str, name: str, steps: tuple[Step, ...]) -> VirtualLan | None:
+        key = f"/want/lan/{pan}/{name}"
+        lan = self._resources.get(key)
+        if isinstance(lan, VirtualLan):
+            return lan
+        known = (lan.name for lan in self._all(VirtualLan) if lan.pan == pan)
+        self._add_unknown(owner, steps, key, f"PAN {pan} has no lan {name!r}", known)
+        return None
+
+    def _check_image(self, owner: Resource, image: str, steps: tuple[Step, ...] = ("image",)) -> None:
+        if image in self._images or f"/want/image/{image}" in self._resources:
             return
-        name, _, version = owner.image.partition("@")
+        name, _, version = image.partition("@")
         if version and name in self._images:
             known = [image.label for image in self._all(Image) if image.name == name]
             why = f"image {name} has no version {version}"
         else:
             known, why = list(self._images), f"there is no image {name!r}"
-        self._add_unknown(owner, ("image",), f"/want/image/{name}@", why, known)
+        self._add_unknown(owner, steps, f"/want/image/{name}@", why, known)
 
     def _check_node(self, server: Server) -> None:
         if server.node is None:
@@ -228,11 +253,11 @@ class _Whole:
             has, needs = format_size(node.memory_octets), format_size(server.needs.memory_octets)
             self._add(server, ("node",), f"{node.name} has {has}, and {needs} are needed; prefer another, or need less")
 
-    def _check_pan(self, member: VirtualLan | Server | Volume) -> None:
-        key = f"/want/pan/{member.pan}"
+    def _check_pan(self, owner: Resource, pan: str, steps: tuple[Step, ...] = ("pan",)) -> None:
+        key = f"/want/pan/{pan}"
         if key not in self._resources:
             known = (pan.name for pan in self._all(Pan))
-            self._add_unknown(member, ("pan",), key, f"there is no PAN {member.pan!r}", known)
+            self._add_unknown(owner, steps, key, f"there is no PAN {pan!r}", known)
 
     def _check_host(
         self, owner: Resource, steps: tuple[Step, ...], address: IPv4Address, subnet: IPv4Network, what: str

@@ -5,7 +5,7 @@ addresses and switches have one reader each, whose ``ValueError`` says how to me
 servers have the same fields as documents of their own::
 
     Platform    PlatformSpec        Node      NodeSpec          Image     ImageSpec      PAN   (a header, lans, servers)
-    VirtualLan  VirtualLanSpec      Server    ServerSpec        Volume    VolumeSpec
+    VirtualLan  VirtualLanSpec      Server    ServerSpec        Volume    VolumeSpec    Rule  RuleSpec
 
 ``spec.resource(pan, name)`` is the flat resource it becomes.
 """
@@ -29,6 +29,7 @@ from panloom.model.fields import (
     Name,
     Note,
     Path,
+    Pattern,
     Port,
     Range,
     Serial,
@@ -132,7 +133,7 @@ class PlatformSpec(Spec):
     control: ControlNodeSpec = ControlNodeSpec()
     storage: StorageNetworkSpec = Field(examples=["{interface: eth1, address: 10.0.0.1, subnet: 10.0.0.0/24}"])
     auth: Literal["chap", "none"] = "chap"
-    approve: Literal["manual", "always"] = "manual"
+    approve: resources.Approval = "manual"
     liveness: LivenessSpec = LivenessSpec()
     boot_timeout: Duration = 90.0
     max_boot_attempts: Count = 3
@@ -293,6 +294,16 @@ class DiskSpec(Written):
     limits: LimitsSpec = LimitsSpec()
     """May be changed at any time."""
 
+    @property
+    def meaning(self) -> resources.Disk:
+        """Return the root disk that it means."""
+        return resources.Disk(
+            size_octets=self.size,
+            snapshot=self.snapshot,
+            provisioning=self.provisioning,
+            limits=self.limits.meaning,
+        )
+
 
 class NicSpec(Written):
     """A virtual NIC."""
@@ -319,6 +330,11 @@ class FailoverSpec(Written):
     def _read_switch(cls, value: Any) -> Any:  # noqa: ANN401 -- what stood in the file, of any shape
         return {"enabled": value} if is_switch(value) else value
 
+    @property
+    def meaning(self) -> resources.Failover:
+        """Return what it means."""
+        return resources.Failover(enabled=self.enabled, within_seconds=self.within, fence=self.fence)
+
 
 class ServerSpec(Spec):
     """A personality that wants a node."""
@@ -337,19 +353,60 @@ class ServerSpec(Spec):
             pan=pan,
             name=name,
             image=self.image,
-            disk=resources.Disk(
-                size_octets=self.disk.size,
-                snapshot=self.disk.snapshot,
-                provisioning=self.disk.provisioning,
-                limits=self.disk.limits.meaning,
-            ),
+            disk=self.disk.meaning,
             nics=tuple(resources.Nic(lan=nic.lan, address=nic.address) for nic in self.nics),
             node=self.node,
             needs=resources.Needs(memory_octets=self.needs.memory),
-            failover=resources.Failover(
-                enabled=self.failover.enabled, within_seconds=self.failover.within, fence=self.failover.fence
-            ),
+            failover=self.failover.meaning,
             auth=self.auth,
+        )
+
+
+class MatchSpec(Written):
+    """What a machine must be, as it says itself; patterns have * and ?, and know no case."""
+
+    mac: Pattern | None = Field(None, examples=["52:54:00:*"])
+    vendor: Pattern | None = Field(None, examples=["Dell*"])
+    product: Pattern | None = Field(None, examples=["PowerEdge R6?0"])
+    architecture: resources.Architecture | None = None
+    memory: MinimumSize = 0
+    cores: Annotated[int, Field(ge=0, le=1 << 16)] = 0
+
+
+class BecomingSpec(Written):
+    """The server that a machine becomes; its name is the rule's and the end of the machine's MAC."""
+
+    pan: Name = Field(examples=["shop"])
+    image: ImageName = Field(examples=["web"])
+    disk: DiskSpec = DiskSpec()
+    lans: tuple[Name, ...] = ()
+    """It has a NIC in each, with an address of the LAN's `range`."""
+    failover: FailoverSpec = FailoverSpec()
+
+    @property
+    def meaning(self) -> resources.Becoming:
+        """Return what it means."""
+        return resources.Becoming(
+            pan=self.pan, image=self.image, disk=self.disk.meaning, lans=self.lans, failover=self.failover.meaning
+        )
+
+
+class RuleSpec(Spec):
+    """What a machine becomes that asks to boot and that no document names."""
+
+    match: MatchSpec = MatchSpec()
+    """Left out: every machine fits."""
+    server: BecomingSpec | None = None
+    """Left out: it becomes a spare."""
+    approve: resources.Approval = "always"
+    """`manual`: a person must say so, by `panloom node approve`."""
+
+    def resource(self, pan: str, name: str) -> resources.Rule:  # noqa: ARG002
+        """Return what it means."""
+        match = dict(self.match)
+        match["memory_octets"] = match.pop("memory")
+        return resources.Rule(
+            name=name, match=resources.Match(**match), server=self.server and self.server.meaning, approve=self.approve
         )
 
 
@@ -394,6 +451,7 @@ SPECS: dict[str, tuple[type[Spec], type[Header], type[resources.Resource]]] = {
     "Image": (ImageSpec, Header, resources.Image),
     "PAN": (PanSpec, Header, resources.Pan),
     "VirtualLan": (VirtualLanSpec, MemberHeader, resources.VirtualLan),
+    "Rule": (RuleSpec, Header, resources.Rule),
     "Server": (ServerSpec, MemberHeader, resources.Server),
     "Volume": (VolumeSpec, MemberHeader, resources.Volume),
 }

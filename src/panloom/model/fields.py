@@ -31,6 +31,7 @@ _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}\Z")  # an argument of a program: never an option
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9 ._:+()/&*?-]{0,63}\Z")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 MAX_NOTE_CHARACTERS: Final = 1000
 IN_STEP: Final = r".*\[[0-9a-fA-F,-]+\].*"
@@ -180,6 +181,12 @@ def _path(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> str:
+    if not _PATTERN.match(text):
+        raise ValueError(f"{text!r} is no pattern; write text with * and ? like Dell*, at most 64 characters")
+    return text
+
+
 def _domain(text: str) -> str:
     if len(text) > 253 or not _DOMAIN.match(text):
         raise ValueError(f"{text!r} is no domain; write one like shop.example")
@@ -261,6 +268,11 @@ Word = Annotated[
     str,
     _reader(_word),
     _looks("[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}", "write letters, digits and . _ : @ + -", "number", "boolean"),
+]
+Pattern = Annotated[
+    str,
+    _reader(_pattern),
+    _looks("[A-Za-z0-9*?][A-Za-z0-9 ._:+()/&*?-]{0,63}", "write text with * and ? like Dell*", "number", "boolean"),
 ]
 Domain = Annotated[
     str,

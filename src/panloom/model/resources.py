@@ -7,6 +7,7 @@ Each is one entry of the store, as JSON, under its own key; everything below ``c
     /want/image/web@1          Image         a read-only golden disk, one entry a version
     /want/pan/shop             Pan           servers, LANs and disks, isolated from other PANs
     /want/lan/shop/front       VirtualLan    one broadcast domain
+    /want/rule/blades          Rule          what a machine that nobody named becomes
     /want/server/shop/web1     Server        a personality that wants a node
     /want/volume/shop/web1     Volume        a server's disk, a clone of an image or a snapshot
 
@@ -34,6 +35,8 @@ Auth = Literal["chap", "none"]
 Fence = Literal["storage+port", "power"]
 Provisioning = Literal["thin", "thick"]
 DiskFormat = Literal["raw", "qcow2", "vmdk"]
+Architecture = Literal["x86-64", "arm64"]
+Approval = Literal["manual", "always"]
 
 
 class Part(BaseModel):
@@ -132,7 +135,7 @@ class Platform(Resource):
     control: ControlNode = ControlNode()
     storage: StorageNetwork
     auth: Auth = "chap"
-    approve: Literal["manual", "always"] = "manual"
+    approve: Approval = "manual"
     """Whether a discovered machine becomes a spare by itself."""
     liveness: Liveness = Liveness()
     boot_timeout_seconds: float = 90.0
@@ -286,6 +289,39 @@ class Server(Member):
     """None: the platform's."""
 
 
+class Match(Part):
+    """What a machine must be; patterns have * and ?, and know no case."""
+
+    mac: str | None = None
+    vendor: str | None = None
+    product: str | None = None
+    architecture: Architecture | None = None
+    memory_octets: int = 0
+    cores: int = 0
+
+
+class Becoming(Part):
+    """The server that a machine becomes; its name is the rule's and the end of the machine's MAC."""
+
+    pan: str
+    image: str
+    disk: Disk = Disk()
+    lans: tuple[str, ...] = ()
+    """It has a NIC in each, with an address of the LAN's range."""
+    failover: Failover = Failover()
+
+
+class Rule(Resource):
+    """What a machine becomes that asks to boot and that no document names."""
+
+    kind = "rule"
+    match: Match = Match()
+    server: Becoming | None = None
+    """None: a spare."""
+    approve: Approval = "always"
+    """Whether a person must say so."""
+
+
 class Volume(Member):
     """A copy-on-write clone of an image or a snapshot; each server has one by its own name."""
 
@@ -311,7 +347,7 @@ class Volume(Member):
 
 
 KINDS: dict[str, type[Resource]] = {
-    kind.kind: kind for kind in (Platform, Node, Image, Pan, VirtualLan, Server, Volume)
+    kind.kind: kind for kind in (Platform, Node, Image, Pan, VirtualLan, Rule, Server, Volume)
 }
 """In the order in which they are made: nothing refers to a later kind."""
 

@@ -1,0 +1,171 @@
+"""How a machine that nobody named becomes a server of its own.
+
+           says what it is          a rule fits,            its disk          a sign of life
+           (``hardware``)           or it is approved       is made           of its server
+    NEW ─────────────────▶ DISCOVERED ──────────▶ INSTALLING ──────▶ INSTALLED ──────────▶ BOOTED
+     │ asks to boot             │ approved, no server                                        │
+     └──────────────────────────┴──▶ a spare                a spare ◀── its server is deleted ┘
+
+NEW and DISCOVERED are in memory only: whoever is there asks again within seconds, and who is not costs nothing.  All of
+INSTALLING begins in one commit, of node, server, disk and ``BladeRecord`` together.  From then on the machine is a
+node, and its server boots as any other does (``server_plan``); it is held for that server until it has booted.
+Each step is named by records and by what is seen, so that a control process killed anywhere goes on where they stand.
+"""
+
+import fnmatch
+from collections.abc import Iterable
+from enum import Enum
+
+import msgspec
+
+from panloom.decide.hardware import Hardware
+from panloom.model.resources import Approval, Match, Nic, Node, Rule, Server
+from panloom.values import MacAddress, natural_key
+
+DEAF_SECONDS = 10.0
+"""After which a machine that says nothing of its hardware is judged without: one whose firmware is no iPXE."""
+
+_LONGEST_STEM = 50  # with a dash and twelve digits a DNS label
+
+
+class BladeState(Enum):
+    """How far a machine has come; see the picture above."""
+
+    NEW = "new"
+    DISCOVERED = "discovered"
+    INSTALLING = "installing"
+    INSTALLED = "installed"
+    BOOTED = "booted"
+
+
+class BladeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A machine that was taken in: what it is, and what it becomes."""
+
+    state: BladeState
+    hardware: Hardware = Hardware()
+    rule: str = ""  # by which it was taken in; empty: a person's word
+    server: str = ""  # PAN/SERVER that it becomes; empty: a spare
+    since: tuple[tuple[str, float], ...] = ()  # state, wall clock in seconds
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A machine that asks to boot and that no document names; ``hardware`` None is one that has not told of it yet."""
+
+    mac: MacAddress
+    hardware: Hardware | None = None
+    known_seconds: float = 0.0
+
+
+class TakeIn(msgspec.Struct, frozen=True):
+    """Make it a node, and a server by this rule; None is a spare."""
+
+    rule: Rule | None = None
+
+
+class Advance(msgspec.Struct, frozen=True):
+    """Note that it has come to a state."""
+
+    to: BladeState
+
+
+class BecomeSpare(msgspec.Struct, frozen=True):
+    """Its server is not wanted any more: the machine is anybody's."""
+
+
+def meet(candidate: Candidate, rules: Iterable[Rule], approve: Approval) -> TakeIn | None:
+    """Return what to do with a machine that nobody has approved, None while it must wait."""
+    rules = tuple(rules)
+    if candidate.hardware is None and rules and candidate.known_seconds < DEAF_SECONDS:
+        return None
+    rule = rule_for(candidate, rules)
+    if rule is not None:
+        return TakeIn(rule) if rule.approve == "always" else None
+    return TakeIn() if approve == "always" else None
+
+
+def next_step(record: BladeRecord, *, wanted: bool, volume_ready: bool, booted: bool) -> Advance | BecomeSpare | None:
+    """Return the next step of a machine that was taken in, None while there is none.
+
+    ``wanted``, ``volume_ready``, ``booted``: of its server.
+    """
+    if not record.server:
+        return None
+    if not wanted:
+        return BecomeSpare()
+    match record.state:
+        case BladeState.INSTALLING if volume_ready:
+            return Advance(BladeState.INSTALLED)
+        case BladeState.INSTALLED if booted:
+            return Advance(BladeState.BOOTED)
+    return None
+
+
+def is_held(record: BladeRecord) -> bool:
+    """Whether nobody but its own server may be placed on the machine."""
+    return bool(record.server) and record.state is not BladeState.BOOTED
+
+
+# ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rule_for(candidate: Candidate, rules: Iterable[Rule]) -> Rule | None:
+    """Return the rule that fits and asks for most, so that what is rare is kept for who needs it; None if none fits.
+
+    That is: most conditions, then most memory, then most cores, then by name.
+    """
+    fitting = [rule for rule in rules if why_unfit(candidate, rule.match) is None]
+    return min(fitting, key=_demands, default=None)
+
+
+def _demands(rule: Rule) -> tuple[object, ...]:
+    match = rule.match
+    conditions = sum(value not in (None, 0) for _, value in match)
+    return -conditions, -match.memory_octets, -match.cores, natural_key(rule.name)
+
+
+def why_unfit(candidate: Candidate, match: Match) -> str | None:
+    """Return what of the machine is not as the rule asks, None if all is."""
+    hardware = candidate.hardware or Hardware()
+    patterns = (
+        ("mac", str(candidate.mac), match.mac),
+        ("vendor", hardware.vendor, match.vendor),
+        ("product", hardware.product, match.product),
+        ("architecture", hardware.architecture, match.architecture),
+    )
+    for what, has, pattern in patterns:
+        if pattern is not None and not fnmatch.fnmatchcase(has.lower(), pattern.lower()):
+            return f"its {what} is {has or 'unknown'}"
+    if hardware.memory_octets < match.memory_octets:
+        return "its memory is too small, or unknown"
+    return "it has too few cores, or does not tell" if hardware.cores < match.cores else None
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def digits_of(mac: MacAddress) -> tuple[str, str]:
+    """Return the end of a MAC by which its machine is called, and the whole for where that is another's."""
+    digits = str(mac).replace(":", "")
+    return digits[-6:], digits
+
+
+def server_of(rule: Rule, node: Node, taken: Iterable[str]) -> Server | None:
+    """Return the server that a machine becomes by a rule, None for a spare; ``taken`` are labels of other servers.
+
+    The same machine becomes the same server each time, so that one taken in again has its disk back.
+    """
+    becoming = rule.server
+    if becoming is None:
+        return None
+    stem = rule.name[:_LONGEST_STEM]
+    short, whole = (f"{stem}-{digits}" for digits in digits_of(node.mac))
+    name = whole if f"{becoming.pan}/{short}" in taken else short
+    return Server(
+        pan=becoming.pan,
+        name=name,
+        image=becoming.image,
+        disk=becoming.disk,
+        nics=tuple(Nic(lan=lan) for lan in becoming.lans),
+        node=node.name,
+        failover=becoming.failover,
+    )

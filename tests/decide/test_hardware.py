@@ -1,0 +1,70 @@
+"""What machines say of themselves: read where it is sense, and left aside where it is none."""
+
+from urllib.parse import parse_qsl, urlsplit
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panloom.decide.hardware import Hardware, hardware_of_report, hardware_of_request, report_address
+from panloom.lab.firmware import hardware_settings, options_of
+from panloom.values import MacAddress
+from panloom.wire.dhcp import MessageType, Option
+from support.dhcp_client import DhcpClient
+
+MAC = "52:54:00:77:00:01"
+
+
+def test_a_request_tells_architecture_and_uuid():
+    options = options_of("n1", MacAddress.parse(MAC))
+    told = hardware_of_request(DhcpClient(MAC, options).message(MessageType.DISCOVER))
+    assert told == Hardware(architecture="x86-64", firmware="bios", uuid=hardware_settings("n1", 1 << 30)["uuid"])
+    arm = {Option.CLIENT_ARCHITECTURE: b"\0\x0b"}
+    assert hardware_of_request(DhcpClient(MAC, arm).message(MessageType.DISCOVER)) == Hardware("arm64", "efi")
+    strange = {Option.CLIENT_ARCHITECTURE: b"\xff\xff", Option.CLIENT_MACHINE: b"\7" + bytes(16)}
+    assert hardware_of_request(DhcpClient(MAC, strange).message(MessageType.DISCOVER)) == Hardware(firmware="bios")
+
+
+def test_a_report_tells_what_smbios_and_the_nic_say():
+    words = {"manufacturer": "Dell Inc.", "cpu": "Xeon", "cores": "10", "arch": "arm64", "platform": "efi"}
+    words |= {"memory0": "00000000ffff2f00", "memory1": "0000400000ffff00", "nic": "i40e"}
+    told = hardware_of_report(words)
+    assert (told.vendor, told.processor, told.cores, told.nic) == ("Dell Inc.", "Xeon", 16, "i40e")
+    assert (told.architecture, told.firmware) == ("arm64", "efi")
+    assert told.memory_octets == (3 << 30) + ((0xFFFF01 - 0x400000) << 10)
+
+
+def test_what_makes_no_sense_tells_nothing():
+    nonsense = {
+        "uuid": "x",
+        "cores": "zz",
+        "memory0": "00",
+        "memory1": "ffffffff00000000",
+        "memory2": "00000000ffffffff",
+    }
+    nonsense |= {"initiator": "not one", "arch": "vax", "platform": "toaster", "unasked": "x"}
+    assert hardware_of_report(nonsense) == Hardware()
+    assert hardware_of_report({"manufacturer": "a\x1b[2J\nb" + "c" * 100}).vendor == "a[2Jb" + "c" * 59
+
+
+def test_the_address_asks_ipxe_for_every_word_that_is_read():
+    query = parse_qsl(urlsplit(report_address("http://10.77.0.1:8080/boot/T/hardware")).query, strict_parsing=True)
+    assert ("manufacturer", "${manufacturer:uristring}") in query
+    full = {word: "1" for word, _ in query} | {
+        "uuid": hardware_settings("n1", 1 << 30)["uuid"],
+        "initiator": "iqn.2026-01.a:b",
+    }
+    full |= {"arch": "x86_64", "platform": "efi", "cores": "01", "memory0": "0000000000000100"}
+    told = hardware_of_report(full)
+    assert all(getattr(told, name) for name in told.__struct_fields__)
+
+
+@given(st.dictionaries(st.sampled_from(["cores", "memory0", "memory3", "uuid", "initiator", "cpu"]), st.text()))
+def test_any_report_is_read(words):
+    told = hardware_of_report(words)
+    assert told.memory_octets >= 0
+    assert told.cores < 256
+
+
+def test_what_is_said_later_lies_over_what_was_said_before():
+    before, later = Hardware(architecture="x86-64", uuid="u"), Hardware(architecture="arm64", vendor="v")
+    assert later.over(before) == Hardware(architecture="arm64", uuid="u", vendor="v")
