@@ -10,11 +10,9 @@ from panloom.decide.boot_answer import (
     BootNode,
     BootRelay,
     BootServer,
-    Firmware,
     Scope,
     boot_answer,
     boot_script,
-    firmware_of,
     pause_seconds,
     root_path,
     wait_script,
@@ -23,10 +21,10 @@ from panloom.decide.boot_answer import (
 from panloom.values import Iqn, MacAddress
 from panloom.wire.dhcp import UNSPECIFIED, MessageType, Option
 from support.boot_chassis import MACS, SECRET, VIRTUAL_MAC, server, table
-from support.dhcp_client import IPXE, PXE_BIOS, PXE_EFI, DhcpClient
+from support.dhcp_client import HTTP_EFI, IPXE, PXE_BIOS, PXE_EFI, DhcpClient
 
 LOADERS = ("snponly.efi", "undionly.kpxe")
-FIRMWARES = {"ipxe": IPXE, "bios": PXE_BIOS, "efi": PXE_EFI, "none": {}}
+FIRMWARES = {"ipxe": IPXE, "bios": PXE_BIOS, "efi": PXE_EFI, "http": HTTP_EFI, "none": {}}
 NO_PROXY = bytes((176, 1, 1))
 
 
@@ -63,16 +61,23 @@ def test_firmware_that_is_not_ipxe_is_given_a_loader(mac, options, loader):
     assert (missing.file, missing.why_no_file) == ("", f"{loader} is not among the files")
 
 
+@pytest.mark.parametrize("mac", ["n1", "stranger"])
+def test_firmware_that_boots_by_http_is_given_an_address_and_told_that_it_is_one(mac):
+    given = answer(MACS[mac], HTTP_EFI, table(n1=server(chap=False)))
+    assert (given.file, given.wants_token) == ("http://10.77.0.1:8080/files/snponly.efi", False)
+    assert given.options[Option.VENDOR_CLASS] == b"HTTPClient"
+    assert not {Option.ROOT_PATH, Option.IPXE_INITIATOR, Option.TFTP_SERVER_NAME} & given.options.keys()
+    missing = answer(MACS[mac], HTTP_EFI, table(n1=server()), loaders=())
+    assert (missing.file, missing.why_no_file) == ("", "snponly.efi is not among the files")
+    assert Option.VENDOR_CLASS not in missing.options
+
+
 def test_firmware_of_another_architecture_is_told_apart():
+    options = {**PXE_EFI, Option.CLIENT_ARCHITECTURE: b"\0\x0a"}
+    why = answer(MACS["n1"], options, table(n1=server())).why_no_file
+    assert why == "no loader for PXE of architecture 10 (option 93)"
     options = {**PXE_EFI, Option.CLIENT_ARCHITECTURE: b"\0\x0b"}
-    assert answer(MACS["n1"], options, table(n1=server())).why_no_file == "no loader for PXE of another architecture"
-
-
-def test_both_ways_in_which_ipxe_names_itself_are_read():
-    assert firmware_of(DhcpClient(MACS["n1"], {Option.IPXE: b"\xb0\1\1"}).discover()) is Firmware.IPXE
-    assert firmware_of(DhcpClient(MACS["n1"], {Option.USER_CLASS: b"\4iPXE"}).discover()) is Firmware.IPXE
-    assert firmware_of(DhcpClient(MACS["n1"], PXE_EFI).discover()) is Firmware.PXE_EFI
-    assert firmware_of(DhcpClient(MACS["n1"], {Option.VENDOR_CLASS: b"udhcp 1.35"}).discover()) is Firmware.NONE
+    assert answer(MACS["n1"], options, table(n1=server())).why_no_file == "snponly-arm64.efi is not among the files"
 
 
 @pytest.mark.parametrize("firmware", FIRMWARES)

@@ -12,6 +12,7 @@ from panloom.wire.dhcp import Message, MessageType, Op, Option
 IPXE = {Option.USER_CLASS: b"iPXE", Option.VENDOR_CLASS: b"PXEClient:Arch:00000:UNDI:002001"}
 PXE_BIOS = {Option.VENDOR_CLASS: b"PXEClient:Arch:00000:UNDI:002001", Option.CLIENT_ARCHITECTURE: b"\0\0"}
 PXE_EFI = {Option.VENDOR_CLASS: b"PXEClient:Arch:00007:UNDI:003016", Option.CLIENT_ARCHITECTURE: b"\0\7"}
+HTTP_EFI = {Option.VENDOR_CLASS: b"HTTPClient:Arch:00016:UNDI:003001", Option.CLIENT_ARCHITECTURE: b"\0\x10"}
 
 
 class DhcpClient:

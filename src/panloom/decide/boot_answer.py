@@ -1,13 +1,13 @@
 """What a machine that asks to boot is given: its address, its boot variables and its iPXE script.
 
     chaddr is …                     firmware          scope  address        boot variables
-    a node's hardware MAC           PXE, not iPXE     1      the node's     TFTP: snponly.efi or undionly.kpxe
+    a node's hardware MAC           PXE, HTTP boot    1      the node's     the loader for it (``boot_firmware``)
     a node's hardware MAC           iPXE, auth chap   1      the node's     file name http://…/boot/TOKEN, no option 17
     a node's hardware MAC           iPXE, auth none   1      the node's     options 17 and 203, no file name
     a node's hardware MAC, spare    iPXE              1      the node's     file name http://…/boot/TOKEN: told to wait
     a server's virtual MAC          any               2      its own, or    none; router, DNS and domain of its LAN
                                                              of its range
-    anything else                   PXE or iPXE       –      of discovery   as a spare's: told to wait
+    anything else                   any of these      –      of discovery   as a spare's: told to wait
     anything else                   none              –      no answer
     a node's hardware MAC, relayed  any               1      as on the storage network, and the relay as its router,
                                                              if its address is of that relay's network
@@ -25,18 +25,15 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
+from panloom.decide.boot_firmware import HTTP_CLIENT, Asking, Firmware, asking
 from panloom.decide.hardware import Hardware, report_address
 from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Option
 
-EFI_LOADER = "snponly.efi"
-BIOS_LOADER = "undionly.kpxe"
 NODE_PAUSE_SECONDS = 2
 LONGEST_PAUSE_SECONDS = 10
 
-_ARCHITECTURE_BIOS = 0  # RFC 4578 section 2.1
-_ARCHITECTURES_EFI = (7, 9)  # "EFI BC" and "EFI x86-64": x86-64 firmware says either
 _SCRIPT_WORD = re.compile(
     r"[A-Za-z0-9._:/@+=-]+\Z"
 )  # what iPXE's parser leaves as it is: no space, quote, $ or comment
@@ -106,16 +103,6 @@ class BootTable(msgspec.Struct, frozen=True):
     relays: tuple[BootRelay, ...] = ()
     nodes: tuple[BootNode, ...] = ()
     nics: tuple[ServerNic, ...] = ()
-
-
-class Firmware(Enum):
-    """What runs on the machine that asks."""
-
-    IPXE = "iPXE"
-    PXE_EFI = "PXE of x86-64 EFI"
-    PXE_BIOS = "PXE of a BIOS"
-    PXE_OTHER = "PXE of another architecture"
-    NONE = "no boot firmware"
 
 
 class Scope(Enum):
@@ -215,25 +202,10 @@ class BootIndex:
         return next((relay for relay in self.table.relays if request.ciaddr in relay.subnet), None)
 
 
-def firmware_of(request: dhcp.Message) -> Firmware:
-    """Tell iPXE from a PXE of the machine's own, RFC 4578; iPXE says so in option 77 or 175."""
-    if Option.IPXE in request.options or b"iPXE" in request.options.get(Option.USER_CLASS, b""):
-        return Firmware.IPXE
-    if not request.options.get(Option.VENDOR_CLASS, b"").startswith(b"PXEClient"):
-        return Firmware.NONE
-    octets = request.options.get(Option.CLIENT_ARCHITECTURE, b"\0\0")
-    match int.from_bytes(octets[:2], "big"):
-        case architecture if architecture in _ARCHITECTURES_EFI:
-            return Firmware.PXE_EFI
-        case architecture if architecture == _ARCHITECTURE_BIOS:
-            return Firmware.PXE_BIOS
-        case _:
-            return Firmware.PXE_OTHER
-
-
 def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]) -> BootAnswer | None:
     """Return what the sender of ``request`` is given, None for no answer; ``loaders`` are the files that TFTP has."""
-    table, firmware = index.table, firmware_of(request)
+    table, who = index.table, asking(request)
+    firmware = who.firmware
     relay = index.relay_of(request)
     subnet = relay.subnet if relay else table.subnet
     if relay is None and (nic := index.nics.get(request.chaddr)):
@@ -249,13 +221,9 @@ def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]
     options: dict[int, bytes] = {Option.SUBNET_MASK: subnet.netmask.packed}
     if relay is not None:
         options[Option.ROUTER] = relay.router.packed
-    if firmware in (Firmware.PXE_EFI, Firmware.PXE_BIOS, Firmware.PXE_OTHER):
-        loader = {Firmware.PXE_EFI: EFI_LOADER, Firmware.PXE_BIOS: BIOS_LOADER}.get(firmware)
-        if loader is None or loader not in loaders:
-            why = f"{loader} is not among the files" if loader else f"no loader for {firmware.value}"
-            return BootAnswer(scope, addresses, options, why_no_file=why, node=node)
-        options[Option.TFTP_SERVER_NAME] = str(table.address).encode()
-        return BootAnswer(scope, addresses, options, file=loader, node=node)
+    if firmware in (Firmware.PXE, Firmware.HTTP):
+        how, file, why = _loader(table, who, loaders)
+        return BootAnswer(scope, addresses, options | how, file=file, why_no_file=why, node=node)
     if node is not None and node.server is not None and node.server.user is None:
         options[Option.ROOT_PATH] = root_path(table, node.server).encode()
         options[Option.IPXE_INITIATOR] = str(node.server.initiator).encode()
@@ -264,6 +232,18 @@ def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]
         url = f"http://{table.address}:{table.http_port}/boot/"
         return BootAnswer(scope, addresses, options | _no_proxy(), file=url, wants_token=True, node=node)
     return BootAnswer(scope, addresses, options, node=node)
+
+
+def _loader(table: BootTable, who: Asking, loaders: Container[str]) -> tuple[dict[int, bytes], str, str | None]:
+    """Return the options and the file name by which firmware fetches iPXE, or why there is none."""
+    if who.loader is None:
+        return {}, "", who.why_no_loader
+    if who.loader not in loaders:
+        return {}, "", f"{who.loader} is not among the files"
+    if who.firmware is Firmware.HTTP:  # it takes no offer that does not say so, UEFI 2.10 section 24.7.3.1
+        url = f"http://{table.address}:{table.http_port}/files/{who.loader}"
+        return {Option.VENDOR_CLASS: HTTP_CLIENT}, url, None
+    return {Option.TFTP_SERVER_NAME: str(table.address).encode()}, who.loader, None
 
 
 def root_path(table: BootTable, server: BootServer) -> str:
