@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from panloom import system_calls
@@ -48,11 +48,10 @@ def close_file(fd: int) -> None:
 def take_lock(path: Path) -> int:
     """Return a descriptor that holds a lock until it is closed; BlockingIOError if another process has it."""
     fd = open_file(path, os.O_RDWR | os.O_CREAT)
-    try:
-        system_calls.kernel.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        close_file(fd)
-        raise
+    with ExitStack() as opened:
+        opened.callback(close_file, fd)
+        lock_file(fd, exclusive=True)
+        opened.pop_all()
     return fd
 
 

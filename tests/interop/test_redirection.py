@@ -64,14 +64,20 @@ def there(tmp_path):
         yield process
 
 
-def test_a_target_moves_to_another_process_and_back(here, there):
-    portal = f"127.0.0.1:{there.port}"
+@pytest.fixture
+def session(here):
+    """A session with the target while it is here."""
     with Initiator(connect(f"127.0.0.1:{here.port}"), NAMES) as session:
         assert session.log_in_with(*PROOF) == (0, 0)
         session.ready()
-        assert octets_found(here) == 1 * MIB
-        move(here, portal)
-        assert session.receive() is None
+        yield session
+
+
+def test_a_target_moves_to_another_process_and_back(here, there, session):
+    portal = f"127.0.0.1:{there.port}"
+    assert octets_found(here) == 1 * MIB
+    move(here, portal)
+    assert session.receive() is None
     assert here.run(lambda client: client.status()).sessions == ()
     for _ in range(2):
         assert octets_found(here) == 8 * MIB
@@ -104,13 +110,10 @@ def test_a_target_moves_for_good(here, there):
     assert asyncio.run(find()) == 8 * MIB
 
 
-def test_a_target_does_not_move_to_where_it_is(here):
-    with Initiator(connect(f"127.0.0.1:{here.port}"), NAMES) as session:
-        assert session.log_in_with(*PROOF) == (0, 0)
-        session.ready()
-        with pytest.raises(ConfigError, match="is this process itself, and initiators would go in a circle"):
-            move(here, f"127.0.0.1:{here.port}")
-        assert session.read(0, 1).status == 0
+def test_a_target_does_not_move_to_where_it_is(here, session):
+    with pytest.raises(ConfigError, match="is this process itself, and initiators would go in a circle"):
+        move(here, f"127.0.0.1:{here.port}")
+    assert session.read(0, 1).status == 0
     assert [told.moved for told in here.run(lambda client: client.status()).exports] == [None]
 
 

@@ -9,6 +9,7 @@ They decide nothing: what each machine is given stands in the BootTable.
 
 import secrets
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from panloom.boot.advertiser import Advertiser
@@ -46,12 +47,11 @@ class BootServices:
 
     async def start(self) -> None:
         """Open all sockets, or none and raise UnavailableError (interface, address or store missing)."""
-        try:
+        async with AsyncExitStack() as opened:
             for service in self._services:
+                opened.push_async_callback(service.stop)
                 await service.start()
-        except BaseException:
-            await self.stop()
-            raise
+            opened.pop_all()
 
     async def stop(self) -> None:
         """Close all sockets; harmless when nothing is open."""

@@ -8,6 +8,7 @@ connection breaks ──▶ the next portal ──▶ takes a connection? ──
 import asyncio
 import socket
 from collections import deque
+from contextlib import ExitStack
 
 from panloom.errors import UnavailableError
 
@@ -48,9 +49,8 @@ class Paths:
 async def _connection(portal: tuple[str, int]) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in portal[0] else socket.AF_INET)
     made.setblocking(False)
-    try:
+    with ExitStack() as opened:
+        opened.callback(made.close)
         await asyncio.get_running_loop().sock_connect(made, portal)
-    except BaseException:
-        made.close()
-        raise
+        opened.pop_all()
     return made

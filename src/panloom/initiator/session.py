@@ -4,6 +4,7 @@ A call on a broken session waits until the session is back, and ends in Unavaila
 """
 
 import os
+from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -329,11 +330,10 @@ def new_isid() -> bytes:
 
 
 async def _opened(driver: Driver) -> None:
-    try:
+    with ExitStack() as opened:
+        opened.callback(driver.abandon)  # for a cancelled caller, too: nobody else would close it
         await driver.opened()
-    except BaseException:  # a cancelled caller included: nobody else would close it
-        driver.abandon()
-        raise
+        opened.pop_all()
 
 
 def _form(ten: Operation, sixteen: Operation, lba: int, blocks: int) -> Operation:

@@ -14,6 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import msgspec
@@ -211,11 +212,10 @@ async def log_in(board: Board, disk: Disk, *, target: Iqn | None = None, isid: b
 async def connect(board: Board, address: str, port: int) -> socket.socket:
     """Return a connection from a machine's firmware or kernel, by its storage NIC."""
     connection = board.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
+    with ExitStack() as opened:
+        opened.callback(connection.close)
         await asyncio.get_running_loop().sock_connect(connection, (address, port))
-    except BaseException:
-        connection.close()
-        raise
+        opened.pop_all()
     return connection
 
 

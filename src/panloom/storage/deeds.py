@@ -27,6 +27,7 @@ KINDS = {
 def do_elsewhere(access: Access, frame: Frame, begun: int) -> None:
     """Do what a frame asks for on a thread where it may take its time."""
     started = monotonic_ns()
+    frame.error = OSError(errno.EIO, "a fault of the storage process; see its log")  # unless it ends otherwise
     try:
         if access.ended:
             raise StaleEpochError("the session is over")
@@ -34,18 +35,16 @@ def do_elsewhere(access: Access, frame: Frame, begun: int) -> None:
             access.read(frame.offset, frame.data)
         else:
             do(access, frame)
+        frame.error = None
     except (OSError, StaleEpochError) as error:
         frame.error = error
         tell_failed(access, frame, error)
-    except BaseException:
-        frame.error = OSError(errno.EIO, "a fault of the storage process; see its log")
-        answer(frame)  # whoever waits for it must not wait for ever
-        raise
-    now = monotonic_ns()
-    if now - started > OVERDUE_NANOSECONDS and not access.may_block:
-        access.device.slow_until_ns = now + SLOW_FOR_NANOSECONDS
-    access.device.count_elsewhere(KINDS[frame.operation], frame.octets, now - begun, frame.error)
-    answer(frame)
+    finally:  # whoever waits for it must not wait for ever
+        now = monotonic_ns()
+        if now - started > OVERDUE_NANOSECONDS and not access.may_block:
+            access.device.slow_until_ns = now + SLOW_FOR_NANOSECONDS
+        access.device.count_elsewhere(KINDS[frame.operation], frame.octets, now - begun, frame.error)
+        answer(frame)
 
 
 def do(access: Access, frame: Frame) -> None:

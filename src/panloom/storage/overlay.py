@@ -24,8 +24,8 @@ another was told is as good a reason to refuse.
 import errno
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from enum import Enum, auto
 from pathlib import Path
 from typing import Self
@@ -385,16 +385,19 @@ class Volume:
             self._check(0, 0)
             top, _ = self._stack
             pages = top.take_changed_pages()
-        try:
+        with ExitStack() as undone:
+            undone.callback(self._put_back, top, pages)  # whatever goes wrong, no memory too
             self._sync(top.flush)
             top.write_durable(pages)
-        except BaseException:  # whatever it is, no memory too: the next flush writes them
-            if not self.lost:  # else there is none, and whoever has the lock may wait for that same disk
-                with self._changing:
-                    top.own.changed_pages.update(pages)
-            raise
+            undone.pop_all()
         if pages:
             self._sync(top.flush)
+
+    def _put_back(self, top: VolumeFile, pages: Mapping[int, bytes]) -> None:
+        """Leave pages of the map to the next flush; where the volume is lost there is none, and the disk may hang."""
+        if not self.lost:
+            with self._changing:
+                top.own.changed_pages.update(pages)
 
     def _sync(self, sync: Callable[[], None]) -> None:
         """Sync, under ``_flushing`` or ``_changing``, whichever that way of syncing has."""

@@ -13,7 +13,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from panloom.errors import ConfigError, UnavailableError
@@ -114,13 +114,12 @@ def _units(store: Path | None) -> UnitTable:
 def _manager(options: Options, report: Callable[[Event], None]) -> ConnectionManager:
     store = _store(options.store)
     manager = ConnectionManager(store, NoFile(), report)
-    try:
+    with ExitStack() as opened:
+        opened.callback(manager.shut_down)
         proof = options.credentials
         access = Access(None, None, proof.user, proof.secret, proof.target_user, proof.target_secret)
         manager.export(Export(str(options.target), _epoch(store, options), options.luns, access, options.moved))
-    except BaseException:
-        manager.shut_down()
-        raise
+        opened.pop_all()
     return manager
 
 

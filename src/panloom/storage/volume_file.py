@@ -162,14 +162,13 @@ class VolumeFile:
     @classmethod
     def load_frozen(cls, path: Path) -> Self:
         """Open a frozen file; errors as ``load``."""
-        fd = open_file(path, os.O_RDONLY)
-        try:
+        with ExitStack() as opened:
+            fd = open_file(path, os.O_RDONLY)
+            opened.callback(close_file, fd)
             header, own = _checked_header(path, fd)
             for start, durable, _ in _map_pages(fd, VolumeLayout(header.map_octets), own.octets):
                 own.load(start, durable)
-        except BaseException:
-            close_file(fd)
-            raise
+            opened.pop_all()
         return cls(fd, fd, header, own)
 
     def write_header(self, header: VolumeHeader) -> None:

@@ -14,7 +14,7 @@ import logging
 import secrets
 import threading
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -158,12 +158,11 @@ class VolumeStore:
             if name not in self._lost and (volume is None or not volume.lost):
                 return
             self._open.pop(name, None)
-            self._lost.discard(name)
-            try:
+            with ExitStack() as unopened:
+                unopened.callback(self._lost.add, name)
+                self._lost.discard(name)
                 self._opened(name, file_name, after_loss=True)
-            except BaseException:
-                self._lost.add(name)
-                raise
+                unopened.pop_all()
         log.info("volume=%s online=yes", name)
 
     def close(self, name: str) -> None:

@@ -15,7 +15,7 @@ import fcntl
 import os
 import stat
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from panloom.disk_io import (
@@ -133,8 +133,9 @@ def open_path(name: str, path: Path, *, read_only: bool, thick: bool, optical: b
     """
     read_only = read_only or optical
     device_type = DeviceType.OPTICAL if optical else DeviceType.DISK
-    fd = _opened(path, read_only=read_only)
-    try:
+    with ExitStack() as opened:
+        fd = _opened(path, read_only=read_only)
+        opened.callback(close_file, fd)
         _lock(name, fd, exclusive=not read_only)
         mode = status(fd).st_mode
         if stat.S_ISBLK(mode):
@@ -148,19 +149,18 @@ def open_path(name: str, path: Path, *, read_only: bool, thick: bool, optical: b
         _check_blocks(name, octets, block_octets_of(device_type))
         if thick and not read_only:
             _reserve(name, fd, octets)
-        return FileStore(
-            name,
-            fd,
-            octets,
-            identity=_identity(path),
-            product="OPTICAL DISC" if optical else product,
-            read_only=read_only,
-            thin=not thick,
-            device_type=device_type,
-        )
-    except BaseException:
-        close_file(fd)
-        raise
+        identity = _identity(path)
+        opened.pop_all()
+    return FileStore(
+        name,
+        fd,
+        octets,
+        identity=identity,
+        product="OPTICAL DISC" if optical else product,
+        read_only=read_only,
+        thin=not thick,
+        device_type=device_type,
+    )
 
 
 def open_memory(name: str, octets: int) -> FileStore:
