@@ -5,58 +5,20 @@ import pytest
 from panloom.decide.records import target_of
 from panloom.lab.chassis import Chassis
 from support.lab import running_lab
-from support.waiting import until
+from support.new_machines import PAN, node_of, rule, server_of, until_booted, until_discovered
 
 pytestmark = pytest.mark.timeout(180)
-
-PAN = """
-apiVersion: panloom/v1
-kind: PAN
-name: shop
-lans:
-  front: {subnet: 10.1.0.0/24, range: 10.1.0.100-10.1.0.199}
-"""
-RULE = """
-apiVersion: panloom/v1
-kind: Rule
-name: {name}
-match: {match}
-server: {{pan: shop, image: web, lans: [front]}}
-"""
 
 
 def chassis(blades, **more):
     return Chassis.of(nodes=blades, qemu=0, blades=blades, **more)
 
 
-def node_of(machine):
-    return f"n-{machine.mac.replace(':', '')[-6:]}"
-
-
-def server_of(machine, rule="web"):
-    return f"shop/{rule}-{machine.mac.replace(':', '')[-6:]}"
-
-
-def until_booted(lab, machine):
-    """Wait until a machine has come to the end of its way; return its row."""
-
-    def booted():
-        shown = lab.node(node_of(machine))
-        return shown if shown["provisioning"][-1][0] == "booted" else None
-
-    return until(booted, f"{machine.name} is provisioned", seconds=30)
-
-
-def row_of(lab, mac):
-    return next((row for row in lab.call(lab.lab.get("resources", "node"))["rows"] if row["mac"] == mac), None)
-
-
 def test_cap_064_066_069_a_machine_that_nobody_named_is_seen_matched_and_boots_from_a_disk_of_its_own(tmp_path):
     with running_lab(tmp_path, chassis=chassis(1)) as lab:
         (machine,) = lab.lab.chassis.machines
         lab.power(machine.name, "on")
-        lab.until_event("discovered")
-        row = until(lambda: (row := row_of(lab, machine.mac)) and row["vendor"] and row, "its report is there")
+        row = until_discovered(lab, machine)
         assert (row["state"], row["node"], row["vendor"], row["product"]) == (
             *("discovered", None),
             *("Panloom", "emulated machine"),
@@ -64,7 +26,7 @@ def test_cap_064_066_069_a_machine_that_nobody_named_is_seen_matched_and_boots_f
         assert (row["architecture"], row["firmware"], row["cores"], row["nic"]) == ("x86-64", "bios", 1, "veth")
         assert (row["processor"], row["memory_octets"]) == ("emulated processor", machine.memory_octets)
         assert lab.call(lab.lab.get("resources", "server"))["rows"] == []  # nothing happens before somebody says so
-        lab.apply(PAN + "---" + RULE.format(name="web", match='{memory: ">= 128MiB", vendor: "pan*"}'))
+        lab.apply(PAN + rule(match='{memory: ">= 128MiB", vendor: "pan*"}'))
         server = server_of(machine)
         lab.until_event("approved", node=node_of(machine))
         assert lab.until_up(server)["node"] == node_of(machine)

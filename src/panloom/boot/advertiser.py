@@ -1,4 +1,4 @@
-"""The router-advertisement responder: each solicitation of a known node is answered to it alone.
+"""The router-advertisement responder: each solicitation of a machine that boots here is answered to it alone.
 
 iPXE waits about 13 s for a router before it boots from IPv4.  The answer has a router lifetime of 0 and no prefix:
 nobody gets an address or a route from it.
@@ -62,7 +62,7 @@ class Advertiser:
     def _readable(self, frames: socket.socket) -> None:
         try:
             solicitation = decode_solicitation(frames.recv(_LARGEST_FRAME))
-            if not self._desk.index.is_hardware(solicitation.source_mac):
+            if not self._desk.boots(solicitation.source_mac):
                 return
             unspecified = not int(solicitation.source)  # RFC 4861 section 6.2.6: to all nodes, in a frame to one
             frames.send(

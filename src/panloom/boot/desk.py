@@ -55,6 +55,7 @@ class BootDesk:
         self._new_token = new_token
         self._tokens = BootTokens()
         self._waited: dict[MacAddress, int] = {}
+        self._strangers: dict[MacAddress, None] = {}  # that asked last, the latest at the end
 
     def replace(self, table: BootTable) -> None:
         """Answer from ``table`` from now on."""
@@ -71,6 +72,11 @@ class BootDesk:
         answer = self._answer(request)
         if answer is None:
             return None
+        if answer.scope is Scope.DISCOVERY:
+            self._strangers.pop(request.chaddr, None)
+            self._strangers[request.chaddr] = None
+            if len(self._strangers) > _REMEMBERED:
+                del self._strangers[next(iter(self._strangers))]
         first, last = answer.addresses
         return Assignment(
             first,
@@ -111,6 +117,10 @@ class BootDesk:
     def serves(self, address: IPv4Address) -> bool:
         """Return whether ``address`` belongs to a network that is served here, no router between."""
         return self.index.is_local(address)
+
+    def boots(self, mac: MacAddress) -> bool:
+        """Return whether ``mac`` is a known node's own, or of a machine that asked here lately by its boot firmware."""
+        return self.index.is_hardware(mac) or mac in self._strangers
 
     def relays(self, address: IPv4Address) -> bool:
         """Return whether ``address`` is a relay that the platform names."""

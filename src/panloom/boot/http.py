@@ -24,6 +24,7 @@ from panloom.boot.file_sending import FileSending
 from panloom.boot.http_protocol import HttpProtocol
 from panloom.boot.interface import tcp_listener
 from panloom.decide.boot_answer import BootTable
+from panloom.decide.hardware import words_of
 
 REQUEST_SECONDS = 5.0  # within which a whole request must have come
 _CONNECTIONS = 512
@@ -129,7 +130,7 @@ class HttpService:
         return _answer(request, lambda peer: self._desk.script(token, peer, now=time.monotonic()))
 
     async def _hardware(self, request: Request) -> Response:
-        words, token = dict(request.query_params), request.path_params["token"]
+        words, token = words_of(request.url.query), request.path_params["token"]
         return _answer(request, lambda peer: self._desk.hardware(token, peer, words, now=time.monotonic()))
 
     async def _file(self, request: Request) -> Response:

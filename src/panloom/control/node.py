@@ -186,15 +186,19 @@ class ControlNode:
 
     async def rows(self, kind: str) -> Sequence[Row]:
         """Return the resources of a kind, each with what is observed of it."""
+        return await self._rows_of(kind, await World.read(self._store))
+
+    async def _rows_of(self, kind: str, world: World) -> Sequence[Row]:
         if kind != "snapshot" and kind not in resources.KINDS:
             raise ConfigError(kind, f"no such kind; there are: {', '.join(resources.KINDS)}")
-        return await self._rows.of(kind, await World.read(self._store))
+        return await self._rows.of(kind, world)
 
     async def row(self, kind: str, name: str) -> Row | None:
         """Return one with its details, None when there is none of that name."""
-        for row in await self.rows(kind):
+        world = await World.read(self._store)
+        for row in await self._rows_of(kind, world):
             if row["name"] == name:
-                return await self._rows.details(kind, dict(row), await World.read(self._store))
+                return await self._rows.details(kind, dict(row), world)
         return None
 
     async def events(self, *, after: int, wait_seconds: float) -> Sequence[Row]:

@@ -13,6 +13,7 @@ All of it is said by the machine itself, and none of it proved: it serves to cho
 import re
 import uuid
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 import msgspec
 
@@ -59,7 +60,7 @@ def hardware_of_request(request: dhcp.Message) -> Hardware:
     return Hardware(
         architecture=_PXE_ARCHITECTURES.get(kind, "") if kind is not None else "",
         firmware="" if kind is None else "efi" if kind in _EFI_ARCHITECTURES else "bios",
-        uuid=str(uuid.UUID(bytes=machine[1:])) if len(machine) == 17 and machine[0] == 0 else "",
+        uuid=str(uuid.UUID(bytes=machine[1:])) if len(machine) == 17 and any(machine) and not machine[0] else "",
     )
 
 
@@ -67,7 +68,7 @@ _SETTINGS = {
     "manufacturer": "manufacturer:uristring",
     "product": "product:uristring",
     "serial": "serial:uristring",
-    "uuid": "uuid:uristring",
+    "uuid": "uuid",  # as octets, which a URI's string would be made of, it may hold a NUL and end the address
     "arch": "buildarch:uristring",
     "platform": "platform:uristring",
     "nic": "netX/chip:uristring",
@@ -82,6 +83,12 @@ _SETTINGS = {
 def report_address(url: str) -> str:
     """Return the address, in a script of iPXE's, from which a machine fetches when it reports to ``url``."""
     return f"{url}?" + "&".join(f"{word}=${{{setting}}}" for word, setting in _SETTINGS.items())
+
+
+def words_of(query: str) -> Mapping[str, str]:
+    """Return the words of a report's query, in which iPXE leaves a + as it is."""
+    pairs = (part.partition("=") for part in query.split("&"))
+    return {word: unquote(value, errors="replace") for word, _, value in pairs}
 
 
 def hardware_of_report(words: Mapping[str, str]) -> Hardware:
@@ -122,9 +129,10 @@ def _mapped(octets: bytes) -> int:
 
 def _uuid(text: str) -> str:
     try:
-        return str(uuid.UUID(text))
+        found = uuid.UUID(text)
     except ValueError:
         return ""
+    return str(found) if found.int else ""
 
 
 def _iqn(text: str) -> str:

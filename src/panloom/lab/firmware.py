@@ -12,7 +12,6 @@ import os
 import re
 import socket
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -23,6 +22,7 @@ from panloom.errors import MalformedError, PanloomError, UnavailableError
 from panloom.initiator import Session
 from panloom.lab.board import NIC, Board
 from panloom.lab.ipxe_script import Act, Chain, Dhcp, Echo, RootPath, Sanboot, Sleep, run_script
+from panloom.lab.qemu import uuid_of
 from panloom.protocol.dhcp_client import DhcpClient
 from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
@@ -182,7 +182,7 @@ def hardware_settings(name: str, memory_octets: int) -> dict[str, str]:
         "manufacturer": "Panloom",
         "product": "emulated machine",
         "serial": name,
-        "uuid": str(_uuid_of(name)),
+        "uuid": str(uuid_of(name)),
         "buildarch": "x86_64",
         "platform": "pcbios",
         "netX/chip": "veth",
@@ -190,10 +190,6 @@ def hardware_settings(name: str, memory_octets: int) -> dict[str, str]:
         "smbios/4.35.1": "01",
         "smbios/0.19.4.8": (bytes(4) + last_kib.to_bytes(4, "little")).hex(),
     }
-
-
-def _uuid_of(name: str) -> uuid.UUID:
-    return uuid.uuid5(uuid.NAMESPACE_OID, name)
 
 
 async def log_in(board: Board, disk: Disk, *, target: Iqn | None = None, isid: bytes) -> Session:
@@ -230,7 +226,7 @@ def options_of(name: str, mac: MacAddress) -> dict[int, bytes]:
         55: _PARAMETERS,
         Option.IPXE: _FEATURES,
         Option.CLIENT_IDENTIFIER: b"\1" + mac.to_octets(),
-        Option.CLIENT_MACHINE: b"\0" + _uuid_of(name).bytes,
+        Option.CLIENT_MACHINE: b"\0" + uuid_of(name).bytes,
     }
 
 

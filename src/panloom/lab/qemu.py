@@ -12,6 +12,7 @@ import os
 import subprocess
 from functools import cache
 from typing import Literal
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
 
@@ -41,6 +42,16 @@ class Machine(msgspec.Struct, frozen=True):
     load_seconds: float = 0.0  # emulated: the pause between two marks that it writes on its disk; 0: it writes none
     firmware: FirmwareKind = "bios"  # of QEMU's machines
     is_declared: bool = True  # a document of the chassis names it; else it is a stranger until it is taken in
+
+    @property
+    def uuid(self) -> UUID:
+        """What its SMBIOS tables call it."""
+        return uuid_of(self.name)
+
+
+def uuid_of(name: str) -> UUID:
+    """Return the UUID of the machine of a name."""
+    return uuid5(NAMESPACE_OID, name)
 
 
 @cache
@@ -78,6 +89,7 @@ def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
     return (
         *(*WITH_PARENT, _PROGRAM, *_BARE, *_ACCELERATORS[kvm]),
         *("-name", f"{machine.name},process=panloom-{machine.name}"),
+        *("-uuid", str(machine.uuid)),
         *(() if machine.firmware == "bios" else ("-bios", str(ovmf()))),
         *("-monitor", "none", "-serial", "stdio", "-smp", "1", "-m", f"{machine.memory_octets >> 20}M"),
         *("-netdev", f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"),

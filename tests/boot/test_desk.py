@@ -1,0 +1,68 @@
+"""The desk towards machines that nobody named."""
+
+from ipaddress import IPv4Address
+
+from panloom.boot.desk import BootDesk
+from panloom.boot.file_root import FileRoot
+from panloom.decide.hardware import Hardware
+from panloom.values import MacAddress
+from panloom.wire.dhcp import MessageType
+from support.boot_chassis import MACS, server, table
+from support.dhcp_client import IPXE, DhcpClient
+
+STRANGER = MacAddress.parse(MACS["stranger"])
+ADDRESS, ELSEWHERE = IPv4Address("10.77.0.200"), IPv4Address("10.77.0.201")
+
+
+class Told:
+    """A desk whose tokens are numbered, and the events that it reports."""
+
+    def __init__(self, the_table):
+        self.events = []
+        self.tokens = iter(range(100))
+        self.desk = BootDesk(the_table, FileRoot(None), self.events.append, lambda: f"token{next(self.tokens)}")
+
+    def kinds(self):
+        return [event.kind for event in self.events]
+
+
+def asks(told, mac=MACS["stranger"], options=IPXE):
+    request = DhcpClient(mac, options).message(MessageType.DISCOVER)
+    assert told.desk.assignment(request) is not None
+    return request
+
+
+def test_a_stranger_boots_here_once_its_boot_firmware_has_asked():
+    told = Told(table())
+    assert not told.desk.boots(STRANGER)
+    assert told.desk.boots(MacAddress.parse(MACS["n1"]))
+    asks(told)
+    assert told.desk.boots(STRANGER)
+
+
+def test_a_stranger_is_told_to_report_and_what_it_reports_is_passed_on():
+    told = Told(table())
+    told.desk.acknowledged(asks(told), ADDRESS, now=1.0)
+    page = told.desk.script("token0", ADDRESS, now=2.0)
+    assert "/boot/token0/hardware?manufacturer=${manufacturer:uristring}&" in page.text
+    answer = told.desk.hardware("token0", ADDRESS, {"manufacturer": "Dell"}, now=3.0)
+    assert (answer.status, "chain --replace --autofree ${filename}" in answer.text) == (200, True)
+    assert told.kinds() == ["discovered", "waiting", "hardware"]
+    assert told.events[-1].hardware == Hardware(vendor="Dell")
+    assert (told.events[-1].mac, told.events[-1].node) == (STRANGER, None)
+
+
+def test_a_report_counts_with_the_machines_own_token_from_its_own_address_only():
+    told = Told(table())
+    told.desk.acknowledged(asks(told), ADDRESS, now=1.0)
+    assert told.desk.hardware("token0", ELSEWHERE, {"manufacturer": "Dell"}, now=2.0).status == 403
+    assert told.desk.hardware("token1", ADDRESS, {"manufacturer": "Dell"}, now=2.0).status == 404
+    assert told.desk.hardware("token0", ADDRESS, {"manufacturer": "Dell"}, now=100.0).status == 404
+    assert told.kinds() == ["discovered", "refused", "refused", "refused"]
+
+
+def test_a_node_is_not_asked_what_it_is():
+    told = Told(table(n1=server()))
+    request = DhcpClient(MACS["n1"], IPXE).message(MessageType.DISCOVER)
+    told.desk.acknowledged(request, told.desk.assignment(request).first, now=1.0)
+    assert "hardware" not in told.desk.script("token0", told.desk.index.nodes[request.chaddr].address, now=2.0).text

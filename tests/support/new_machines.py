@@ -1,0 +1,67 @@
+"""Machines that no document names, and what they become."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from panloom.lab.qemu import Machine
+from support.lab import LabInTest
+from support.waiting import until
+
+PAN = """
+apiVersion: panloom/v1
+kind: PAN
+name: shop
+lans:
+  front: {subnet: 10.1.0.0/24, range: 10.1.0.100-10.1.0.199}
+"""
+
+
+def rule(name: str = "web", match: str = "{}", *, image: str = "web", approve: str = "always") -> str:
+    """Return a rule's document: a server of shop, with a NIC in its LAN."""
+    return f"""
+---
+apiVersion: panloom/v1
+kind: Rule
+name: {name}
+match: {match}
+approve: {approve}
+server: {{pan: shop, image: {image}, lans: [front]}}
+"""
+
+
+def digits(machine: Machine) -> str:
+    """Return the end of its MAC, by which it is called."""
+    return machine.mac.replace(":", "")[-6:]
+
+
+def node_of(machine: Machine) -> str:
+    """Return the name of the node that it becomes."""
+    return f"n-{digits(machine)}"
+
+
+def server_of(machine: Machine, rule: str = "web") -> str:
+    """Return the server that it becomes."""
+    return f"shop/{rule}-{digits(machine)}"
+
+
+def until_discovered(lab: LabInTest, machine: Machine, *, seconds: float = 30.0) -> Mapping[str, Any]:
+    """Wait until a machine has told what it is, and is known by that; return its row."""
+
+    def discovered() -> Mapping[str, Any] | None:
+        rows = lab.call(lab.lab.get("resources", "node"))["rows"]
+        return next((row for row in rows if row["mac"] == machine.mac and row["vendor"]), None)
+
+    return until(discovered, f"{machine.name} has told what it is", seconds=seconds)
+
+
+def until_booted(lab: LabInTest, machine: Machine, *, seconds: float = 30.0) -> Mapping[str, Any]:
+    """Wait until a machine has come to the end of its way; return its row."""
+
+    def booted() -> Mapping[str, Any] | None:
+        rows = lab.call(lab.lab.get("resources", "node"))["rows"]
+        if node_of(machine) not in {row["name"] for row in rows}:
+            return None
+        shown = lab.node(node_of(machine))
+        return shown if shown["provisioning"][-1][0] == "booted" else None
+
+    return until(booted, f"{machine.name} is provisioned", seconds=seconds)
