@@ -36,6 +36,7 @@ PAGE = "http://10.1.0.11/facts.txt"
 TARGET = "iqn.2026-11.dev.panloom:shop.web1"
 INITIATOR = "iqn.2026-11.dev.panloom:node.n1"
 MACHINE = Machine(name="n1", mac="52:54:00:77:00:01", tap="n1")
+RECOVERY_SECONDS = 120  # after which the guest gives its disk up (initramfs.sh: recovery_tmo)
 USER, SECRET = "shop.web1", "correct-horse-16"
 PERSONALITY = f"""PANLOOM_PERSONALITY='1'
 PAN='shop'
@@ -270,7 +271,7 @@ def restart_target(peers: Peers, disk: Path, machine: Powered) -> float:
     before, began = tags(disk), time.monotonic()
     peers.start_target()
     try:
-        until(lambda: tags(disk) != before, "a write after the restart of tgtd", within=60)
+        until(lambda: tags(disk) != before, "a write after the restart of tgtd", within=RECOVERY_SECONDS)
     except SystemExit as missed:
         raise SystemExit(f"{missed}\n{peers.tell()}\n{machine.tell()}") from None
     return round(time.monotonic() - began, 2)
