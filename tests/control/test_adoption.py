@@ -26,7 +26,7 @@ def adopted(*macs):
         for mac in macs:
             observer.discovered[mac] = Discovered(mac=mac, address="10.77.0.200", first_seen=1.0)
         for _ in range(2):
-            await reconciler.blades.tend(world, reconciler._say)
+            await reconciler.blades.meet(world, reconciler._say)
         return set((await World.read(store)).all(Node)), [event.text for event in await events.after(0)]
 
     return asyncio.run(scenario())

@@ -52,9 +52,8 @@ class Blades:
         self._events = events
         self._wake = wake
 
-    async def tend(self, world: World, say: Say) -> None:
-        """Take in who may come, and note how far those have come that were; ``say`` what keeps one from it."""
-        await self._follow(world)
+    async def meet(self, world: World, say: Say) -> None:
+        """Take in who may come; ``say`` what keeps one from it."""
         platform = world.platform
         if platform is None:
             return
@@ -103,7 +102,8 @@ class Blades:
         self._wake()
         return node
 
-    async def _follow(self, world: World) -> None:
+    async def follow(self, world: World) -> None:
+        """Note how far those have come that were taken in."""
         gone = {name: None for name in world.blades if name not in world.all(Node)}
         if gone:
             await world.edit(blades=gone)
