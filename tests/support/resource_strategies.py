@@ -33,6 +33,7 @@ platforms = st.builds(
         interface=interfaces,
         address=addresses,
         subnet=subnets,
+        dhcp=st.sampled_from(["server", "proxy"]),
         discovery=st.none() | ranges,
         relays=st.lists(
             st.builds(resources.Relay, address=addresses, subnet=subnets, router=st.none() | addresses), max_size=2

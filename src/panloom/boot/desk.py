@@ -21,13 +21,16 @@ from panloom.decide.boot_answer import (
     boot_answer,
     boot_script,
     pause_seconds,
+    proxy_answer,
     report_script,
     wait_script,
     why_waiting,
 )
+from panloom.decide.boot_firmware import HTTP_CLIENT, PXE_CLIENT, Firmware, firmware_of
 from panloom.decide.hardware import hardware_of_report, hardware_of_request
 from panloom.protocol.boot_tokens import BootTokens, Ticket
 from panloom.protocol.dhcp_leases import Assignment
+from panloom.protocol.dhcp_proxy import Boot
 from panloom.protocol.dhcp_server import DhcpEvent, DhcpEventKind
 from panloom.values import Iqn, MacAddress
 from panloom.wire.dhcp import Message
@@ -91,8 +94,18 @@ class BootDesk:
     def acknowledged(self, request: Message, address: IPv4Address, *, now: float) -> bytes:
         """Mint a token where the answer wants one, and return the boot file name."""
         answer = self._answer(request)
+        return b"" if answer is None else self._begin(answer, request, address, now)
+
+    def proxied(self, request: Message, *, now: float) -> Boot | None:
+        """Return what the sender is to boot, its address being another server's to give; None for no answer."""
+        answer = proxy_answer(self.index, request, self._files)
         if answer is None:
-            return b""
+            return None
+        file = self._begin(answer, request, answer.addresses[0], now)
+        vendor_class = HTTP_CLIENT if firmware_of(request) is Firmware.HTTP else PXE_CLIENT
+        return Boot(vendor_class, file, answer.options) if file else None
+
+    def _begin(self, answer: BootAnswer, request: Message, address: IPv4Address, now: float) -> bytes:
         server = answer.server
         self.say(
             BootEvent(

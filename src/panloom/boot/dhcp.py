@@ -16,22 +16,18 @@ import contextlib
 import logging
 import socket
 import time
-from ipaddress import IPv4Address
 
 from panloom.boot.desk import BootDesk
-from panloom.boot.interface import mac_of, packet_socket, udp_socket
+from panloom.boot.dhcp_frames import LARGEST_DATAGRAM, WAITING_OCTETS, DhcpFrames
+from panloom.boot.interface import packet_socket, udp_socket
 from panloom.boot.lease_book import LeaseBook, Written
 from panloom.decide.boot_answer import BootTable
 from panloom.errors import MalformedError
-from panloom.protocol.dhcp_server import Datagram, DhcpServer
+from panloom.protocol.dhcp_server import DhcpServer
 from panloom.state.contract import Store
-from panloom.values import MacAddress
 from panloom.wire import dhcp
-from panloom.wire.arp import ETHERTYPE_ARP, OPERATION_AT, REPLY, decode_reply, encode_probe
-from panloom.wire.internet import UdpFrame, encode_udp_frame
+from panloom.wire.arp import ETHERTYPE_ARP, OPERATION_AT, REPLY, decode_reply
 
-_LARGEST_DATAGRAM = 65535
-_WAITING_OCTETS = 4 << 20  # some thousand datagrams: a room of machines that is switched on at once
 _AT_A_TIME = 64  # datagrams read before others have their turn
 _LOAD_HALF_WORD, _JUMP_IF_EQUAL, _RETURN = 0x28, 0x15, 0x06  # linux/bpf_common.h
 _ONLY_REPLIES = (
@@ -52,9 +48,8 @@ class DhcpService:
         self._server = DhcpServer(table.address, desk)
         self._book = LeaseBook(store, self._written)
         self._udp: socket.socket | None = None
-        self._frames: socket.socket | None = None
+        self._frames = DhcpFrames(table.interface, table.address)
         self._arp: socket.socket | None = None
-        self._mac = MacAddress(0)
         self._writer: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -62,11 +57,8 @@ class DhcpService:
         """Read the leases and listen; UnavailableError if the store or the interface is not there."""
         self._server.found(await self._book.load(), now=time.monotonic())
         # 0.0.0.0: a socket bound to an address hears no broadcast.
-        self._udp = udp_socket(
-            self._table.interface, dhcp.UNSPECIFIED, dhcp.SERVER_PORT, waiting_octets=_WAITING_OCTETS
-        )
-        self._frames = packet_socket(self._table.interface, 0)
-        self._mac = mac_of(self._frames)
+        self._udp = udp_socket(self._table.interface, dhcp.UNSPECIFIED, dhcp.SERVER_PORT, waiting_octets=WAITING_OCTETS)
+        self._frames.open(self._udp)
         self._writer = asyncio.create_task(self._book.run(), name="dhcp leases")
         self._arp = packet_socket(self._table.interface, ETHERTYPE_ARP, wanted=_ONLY_REPLIES)
         asyncio.get_running_loop().add_reader(self._udp, self._readable, self._udp)
@@ -83,15 +75,16 @@ class DhcpService:
             self._writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
-        for sock in (self._udp, self._frames, self._arp):
+        self._frames.close()
+        for sock in (self._udp, self._arp):
             if sock is not None:
                 sock.close()
-        self._udp = self._frames = self._arp = self._writer = self._timer = None
+        self._udp = self._arp = self._writer = self._timer = None
 
     def _readable(self, udp: socket.socket) -> None:
         for _ in range(_AT_A_TIME):
             try:
-                octets = udp.recv(_LARGEST_DATAGRAM)
+                octets = udp.recv(LARGEST_DATAGRAM)
             except BlockingIOError:
                 break
             except OSError as error:  # the interface is down, or an ICMP error came back
@@ -103,7 +96,7 @@ class DhcpService:
     def _answered(self, arp: socket.socket) -> None:
         for _ in range(_AT_A_TIME):
             try:
-                reply = decode_reply(arp.recv(_LARGEST_DATAGRAM))
+                reply = decode_reply(arp.recv(LARGEST_DATAGRAM))
             except BlockingIOError:
                 break
             except MalformedError as error:
@@ -136,39 +129,12 @@ class DhcpService:
             self._desk.tell(event, now=now)
         self._book.add(self._server.leases_to_store())
         for address in self._server.probes_to_send():
-            self._probe(address)
+            self._frames.probe(address)
         for datagram in self._server.packets_to_send():
-            self._send(datagram)
+            self._frames.send(datagram)
         deadline = self._server.deadline
         if self._timer is not None and (deadline is None or deadline < self._timer.when()):
             self._timer.cancel()
             self._timer = None
         if self._timer is None and deadline is not None:
             self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
-
-    def _probe(self, address: IPv4Address) -> None:
-        try:
-            if self._frames is not None:
-                self._frames.send(encode_probe(address, self._mac))
-        except OSError as error:  # the client declines, or the other one is found later
-            _log.info("arp=unsent address=%s why=%r", address, str(error))
-
-    def _send(self, datagram: Datagram) -> None:
-        try:
-            if datagram.mac is None:
-                if self._udp is not None:
-                    self._udp.sendto(datagram.octets, (str(datagram.address), datagram.port))
-                return
-            frame = UdpFrame(
-                destination_mac=datagram.mac,
-                source_mac=self._mac,
-                destination=datagram.address,
-                source=self._table.address,
-                destination_port=datagram.port,
-                source_port=dhcp.SERVER_PORT,
-                payload=datagram.octets,
-            )
-            if self._frames is not None:
-                self._frames.send(encode_udp_frame(frame))
-        except OSError as error:  # the client asks again
-            _log.info("dhcp=unsent mac=%s address=%s why=%r", datagram.mac, datagram.address, str(error))

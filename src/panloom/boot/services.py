@@ -1,6 +1,6 @@
 """The boot services of one interface, as the control process sees them.
 
-    start ──▶ DHCP :67, TFTP :69, HTTP :http_port, router advertisement
+    start ──▶ DHCP :67 (beside another server :4011 too), TFTP :69, HTTP :http_port, router advertisement
     replace   other machines, servers and epochs, from this very moment
     stop  ──▶ all sockets closed
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from panloom.boot.advertiser import Advertiser
 from panloom.boot.desk import BootDesk
 from panloom.boot.dhcp import DhcpService
+from panloom.boot.dhcp_proxy import DhcpProxyService
 from panloom.boot.file_root import FileRoot
 from panloom.boot.http import HttpService
 from panloom.boot.tftp import TftpService
@@ -42,7 +43,7 @@ class BootServices:
             Advertiser(table, self._desk),
             TftpService(table, root, self._desk),
             HttpService(table, root, self._desk),
-            DhcpService(table, store, self._desk),
+            DhcpProxyService(table, self._desk) if table.is_proxy else DhcpService(table, store, self._desk),
         )
 
     async def start(self) -> None:
@@ -59,7 +60,7 @@ class BootServices:
             await service.stop()
 
     def replace(self, table: BootTable) -> None:
-        """Answer from ``table`` from now on; ValueError if it names another interface, address or port."""
+        """Answer from ``table`` from now on; ValueError if it names another interface, address, port or way."""
         if _place(table) != self._place:
             raise ValueError(f"these services are open at {self._place}")
         self._desk.replace(table)
@@ -70,4 +71,4 @@ class BootServices:
 
 
 def _place(table: BootTable) -> tuple[object, ...]:
-    return (table.interface, table.address, table.http_port)
+    return (table.interface, table.address, table.http_port, table.is_proxy)

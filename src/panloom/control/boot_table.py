@@ -21,6 +21,7 @@ def boot_table(world: World) -> BootTable | None:
         subnet=platform.storage.subnet,
         http_port=platform.storage.http_port,
         iscsi_port=platform.storage.iscsi_port,
+        is_proxy=platform.storage.dhcp == "proxy",
         discovery=platform.storage.discovery,
         relays=tuple(
             BootRelay(relay.address, relay.subnet, relay.router or relay.address) for relay in platform.storage.relays

@@ -99,6 +99,7 @@ class BootTable(msgspec.Struct, frozen=True):
     subnet: IPv4Network
     http_port: int = 8080
     iscsi_port: int = 3260
+    is_proxy: bool = False  # another DHCP server gives the addresses
     discovery: AddressRange | None = None  # None: unknown machines get no answer
     relays: tuple[BootRelay, ...] = ()
     nodes: tuple[BootNode, ...] = ()
@@ -171,14 +172,15 @@ class BootIndex:
         routers = {nic.router for nic in table.nics if nic.router is not None}
         self.reserved = frozenset(fixed | routers | {table.address})
         """Addresses that no range ever lends."""
+        self._kin: dict[str, frozenset[MacAddress]] = {}
+        carried = ((node.server.name, node.mac) for node in table.nodes if node.server is not None)
+        for server, mac in (*carried, *((nic.server, nic.mac) for nic in table.nics)):
+            self._kin[server] = self._kin.get(server, frozenset()) | {mac}
 
     def kin(self, answer: "BootAnswer") -> frozenset[MacAddress]:
         """Return the MACs of the machine that is given ``answer``, the node's and its server's."""
-        server = answer.server.name if answer.server else answer.nic.server if answer.nic else None
-        if server is None:
-            return frozenset()
-        nodes = (node.mac for node in self.table.nodes if node.server is not None and node.server.name == server)
-        return frozenset(nodes) | {nic.mac for nic in self.table.nics if nic.server == server}
+        server = answer.server.name if answer.server else answer.nic.server if answer.nic else ""
+        return self._kin.get(server, frozenset())
 
     def is_hardware(self, mac: MacAddress) -> bool:
         """Return whether ``mac`` is a known node's own."""
@@ -229,9 +231,30 @@ def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]
         options[Option.IPXE_INITIATOR] = str(node.server.initiator).encode()
         return BootAnswer(scope, addresses, options | _no_proxy(), node=node)
     if firmware is Firmware.IPXE:
-        url = f"http://{table.address}:{table.http_port}/boot/"
+        url = _script_url(table)
         return BootAnswer(scope, addresses, options | _no_proxy(), file=url, wants_token=True, node=node)
     return BootAnswer(scope, addresses, options, node=node)
+
+
+def proxy_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]) -> BootAnswer | None:
+    """Return what a node is to boot where another server gives it its address, None for no answer.
+
+    iPXE has a script under ``auth: none`` too: of an offer without an address it takes a file name, and no root path
+    alone.
+    """
+    table, who = index.table, asking(request)
+    node = index.nodes.get(request.chaddr)
+    if node is None or who.firmware is Firmware.NONE:
+        return None
+    addresses = (node.address, node.address)
+    if who.firmware is Firmware.IPXE:
+        return BootAnswer(Scope.NODE, addresses, {}, file=_script_url(table), wants_token=True, node=node)
+    options, file, why = _loader(table, who, loaders)
+    return BootAnswer(Scope.NODE, addresses, options, file=file, why_no_file=why, node=node)
+
+
+def _script_url(table: BootTable) -> str:
+    return f"http://{table.address}:{table.http_port}/boot/"
 
 
 def _loader(table: BootTable, who: Asking, loaders: Container[str]) -> tuple[dict[int, bytes], str, str | None]:

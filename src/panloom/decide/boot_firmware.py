@@ -25,7 +25,7 @@ BIOS_LOADER = "undionly.kpxe"
 EFI_LOADER = "snponly.efi"
 ARM64_LOADER = "snponly-arm64.efi"
 HTTP_CLIENT = b"HTTPClient"
-_PXE_CLIENT = b"PXEClient"
+PXE_CLIENT = b"PXEClient"
 _PXE_LOADERS: Mapping[int, str] = MappingProxyType({0: BIOS_LOADER, 7: EFI_LOADER, 9: EFI_LOADER, 11: ARM64_LOADER})
 _HTTP_LOADERS: Mapping[int, str] = MappingProxyType({16: EFI_LOADER, 17: EFI_LOADER, 19: ARM64_LOADER})
 
@@ -54,7 +54,7 @@ def firmware_of(request: dhcp.Message) -> Firmware:
     vendor_class = request.options.get(Option.VENDOR_CLASS, b"")
     if vendor_class.startswith(HTTP_CLIENT):
         return Firmware.HTTP
-    return Firmware.PXE if vendor_class.startswith(_PXE_CLIENT) else Firmware.NONE
+    return Firmware.PXE if vendor_class.startswith(PXE_CLIENT) else Firmware.NONE
 
 
 def asking(request: dhcp.Message) -> Asking:

@@ -62,6 +62,9 @@ class _Whole:
             if storage.discovery and storage.discovery[0] <= storage.address <= storage.discovery[1]:
                 why = f"holds the control node's own address {storage.address}; leave it out"
                 self._add(platform, ("storage", "discovery"), why)
+            if storage.discovery and storage.dhcp == "proxy":
+                why = "lends addresses, which `dhcp: proxy` leaves to another server; leave one of them out"
+                self._add(platform, ("storage", "discovery"), why)
             self._check_relays(platform)
             self._check_liveness(platform)
 

@@ -104,6 +104,8 @@ class StorageNetworkSpec(Written):
     interface: Interface = Field(examples=["eth1"])
     address: Address = Field(examples=["10.0.0.1"])
     subnet: Subnet = Field(examples=["10.0.0.0/24"])
+    dhcp: Literal["server", "proxy"] = "server"
+    """`proxy`: another server gives the addresses, and nodes are told what to boot"""
     discovery: Range | None = None
     relays: tuple[RelaySpec, ...] = ()
     http_port: Port = 8080

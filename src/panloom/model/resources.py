@@ -103,6 +103,8 @@ class StorageNetwork(Part):
     address: IPv4Address
     """The control node's own."""
     subnet: IPv4Network
+    dhcp: Literal["server", "proxy"] = "server"
+    """``proxy``: another server gives the addresses, and nodes are told what to boot."""
     discovery: AddressRange | None = None
     """Lent to machines that no Node document names; None leaves them unanswered."""
     relays: tuple[Relay, ...] = ()

@@ -33,16 +33,17 @@ from panloom.protocol.dhcp_leases import (
     client_of,
 )
 from panloom.protocol.dhcp_probes import Probes
+from panloom.protocol.dhcp_reply import Datagram, reply_to, to_relay
 from panloom.values import MacAddress
 from panloom.wire import dhcp
-from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option
+from panloom.wire.dhcp import BROADCAST, UNSPECIFIED, Message, MessageType, Op, Option
+from panloom.wire.internet import BROADCAST_MAC
 
 LEASE_SECONDS = 600
 OFFER_SECONDS = 10.0
 DECLINE_SECONDS = 60.0
 STORED_ANEW_SECONDS = LEASE_SECONDS / 4  # a lease that was stored so lately is prolonged without being stored again
 _SWEEP_SECONDS = 5.0  # what has run out is free at once, but forgotten only now and then
-_BROADCAST = IPv4Address("255.255.255.255")
 
 
 class Desk(Protocol):
@@ -72,15 +73,6 @@ class LeaseWrite(msgspec.Struct, frozen=True):
     mac: MacAddress | None
     client: bytes | None = None  # as in ``Holder``
     seconds: int = LEASE_SECONDS
-
-
-class Datagram(msgspec.Struct, frozen=True):
-    """Octets for a client's MAC (None: by routing, to a relay or what is behind it), from our server port."""
-
-    octets: bytes
-    mac: MacAddress | None
-    address: IPv4Address
-    port: int = dhcp.CLIENT_PORT
 
 
 class DhcpEventKind(Enum):
@@ -363,40 +355,15 @@ class DhcpServer:
     def _reply(
         self, request: Message, kind: MessageType, yiaddr: IPv4Address, options: Mapping[int, bytes], file: bytes
     ) -> None:
-        """RFC 2131 section 4.3.1, table 3; the destination by section 4.1.
-
-        A relay is answered at its own address: who forges another's has sent the answer to that one.
-        """
-        whole: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes((kind,)), Option.SERVER_IDENTIFIER: self._address.packed}
-        whole.update(options)
-        if file:
-            whole[Option.BOOT_FILE_NAME] = file
-        for echoed in (Option.CLIENT_IDENTIFIER, Option.CLIENT_MACHINE):  # RFC 6842; RFC 4578 section 2.3
-            if echoed in request.options:
-                whole[echoed] = request.options[echoed]
-        relayed, nak = request.giaddr != UNSPECIFIED, kind is MessageType.NAK
-        if relayed and Option.RELAY_AGENT in request.options:
-            whole[Option.RELAY_AGENT] = request.options[Option.RELAY_AGENT]  # RFC 3046 section 2.2: the last option
-        ciaddr = request.ciaddr if kind is MessageType.ACK else UNSPECIFIED
-        reply = Message(
-            op=Op.REPLY,
-            xid=request.xid,
-            chaddr=request.chaddr,
-            broadcast=request.broadcast or (nak and relayed),
-            ciaddr=ciaddr,
-            yiaddr=yiaddr,
-            siaddr=self._address if file else UNSPECIFIED,
-            giaddr=request.giaddr,
-            file=file if len(file) < 128 else b"",
-            options=whole,
-        )
-        octets = dhcp.encode(reply)
-        if relayed:
-            self._packets.append(Datagram(octets, None, request.giaddr, dhcp.SERVER_PORT))
+        """Answer where RFC 2131 section 4.1 says."""
+        reply = reply_to(request, kind, self._address, yiaddr=yiaddr, options=options, file=file)
+        octets, nak, ciaddr = dhcp.encode(reply), kind is MessageType.NAK, reply.ciaddr
+        if request.giaddr != UNSPECIFIED:
+            self._packets.append(to_relay(reply))
         elif ciaddr != UNSPECIFIED and not self._desk.serves(ciaddr):
             self._packets.append(Datagram(octets, None, ciaddr))
         elif nak or (request.broadcast and ciaddr == UNSPECIFIED):
-            self._packets.append(Datagram(octets, MacAddress(0xFFFFFFFFFFFF), _BROADCAST))
+            self._packets.append(Datagram(octets, BROADCAST_MAC, BROADCAST))
         else:
             self._packets.append(Datagram(octets, request.chaddr, yiaddr if ciaddr == UNSPECIFIED else ciaddr))
 

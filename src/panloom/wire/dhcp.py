@@ -31,6 +31,7 @@ from panloom.values import MacAddress
 SERVER_PORT = 67
 CLIENT_PORT = 68
 UNSPECIFIED = IPv4Address(0)
+BROADCAST = IPv4Address("255.255.255.255")
 
 _HEADER = Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 _COOKIE = bytes((99, 130, 83, 99))
@@ -90,6 +91,8 @@ class Option(IntEnum):
     IPXE_INITIATOR = 203  # the initiator's iSCSI name, read by iPXE
 
 
+PXE_DISCOVERY_CONTROL = 6  # within option 43, PXE 2.1 table 2-2
+PXE_START_THE_FILE = 8  # its bit 3: ask no boot server, show no menu
 IPXE_NO_PROXY_DHCP = 176  # within option 175: do not wait 3 s for a proxy's offer
 
 _LENGTHS: Mapping[int, int] = {
