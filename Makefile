@@ -49,7 +49,8 @@ lint: setup-test
 	@scripts/run mypy
 	@scripts/run lint-imports
 	@scripts/run codespell
-	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh; do bash -n $$script || exit 1; done
+	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh src/panloom/golden/build.sh \
+	    src/panloom/golden/system/usr/lib/panloom/*; do bash -n $$script || exit 1; done
 
 bench:
 	@scripts/setup bench

@@ -26,6 +26,37 @@ def command() -> None:
     """Bring golden disks in, each as a version that never changes. `panloom get images` lists them."""
 
 
+@command.command("build", short_help="Make a Debian that boots from iSCSI, as a recipe says.")
+@click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The disk, raw.")
+@click.option("--name", metavar="NAME[@VERSION]", help="Bring it in as an image, too.")
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path),
+    default=Path("/var/cache/panloom/archive"),
+    show_default=True,
+    metavar="DIR",
+    help="Keeps downloaded packages.",
+)
+@click.pass_obj
+def build(client: Client, recipe: Path, *, output: Path, name: str | None, archive: Path) -> int:
+    """Make a disk with a Debian that boots by BIOS and by UEFI from our iSCSI, as RECIPE says.
+
+    RECIPE is YAML: suite, mirror, size, packages, files, run; an empty one is a plain Debian. Needs root, debootstrap,
+    e2fsprogs, dosfstools and mtools. Packages come from where this machine's apt takes its own.
+    """
+    from panloom.golden.build import build_image
+
+    say(f"{output} is being made; what the tools say is in {output}.log …")
+    began = time.monotonic()
+    made = build_image(recipe, output, archive=archive)
+    emit(f"{output}: {format_size(made.octets)} in {time.monotonic() - began:.0f} s, SHA-256 {made.sha256}")
+    if name is not None:
+        document = {"source": str(output.absolute()), "format": "raw", "sha256": made.sha256}
+        bring_in(client, name, document | {"provenance": made.provenance})
+    return 0
+
+
 @command.command("import", short_help="Copy a disk in as a new version of an image.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("name", metavar="NAME[@VERSION]")
