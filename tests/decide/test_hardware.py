@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.decide.hardware import Hardware, hardware_of_report, hardware_of_request, report_address
-from panloom.lab.firmware import hardware_settings, options_of
+from panloom.lab.firmware import options_of
+from panloom.lab.qemu import uuid_of
 from panloom.values import MacAddress
 from panloom.wire.dhcp import MessageType, Option
 from support.dhcp_client import DhcpClient
@@ -17,7 +18,7 @@ MAC = "52:54:00:77:00:01"
 def test_a_request_tells_architecture_and_uuid():
     options = options_of("n1", MacAddress.parse(MAC))
     told = hardware_of_request(DhcpClient(MAC, options).message(MessageType.DISCOVER))
-    assert told == Hardware(architecture="x86-64", firmware="bios", uuid=hardware_settings("n1", 1 << 30)["uuid"])
+    assert told == Hardware(architecture="x86-64", firmware="bios", uuid=str(uuid_of("n1")))
     arm = {Option.CLIENT_ARCHITECTURE: b"\0\x0b"}
     assert hardware_of_request(DhcpClient(MAC, arm).message(MessageType.DISCOVER)) == Hardware("arm64", "efi")
     strange = {Option.CLIENT_ARCHITECTURE: b"\xff\xff", Option.CLIENT_MACHINE: b"\7" + bytes(16)}
@@ -50,7 +51,7 @@ def test_the_address_asks_ipxe_for_every_word_that_is_read():
     query = parse_qsl(urlsplit(report_address("http://10.77.0.1:8080/boot/T/hardware")).query, strict_parsing=True)
     assert ("manufacturer", "${manufacturer:uristring}") in query
     full = {word: "1" for word, _ in query} | {
-        "uuid": hardware_settings("n1", 1 << 30)["uuid"],
+        "uuid": str(uuid_of("n1")),
         "initiator": "iqn.2026-01.a:b",
     }
     full |= {"arch": "x86_64", "platform": "efi", "cores": "01", "memory0": "0000000000000100"}

@@ -62,6 +62,7 @@ nodes = st.builds(
     address=addresses,
     port=interfaces,
     memory_octets=sizes,
+    initiator=st.none() | names.map(lambda name: f"iqn.2026-11.example.maker:{name}"),
     power=st.none() | powers,
 )
 patterns = st.from_regex(r"[A-Za-z0-9*?][A-Za-z0-9 ._:+()/&*?-]{0,8}[A-Za-z0-9*?]", fullmatch=True)

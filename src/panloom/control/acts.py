@@ -23,7 +23,6 @@ from panloom.decide.records import (
     Phase,
     ServerRecord,
     Step,
-    initiator_of,
     personality_target_of,
     target_of,
     user_of,
@@ -96,7 +95,7 @@ class Acts:
     async def _admit(self, name: str, record: ServerRecord, world: World) -> None:
         node, chap = _node(world, record), auth_of(name, world) == "chap"
         access = Access(
-            initiator=str(initiator_of(node.name)),
+            initiator=str(world.initiator(node.name)),
             address=str(node.address),
             user=user_of(name, record.epoch) if chap else None,
             secret=record.secret if chap else None,

@@ -32,11 +32,11 @@ from panloom.decide.provisioning import (
     next_step,
     server_of,
 )
-from panloom.decide.records import Discovered, Phase, volume_of
+from panloom.decide.records import BASE_IQN, Discovered, Phase, volume_of
 from panloom.errors import ConfigError, ConfigErrors, ConflictError, UnavailableError
 from panloom.model.resources import Node, Rule, Server
 from panloom.state.contract import Store
-from panloom.values import MacAddress
+from panloom.values import Iqn, MacAddress
 
 
 class Blades:
@@ -80,6 +80,7 @@ class Blades:
             address=free_address(world),
             port=await self._ports.port_of(found.mac) or "",
             memory_octets=found.hardware.memory_octets,
+            initiator=own_initiator(found, world),
         )
         others = {label for label, server in world.all(Server).items() if server.node != node.name}
         server = server_of(rule, node, others) if rule is not None else None
@@ -154,6 +155,16 @@ def held_for(node: str, world: World) -> str | None:
     """Return the server that a machine is being installed as, None if it is not."""
     record = world.blades.get(node)
     return record.server if record is not None and is_held(record) and record.server in world.all(Server) else None
+
+
+def own_initiator(found: Discovered, world: World) -> str | None:
+    """Return the iSCSI name that a machine's firmware was set to; None for none, and for one that is another's.
+
+    Machines of one maker may all be set to the same; and by a name of ours one would pass for another.
+    """
+    name = found.hardware.initiator
+    taken = {world.initiator(node) for node in world.all(Node)}
+    return None if not name or Iqn(name) in taken or name.startswith(BASE_IQN) else name
 
 
 def free_address(world: World) -> IPv4Address:

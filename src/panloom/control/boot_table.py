@@ -2,7 +2,7 @@
 
 from panloom.control.world import World
 from panloom.decide.boot_answer import BootNode, BootRelay, BootServer, BootTable, ServerNic
-from panloom.decide.records import Phase, initiator_of, target_of, user_of
+from panloom.decide.records import Phase, target_of, user_of
 from panloom.model.resources import Node, Server, VirtualLan
 from panloom.values import MacAddress
 
@@ -47,7 +47,7 @@ def _server_on(node: str, world: World) -> BootServer | None:
         name=name,
         epoch=record.epoch,
         target=target_of(name),
-        initiator=initiator_of(node),
+        initiator=world.initiator(node),
         user=user_of(name, record.epoch) if chap else None,
         secret=record.secret if chap else None,
     )

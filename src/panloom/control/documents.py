@@ -331,7 +331,8 @@ def _with_server(node: model.Node, server: model.Server | None, stored: Mapping[
 
 
 def _are_one(node: model.Node, other: model.Node) -> bool:
-    return node.name == other.name or node.mac == other.mac or node.address == other.address
+    same_initiator = node.initiator is not None and node.initiator == other.initiator
+    return same_initiator or node.name == other.name or node.mac == other.mac or node.address == other.address
 
 
 def _check_deletion(resource: Resource, stored: Mapping[str, Resource], *, yes: bool) -> None:

@@ -29,7 +29,6 @@ from panloom.decide.liveness import Liveness, Verdict
 from panloom.decide.records import (
     Discovered,
     Phase,
-    initiator_of,
     personality_target_of,
     target_of,
     volume_of,
@@ -307,7 +306,7 @@ class Observer:
             name, record = by_target.get(session.target, (None, None))
             if name is None or record is None or record.node is None or session.epoch != record.epoch:
                 continue
-            if session.initiator == str(initiator_of(record.node)) and session.answers_nop:
+            if session.initiator == str(world.initiator(record.node)) and session.answers_nop:
                 self.sign(name, record.epoch, session.last_heard_at)
 
     async def _watch_storage(self) -> None:
@@ -323,7 +322,7 @@ class Observer:
         if world is None:
             return
         server = next((name for name in world.server_records if str(target_of(name)) == event.target), None)
-        node = next((name for name in world.all(Node) if str(initiator_of(name)) == event.initiator), None)
+        node = next((name for name in world.all(Node) if str(world.initiator(name)) == event.initiator), None)
         record = world.server_records.get(server) if server else None
         if event.event == "refused":
             self._tell_seldom("login refused", event.why, server=server, node=node, peer=event.peer)

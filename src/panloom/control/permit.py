@@ -3,8 +3,8 @@
     plan of an edit ──permit──▶ ConflictError, with what to do first
                           └───▶ the records it was judged by: the edit's commit holds only while they are as they were
 
-A node that carries a server keeps its MAC, address and port, by which the server is fenced, and its document; a wrong
-port may be put right.
+A node that carries a server keeps its MAC, address, iSCSI name and port, by which the server is fenced, and its
+document; a wrong port may be put right.
 A volume is not destroyed while its server is still being taken down.
 """
 
@@ -47,7 +47,7 @@ def _unfixes(change: Change) -> bool:
         return False
     if not isinstance(after, Node):
         return True
-    return (before.mac, before.address, before.port) != (after.mac, after.address, after.port)
+    return _fixed(before) != _fixed(after) or before.port != after.port
 
 
 def _puts_right(change: Change, known: NodeRecord) -> bool:
@@ -55,4 +55,8 @@ def _puts_right(change: Change, known: NodeRecord) -> bool:
     before, after = change.before, change.after
     if not isinstance(before, Node) or not isinstance(after, Node):
         return False
-    return (before.mac, before.address) == (after.mac, after.address) and after.port == known.seen_at
+    return _fixed(before) == _fixed(after) and after.port == known.seen_at
+
+
+def _fixed(node: Node) -> tuple[object, ...]:
+    return node.mac, node.address, node.initiator

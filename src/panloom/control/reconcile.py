@@ -43,7 +43,6 @@ from panloom.decide.records import (
     Phase,
     ServerRecord,
     VirtualNic,
-    initiator_of,
     personality_target_of,
     target_of,
     volume_of,
@@ -412,7 +411,7 @@ class Reconciler:
             volume_ready=volume_of(name) in {volume.name for volume in have.stored.volumes} - _doomed(world),
             volume_doomed=name in world.doomed,
             image_ready=volume is not None and can_be_made(volume, have.stored),
-            admitted=_is_admitted(name, record, have.status),
+            admitted=_is_admitted(name, record, have.status, world),
             port_open=have.ports_applied and self._ports.why_not_fenced(record.node or "", world) is None,
             has_power=node is not None and node.power is not None,
             power=self._observer.power.get(carrier),
@@ -445,12 +444,12 @@ def wish_of(server: Server, record: ServerRecord | None) -> Wish:
     )
 
 
-def _is_admitted(name: str, record: ServerRecord, status: calls.Status) -> bool:
+def _is_admitted(name: str, record: ServerRecord, status: calls.Status, world: World) -> bool:
     """Whether both of a server's targets grant exactly its node under exactly its epoch."""
     if record.node is None:
         return False
     granted = {
         export.target: (export.epoch, export.access.initiator) for export in status.exports if export.access is not None
     }
-    expected = (record.epoch, str(initiator_of(record.node)))
+    expected = (record.epoch, str(world.initiator(record.node)))
     return all(granted.get(str(target)) == expected for target in (target_of(name), personality_target_of(name)))

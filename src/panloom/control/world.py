@@ -15,10 +15,10 @@ import msgspec
 
 from panloom.boot.lease_book import leases
 from panloom.decide.provisioning import BladeRecord
-from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, ServerRecord, Step
+from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, ServerRecord, Step, initiator_of
 from panloom.model import resources
 from panloom.state.contract import ABSENT, Store
-from panloom.values import MacAddress
+from panloom.values import Iqn, MacAddress
 
 SERVERS = "/record/server/"
 NODES = "/record/node/"
@@ -84,6 +84,11 @@ class World:
     def platform(self) -> resources.Platform | None:
         """The platform document, None before one is applied."""
         return next(iter(self.all(resources.Platform).values()), None)
+
+    def initiator(self, node: str) -> Iqn:
+        """Return the iSCSI name that a node logs in with: its firmware's own, or one made of its name."""
+        found = self.all(resources.Node).get(node)
+        return Iqn(found.initiator) if found is not None and found.initiator else initiator_of(node)
 
     def admits(self, server: str) -> bool:
         """Whether the server's addresses may pass at its node's port."""

@@ -7,6 +7,7 @@
 whose descriptors it inherits, so that it can be killed:
 
     panloom.lab.emulated --name n1 --mac 52:54:00:77:00:01 --namespaces 7,8 [--load-seconds S] [--memory-octets N]
+        [--initiator IQN]
 """
 
 import argparse
@@ -25,10 +26,10 @@ from panloom.lab.qemu import WITH_PARENT, Machine
 from panloom.values import MacAddress
 
 
-async def live(name: str, board: Board, say: Callable[[str], None], *, load_seconds: float, memory_octets: int) -> None:
+async def live(machine: Machine, board: Board, say: Callable[[str], None]) -> None:
     """Be a machine from power-on until cancelled."""
-    disk = await Firmware(name, board, say, memory_octets=memory_octets).boot()
-    await OperatingSystem(board, disk, say, load_seconds=load_seconds).run()
+    disk = await Firmware(machine, board, say).boot()
+    await OperatingSystem(board, disk, say, load_seconds=machine.load_seconds).run()
 
 
 class SharedBay(Bay):
@@ -62,14 +63,7 @@ class SharedBay(Bay):
                 console.write(octets, time.time())
 
             try:
-                machine = self.machine
-                await live(
-                    machine.name,
-                    self._board,
-                    say,
-                    load_seconds=machine.load_seconds,
-                    memory_octets=machine.memory_octets,
-                )
+                await live(self.machine, self._board, say)
             except Exception as error:  # noqa: BLE001 - the task's top guard: a machine that crashes stays on, and silent
                 for cause in _causes(error):
                     say(f"PANLOOM failed={type(cause).__name__}: {cause}")
@@ -109,7 +103,7 @@ class LoneBay(ProcessBay):
             *("--name", self.machine.name, "--mac", self.machine.mac),
             *("--namespaces", ",".join(map(str, self._board.descriptors))),
             *("--load-seconds", str(self.machine.load_seconds)),
-            *("--memory-octets", str(self.machine.memory_octets)),
+            *("--memory-octets", str(self.machine.memory_octets), "--initiator", self.machine.initiator),
         )
 
     async def _on(self) -> None:
@@ -138,10 +132,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--namespaces", required=True)
     parser.add_argument("--load-seconds", type=float, default=0.0)
     parser.add_argument("--memory-octets", type=int, default=192 << 20)
+    parser.add_argument("--initiator", default="")
     options = parser.parse_args(arguments)
     firmware, system = map(int, options.namespaces.split(","))
     board = Board(options.mac, (firmware, system))
-    asyncio.run(live(options.name, board, _say, load_seconds=options.load_seconds, memory_octets=options.memory_octets))
+    machine = Machine(
+        name=options.name,
+        mac=str(options.mac),
+        tap="",
+        memory_octets=options.memory_octets,
+        load_seconds=options.load_seconds,
+        initiator=options.initiator,
+    )
+    asyncio.run(live(machine, board, _say))
     return 0
 
 

@@ -22,7 +22,7 @@ from panloom.errors import MalformedError, PanloomError, UnavailableError
 from panloom.initiator import Session
 from panloom.lab.board import NIC, Board
 from panloom.lab.ipxe_script import Act, Chain, Dhcp, Echo, RootPath, Sanboot, Sleep, run_script
-from panloom.lab.qemu import uuid_of
+from panloom.lab.qemu import Machine, uuid_of
 from panloom.protocol.dhcp_client import DhcpClient
 from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
@@ -56,11 +56,11 @@ class Disk(msgspec.Struct, frozen=True):
 class Firmware:
     """One power-on's worth of iPXE; ``say`` is the serial line."""
 
-    def __init__(self, name: str, board: Board, say: Callable[[str], None], *, memory_octets: int) -> None:
-        self._name = name
+    def __init__(self, machine: Machine, board: Board, say: Callable[[str], None]) -> None:
+        self._name = machine.name
         self._board = board
         self._say = say
-        self._settings = hardware_settings(name, memory_octets)
+        self._settings = hardware_settings(machine)
         self._interface: IPv4Interface | None = None
 
     async def boot(self) -> Disk:
@@ -175,20 +175,21 @@ class Firmware:
         return disk
 
 
-def hardware_settings(name: str, memory_octets: int) -> dict[str, str]:
-    """Return what iPXE knows of a machine by itself: its SMBIOS tables and its NIC."""
-    last_kib = (memory_octets >> 10) - 1
+def hardware_settings(machine: Machine) -> dict[str, str]:
+    """Return what iPXE knows of a machine by itself: its SMBIOS tables, its NIC, and what it was set to."""
+    last_kib = (machine.memory_octets >> 10) - 1
     return {
         "manufacturer": "Panloom",
         "product": "emulated machine",
-        "serial": name,
-        "uuid": str(uuid_of(name)),
+        "serial": machine.name,
+        "uuid": str(machine.uuid),
         "buildarch": "x86_64",
         "platform": "pcbios",
         "netX/chip": "veth",
         "smbios/4.16.0": "emulated processor",
         "smbios/4.35.1": "01",
         "smbios/0.19.4.8": (bytes(4) + last_kib.to_bytes(4, "little")).hex(),
+        **({"initiator-iqn": machine.initiator} if machine.initiator else {}),
     }
 
 

@@ -42,6 +42,7 @@ class Machine(msgspec.Struct, frozen=True):
     load_seconds: float = 0.0  # emulated: the pause between two marks that it writes on its disk; 0: it writes none
     firmware: FirmwareKind = "bios"  # of QEMU's machines
     is_declared: bool = True  # a document of the chassis names it; else it is a stranger until it is taken in
+    initiator: str = ""  # emulated: the iSCSI name that its firmware is set to
 
     @property
     def uuid(self) -> UUID:

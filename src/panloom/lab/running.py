@@ -184,13 +184,17 @@ class RunningLab:
         return bool(answer["power"] == "on")
 
     async def sessions_of(self, node: str) -> list[str]:
-        """Return the targets that a node is logged in to."""
+        """Return the targets that a node is logged in to, by the name that is made of its own."""
+        return await self.sessions_by(str(initiator_of(node)))
+
+    async def sessions_by(self, initiator: str) -> list[str]:
+        """Return the targets that an initiator is logged in to."""
         client = StorageClient(self.storage_socket)
         try:
             status = await client.status()
         finally:
             await client.close()
-        return [session.target for session in status.sessions if session.initiator == str(initiator_of(node))]
+        return [session.target for session in status.sessions if session.initiator == initiator]
 
     async def page(self, address: str) -> Mapping[str, str] | None:
         """Return what the server at an address says of itself, None if it does not answer."""

@@ -94,6 +94,7 @@ class _Whole:
         platform = next(self._all(Platform), None)
         self._check_unique(Node, ("mac",), lambda node: node.mac)
         self._check_unique(Node, ("address",), lambda node: node.address)
+        self._check_unique(Node, ("initiator",), lambda node: node.initiator or node.key)
         self._check_unique(Node, ("port",), lambda node: node.port or node.key)  # one adopted by itself may have none
         for node in self._all(Node):
             if node.mac.is_multicast or node.mac.number == 0:

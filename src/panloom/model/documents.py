@@ -24,6 +24,7 @@ from panloom.model.fields import (
     Duration,
     ImageName,
     Interface,
+    IscsiName,
     Mac,
     MinimumSize,
     Name,
@@ -218,6 +219,8 @@ class NodeSpec(Spec):
     port: Interface | None = Field(None, examples=["port1"])
     """The interface of the control node where its cable ends; left out behind a relay."""
     memory: Size = Field(examples=["16GiB"])
+    initiator: IscsiName | None = Field(None, examples=["iqn.2010-04.org.ipxe:blade7"])
+    """The iSCSI name that its firmware was set to; left out: one is made of its name."""
     power: PowerSpec | None = None
 
     def resource(self, pan: str, name: str) -> resources.Node:  # noqa: ARG002
@@ -228,6 +231,7 @@ class NodeSpec(Spec):
             address=self.address,
             port=self.port or "",
             memory_octets=self.memory,
+            initiator=self.initiator,
             power=self.power and self.power.resource(name),
         )
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from panloom.model.resources import AddressRange
-from panloom.values import MacAddress, exact_duration, exact_size, parse_duration, parse_size
+from panloom.values import Iqn, MacAddress, exact_duration, exact_size, parse_duration, parse_size
 
 _MAX_OCTETS: Final = 1 << 60
 _SWITCH: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -181,6 +181,10 @@ def _path(text: str) -> str:
     return text
 
 
+def _iqn(text: str) -> str:
+    return str(Iqn.parse(text))
+
+
 def _pattern(text: str) -> str:
     if not _PATTERN.match(text):
         raise ValueError(f"{text!r} is no pattern; write text with * and ? like Dell*, at most 64 characters")
@@ -268,6 +272,14 @@ Word = Annotated[
     str,
     _reader(_word),
     _looks("[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}", "write letters, digits and . _ : @ + -", "number", "boolean"),
+]
+IscsiName = Annotated[
+    str,
+    _reader(_iqn),
+    _looks(
+        r"[iI][qQ][nN]\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.:_-]+|[eE][uU][iI]\.[0-9a-fA-F]{16}|[nN][aA][aA]\.[0-9a-fA-F]+",
+        "write an iSCSI name like iqn.2026-11.dev.panloom:n1",
+    ),
 ]
 Pattern = Annotated[
     str,

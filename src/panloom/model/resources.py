@@ -193,6 +193,8 @@ class Node(Resource):
     port: str
     """The interface of the control node where its cable ends; empty behind a relay."""
     memory_octets: int
+    initiator: str | None = None
+    """The iSCSI name that its firmware was set to; None: one is made of its name."""
     power: Power | None = None
     """None: nobody but a person can switch it."""
 
