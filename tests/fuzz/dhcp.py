@@ -3,6 +3,7 @@
 message   made up of plausible parts: any machine, kind, addresses, options
 octets    anything at all
 time      forwards and backwards
+answer    somebody says that it has an address
 store     what waits becomes durable, or does not
 restart   what is durable is found
 table     other machines
@@ -15,6 +16,7 @@ from fuzz.target import target
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
 from panloom.decide.boot_answer import BootNode, BootServer, BootTable, ServerNic
+from panloom.protocol.dhcp_leases import Holder, LeaseState
 from panloom.protocol.dhcp_server import LEASE_SECONDS, DhcpServer
 from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
@@ -38,8 +40,23 @@ FIRMWARE = (
     {},
     {Option.USER_CLASS: b"iPXE"},
     {Option.VENDOR_CLASS: b"PXEClient:Arch:00000:UNDI:002001", Option.CLIENT_ARCHITECTURE: b"\0\0"},
+    {Option.VENDOR_CLASS: b"HTTPClient:Arch:00016:UNDI:003001", Option.CLIENT_ARCHITECTURE: b"\0\x10"},
 )
-ACTS = ("message", "message", "message", "message", "octets", "time", "store", "store", "fail", "restart", "table")
+ACTS = (
+    "message",
+    "message",
+    "message",
+    "message",
+    "octets",
+    "time",
+    "time",
+    "store",
+    "store",
+    "fail",
+    "restart",
+    "table",
+    "answer",
+)
 
 
 def _table(node: MacAddress) -> BootTable:
@@ -60,9 +77,9 @@ class _Site:
         self.now = 1000.0
         self.events = []
         self.desk = BootDesk(_table(NODE), FileRoot(None), self.events.append, lambda: "t" * 24)
-        self.durable: dict[IPv4Address, MacAddress] = {}
+        self.durable: dict[IPv4Address, Holder] = {}
         self.unwritten = []
-        self.promised: dict[IPv4Address, tuple[MacAddress, float]] = {}
+        self.promised: dict[IPv4Address, tuple[Holder, float]] = {}
         self.server = DhcpServer(OURS, self.desk)
 
     def receive(self, octets: bytes) -> None:
@@ -80,7 +97,7 @@ class _Site:
                 self.durable.pop(write.address, None)
                 self.server.stored(write, now=self.now)
             else:
-                self.durable[write.address] = write.mac
+                self.durable[write.address] = Holder(write.mac, write.client)
                 self.server.stored(write, now=self.now)
             self.look(answers=1)
 
@@ -89,29 +106,47 @@ class _Site:
         self.unwritten = []
         self.server.found(self.durable.items(), now=self.now)
 
+    def pass_time(self, seconds: float) -> None:
+        self.now = max(self.now + seconds, 0.0)
+        waiting = self.waiting()
+        self.server.handle_timer(now=self.now)
+        self.look(answers=waiting)
+
+    def answer(self, address: IPv4Address, mac: MacAddress) -> None:
+        waiting = self.waiting()
+        self.server.answered(address, mac, now=self.now)
+        self.look(answers=waiting)
+
+    def waiting(self) -> int:
+        """Return how many requests wait for the end of a probe."""
+        leases = self.server._leases._leases.values()
+        return sum(len(lease.requests) for lease in leases if lease.state is LeaseState.PROBING)
+
     def look(self, *, answers: int) -> None:
         """Check what came of an input."""
         packets = self.server.packets_to_send()
         assert len(packets) <= answers
-        assert len(self.server.events()) <= 2
+        assert len(self.server.events()) <= 2 + answers
+        self.server.probes_to_send()
         for packet in packets:
             reply = dhcp.decode(packet.octets)
             assert reply.op is Op.REPLY
             if reply.message_type is MessageType.ACK and int(reply.yiaddr):
-                self._promise(reply.yiaddr, reply.chaddr)
+                self._promise(reply.yiaddr, _holder(reply))
         self.unwritten += self.server.leases_to_store()
         leases = self.server._leases
         assert len(leases) <= 9 + len(self.durable)  # as many as there are addresses to give
-        assert sum(map(len, self.server._of_client.values())) == len(leases)
+        assert sum(map(len, leases._of_mac.values())) == len(leases)
         self.events.clear()
 
-    def _promise(self, address: IPv4Address, mac: MacAddress) -> None:
-        owner, until = self.promised.get(address, (mac, 0.0))
-        assert owner == mac or until <= self.now, f"{address} is {owner}'s and is given to {mac}"
-        assert self.durable.get(address) == mac, f"{address} is given to {mac} before it is durable"
+    def _promise(self, address: IPv4Address, holder: Holder) -> None:
+        mac = holder.mac
+        owner, until = self.promised.get(address, (holder, 0.0))
+        assert owner == holder or until <= self.now, f"{address} is {owner}'s and is given to {holder}"
+        assert self.durable.get(address) == holder, f"{address} is given to {holder} before it is durable"
         assert (address in NETWORK) != (mac == NIC)
         assert mac not in (NODE, SPARE) or address == OURS + (50 if mac == NODE else 51)
-        self.promised[address] = (mac, self.now + LEASE_SECONDS)
+        self.promised[address] = (holder, self.now + LEASE_SECONDS)
 
     def _give_back(self, octets: bytes) -> None:
         """Who says that it no longer has an address is promised nothing any more."""
@@ -120,9 +155,15 @@ class _Site:
         except dhcp.MalformedError:
             return
         for address in (message.ciaddr, message.address(Option.REQUESTED_ADDRESS)):
-            mine = self.promised.get(address, (None,))[0] == message.chaddr
+            mine = self.promised.get(address, (None,))[0] == _holder(message)
             if mine and message.message_type in (MessageType.RELEASE, MessageType.DECLINE):
                 del self.promised[address]
+
+
+def _holder(message: Message) -> Holder:
+    """Return who is promised an address: the clients of the NIC have one each."""
+    client = message.options.get(Option.CLIENT_IDENTIFIER, b"") if message.chaddr == NIC else None
+    return Holder(message.chaddr, client)
 
 
 def _message(tape: Tape) -> bytes:
@@ -134,6 +175,8 @@ def _message(tape: Tape) -> bytes:
     fields = {name: tape.pick(ADDRESSES) for bit, name in ((4, "ciaddr"), (8, "giaddr")) if extra & bit}
     if extra & 16:
         options[max(1, tape.number() % 255)] = tape.piece()[:300]
+    if extra & 128:
+        options[Option.CLIENT_IDENTIFIER] = tape.piece()[:2]
     options.pop(52, None)
     op = Op.REPLY if extra & 64 else Op.REQUEST
     return dhcp.encode(Message(op=op, xid=7, chaddr=mac, broadcast=bool(extra & 32), options=options, **fields))
@@ -146,7 +189,8 @@ def _seeds():
         firmware = 0 if mac == NIC else 1
         whole.number(0).number(discover).number(firmware).pick(MACS, mac).number(0)
         whole.number(0).number(request).number(firmware).pick(MACS, mac).number(3)
-        whole.pick(ADDRESSES, address).pick(ADDRESSES, OURS).pick(ACTS, "store")
+        whole.pick(ADDRESSES, address).pick(ADDRESSES, OURS)
+        whole.pick(ACTS, "time").number(1010, 2).pick(ACTS, "time").number(1010, 2).pick(ACTS, "store")
         whole.number(0).number(MessageType.RELEASE).number(1).pick(MACS, mac).number(4).pick(ADDRESSES, address)
         whole.pick(ACTS, "store").pick(ACTS, "time").number(50, 2)
     yield whole.octets
@@ -166,10 +210,9 @@ def server(octets):
             case "octets":
                 site.receive(tape.piece())
             case "time":
-                site.now += (tape.number(2) - 1000) / 20  # some of it backwards
-                site.now = max(site.now, 0.0)
-                site.server.handle_timer(now=site.now)
-                site.look(answers=0)
+                site.pass_time((tape.number(2) - 1000) / 20)  # some of it backwards
+            case "answer":
+                site.answer(tape.pick(ADDRESSES), tape.pick(MACS))
             case "store":
                 site.store(works=True)
             case "fail":
