@@ -21,11 +21,12 @@ from campaign.faults import Faults
 from campaign.histories import Histories
 from campaign.kills import Kills
 from campaign.mutants import Mutants
+from campaign.netboots import NetBoots
 from campaign.planted import Planted
 from campaign.states import States, examine
 from campaign.tally import ROOT
 
-PARTS = ("states", "faults", "mutants", "kills", "histories", "planted")
+PARTS = ("states", "faults", "mutants", "kills", "histories", "netboots", "planted")
 MUTANT_SECONDS = 60.0  # of stories in which nothing is seen: the mutant survives
 RESULTS = ROOT / "bench" / "results"
 
@@ -37,6 +38,7 @@ def main():
     parser.add_argument("--states", type=int, default=100_000, help="how many to look at (100,000)")
     parser.add_argument("--kills", type=int, default=1000, help="how many (1,000)")
     parser.add_argument("--histories", type=int, default=200, help="how many (200)")
+    parser.add_argument("--boots", type=int, default=500, help="how many (500)")
     parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
@@ -73,6 +75,8 @@ def _parts(chosen):
         yield Kills(chosen.kills, chosen.seed, fresh=chosen.fresh), RESULTS / "kills.json"
     if "histories" in wanted:
         yield Histories(chosen.histories, chosen.seed, fresh=chosen.fresh), RESULTS / "histories.json"
+    if "netboots" in wanted:
+        yield NetBoots(chosen.boots, chosen.seed, fresh=chosen.fresh), RESULTS / "netboots.json"
     if "planted" in wanted:
         yield Planted(fresh=chosen.fresh), RESULTS / "planted_bugs.json"
 
