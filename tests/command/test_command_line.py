@@ -153,7 +153,10 @@ def test_acts(applied):
     assert (moved.code, moved.data) == (0, "shop/web1 moves from n1: fence first, then a spare boots.\n")
     assert applied("node", "power", "off", "n1").data == "n1: power off\n"
     assert applied("node", "power", "on", "n2") == (1, "", "the power driver of n2 does not answer\n")
-    assert applied("node", "approve", "52:54:00:00:00:09").data == "52:54:00:00:00:09: approved\n"
+    assert applied("node", "approve", "52:54:00:00:00:09").data == "52:54:00:00:00:09: a spare\n"
+    said = applied("node", "approve", "52:54:00:00:00:09", "--rule", "web")
+    assert said.data == "52:54:00:00:00:09: becomes shop/web-9\n"
+    assert applied("node", "approve", "52:54:00:00:00:09", "--rule", "web", "--spare").code == 1
     assert applied("node", "release", "n1").data == "n1: released\n"
     assert applied("status").data.startswith("not redundant\nPART")
 

@@ -118,7 +118,10 @@ def test_acts_and_observations():
         assert (await call("POST", "/v1/nodes/n2/power", {"action": "on"})).status == 503
         assert (await call("POST", "/v1/nodes/n1/power", {"action": "explode"})).status == 400
         assert (await call("POST", "/v1/nodes/n1/power", {"action": "kill"})).status == 200
-        assert (await call("POST", "/v1/nodes/52:54:00:00:00:01/approve")).body == {"node": "52:54:00:00:00:01"}
+        spare = {"node": "52:54:00:00:00:01", "state": "spare", "server": None}
+        assert (await call("POST", "/v1/nodes/52:54:00:00:00:01/approve")).body == spare
+        by_rule = {"node": "52:54:00:00:00:01", "state": "installing", "server": "shop/web-9"}
+        assert (await call("POST", "/v1/nodes/52:54:00:00:00:01/approve", {"rule": "web"})).body == by_rule
         assert (await call("POST", "/v1/nodes/n1/release")).status == 200
         assert (await call("GET", "/v1/status")).body["state"] == "not redundant"
         assert (await call("GET", "/v1/personalities/shop/web1")).body["server"] == "shop/web1"

@@ -2,8 +2,10 @@
 
 import pytest
 
-from panloom.decide.records import target_of
+from panloom.decide.records import personality_target_of, target_of
+from panloom.errors import ConfigErrors
 from panloom.lab.chassis import Chassis
+from panloom.lab.disk_marks import BOOTS_OFFSET, Mark, make_blank_image
 from support.lab import running_lab
 from support.new_machines import PAN, node_of, rule, server_of, until_booted, until_discovered
 
@@ -12,6 +14,11 @@ pytestmark = pytest.mark.timeout(180)
 
 def chassis(blades, **more):
     return Chassis.of(nodes=blades, qemu=0, blades=blades, **more)
+
+
+def leased(lab, server):
+    """Return the address that DHCP lent to a server."""
+    return lab.events("dhcp", server=server)[-1]["text"].rpartition(" ")[2]
 
 
 def test_cap_064_066_069_a_machine_that_nobody_named_is_seen_matched_and_boots_from_a_disk_of_its_own(tmp_path):
@@ -36,3 +43,46 @@ def test_cap_064_066_069_a_machine_that_nobody_named_is_seen_matched_and_boots_f
         assert states == ["new", "discovered", "installing", "installed", "booted"]
         assert str(target_of(server)) in lab.call(lab.lab.sessions_of(node_of(machine)))
         assert lab.events("volume", server=server)
+
+
+def test_cap_074_076_a_person_chooses_and_what_is_chosen_later_is_another_donor(tmp_path):
+    """Machines without an enclosure, known by their MACs alone; the rule's donor changes between two of them."""
+    with running_lab(tmp_path, chassis=chassis(3)) as lab:
+        first, second, third = lab.lab.chassis.machines
+        lab.apply(PAN + rule(match="{mac: 52:54:00:77:00:*}", approve="manual"))
+        for machine in (first, second, third):
+            lab.power(machine.name, "on")
+        for machine in (first, second, third):
+            assert until_discovered(lab, machine)["rule"] == "web"  # it fits, and a person must say so
+        with pytest.raises(ConfigErrors, match="rule wep: there is none of that name; did you mean `web`"):
+            lab.call(lab.lab.post("nodes", first.mac, "approve", body={"rule": "wep"}))
+        made = lab.call(lab.lab.post("nodes", first.mac, "approve"))
+        assert (made["node"], made["state"], made["server"]) == (node_of(first), "installing", server_of(first))
+        spare = lab.call(lab.lab.post("nodes", second.mac, "approve", body={"rule": ""}))
+        assert (spare["state"], spare["server"]) == ("spare", None)
+        until_booted(lab, first)
+        donor = tmp_path / "donor.img"
+        make_blank_image(donor)
+        with donor.open("r+b") as file:
+            file.seek(BOOTS_OFFSET)
+            file.write(Mark("shop/donor", 1, 41).encode())  # a donor that has booted 41 times
+        golden = f"apiVersion: panloom/v1\nkind: Image\nname: donor\nsource: {donor}\n"
+        lab.apply(golden + rule(image="donor", approve="manual"))
+        lab.call(lab.lab.kill("control"))
+        lab.call(lab.lab.start_control())
+        until_discovered(lab, third)
+        lab.call(lab.lab.post("nodes", third.mac, "approve"))
+        until_booted(lab, third)
+        rows = {row["name"]: row for row in lab.call(lab.lab.get("resources", "server"))["rows"]}
+        assert {name: row["image"] for name, row in rows.items()} == {
+            server_of(first): "web@1",
+            server_of(third): "donor@1",
+        }
+        assert {name: lab.page(leased(lab, name))["boots"] for name in rows} == {
+            server_of(first): "1",
+            server_of(third): "42",
+        }
+        targets = {str(target(name)) for name in rows for target in (target_of, personality_target_of)}
+        assert set(lab.call(lab.lab.get("resources", "platform", "lab"))["targets"]) == targets
+        nodes = {row["name"]: row for row in lab.call(lab.lab.get("resources", "node"))["rows"]}
+        assert (nodes[node_of(second)]["state"], nodes[node_of(second)]["server"]) == ("spare", None)

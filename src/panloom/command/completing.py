@@ -52,6 +52,11 @@ def nodes(context: click.Context, _parameter: click.Parameter, incomplete: str) 
     return _beginning(incomplete, _names_of(context, "node"))
 
 
+def rules(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a rule's name."""
+    return _beginning(incomplete, _names_of(context, "rule"))
+
+
 def revisions(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the number of a revision, the last one first."""
     found = _ask(context, "revisions").get("revisions", [])

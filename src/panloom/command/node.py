@@ -21,11 +21,15 @@ def command() -> None:
 
 @command.command("approve")
 @click.argument("node", metavar="NODE", shell_complete=completing.nodes)
+@click.option("--rule", metavar="RULE", shell_complete=completing.rules, help="Make it what this rule says.")
+@click.option("--spare", is_flag=True, help="Make it a spare, whatever rule fits.")
 @click.pass_obj
-def approve(client: Client, node: str) -> int:
-    """Take a discovered machine, by its name or MAC, into the pool of spares."""
-    client.post("nodes", node, "approve")
-    emit(f"{node}: approved")
+def approve(client: Client, node: str, rule: str | None, *, spare: bool) -> int:
+    """Take a discovered machine, by its MAC, in: by the rule that fits, or as a spare where none does."""
+    if rule and spare:
+        raise click.UsageError("a machine becomes what a rule says, or a spare; write one of --rule and --spare")
+    made = client.post("nodes", node, "approve", body={"rule": "" if spare else rule})
+    emit(f"{made['node']}: becomes {made['server']}" if made["server"] else f"{made['node']}: a spare")
     suggest("See the pool", "panloom get nodes")
     return 0
 

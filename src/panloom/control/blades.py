@@ -58,7 +58,7 @@ class Blades:
         if platform is None:
             return
         for found in list(self._observer.discovered.values()):
-            step = meet(_candidate(found), world.all(Rule).values(), platform.approve)
+            step = meet(candidate(found), world.all(Rule).values(), platform.approve)
             if step is None:
                 continue
             try:
@@ -143,7 +143,8 @@ def _history(found: Discovered, state: BladeState) -> tuple[tuple[str, float], .
     return tuple((reached.value, at) for reached, at in times.items() if at is not None)
 
 
-def _candidate(found: Discovered) -> Candidate:
+def candidate(found: Discovered) -> Candidate:
+    """Return what rules know of a discovered machine now."""
     return Candidate(
         mac=MacAddress.parse(found.mac),
         hardware=found.hardware if found.reported_at else None,

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from panloom.control.api import Row
+from panloom.control.blades import candidate
 from panloom.control.boot_story import BootStory
 from panloom.control.consoles import Consoles, Viewer
 from panloom.control.documents import Documents, Outcome, Return
@@ -23,11 +24,13 @@ from panloom.control.world import World
 from panloom.decide.console_access import Access
 from panloom.decide.history import Revision
 from panloom.decide.plan import Plan
+from panloom.decide.provisioning import rule_for
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
 from panloom.errors import ConfigError, ConflictError, RefusedError
 from panloom.model import resources
 from panloom.model.export import Exported
 from panloom.model.load import File
+from panloom.model.sources import did_you_mean
 from panloom.state.contract import Store
 from panloom.storage.client import StorageClient
 
@@ -317,15 +320,21 @@ class ControlNode:
             return {"node": node, "state": "ready"}
         raise ConflictError(f"node {node} keeps changing; try again")
 
-    async def approve(self, node: str, *, who: str) -> Row:
-        """Take a discovered machine (by its MAC) into the pool of spares."""
+    async def approve(self, node: str, *, rule: str | None, who: str) -> Row:
+        """Take a discovered machine (by its MAC) in; see ``Control.approve``."""
         world = await World.read(self._store)
         found = self._observer.discovered.get(node.lower())
         if found is None:
             known = ", ".join(sorted(self._observer.discovered)) or "none asks to boot now"
             raise ConfigError(f"node {node}", f"no such machine was discovered; there are: {known}")
-        made = await self._reconciler.blades.take_in(found, None, world, who=who)
-        return {"node": made.name, "mac": found.mac, "address": str(made.address), "state": "spare"}
+        rules = world.all(resources.Rule)
+        if rule and rule not in rules:
+            raise ConfigError(f"rule {rule}", f"there is none of that name; {did_you_mean(rule, rules)}")
+        chosen = rule_for(candidate(found), rules.values()) if rule is None else rules.get(rule)
+        made = await self._reconciler.blades.take_in(found, chosen, world, who=who)
+        server = (await World.read(self._store)).blades[made.name].server or None
+        state = "installing" if server else "spare"
+        return {"node": made.name, "mac": found.mac, "address": str(made.address), "state": state, "server": server}
 
     async def _node(self, name: str) -> resources.Node:
         found = (await World.read(self._store)).all(resources.Node).get(name)

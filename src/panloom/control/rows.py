@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from panloom.control.blades import candidate
 from panloom.control.boot_story import BootStory
 from panloom.control.disk_statistics import statistics_row
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.volumes import can_be_made, origin_of
 from panloom.control.world import World
 from panloom.decide.hardware import Hardware
-from panloom.decide.provisioning import is_held
+from panloom.decide.provisioning import is_held, rule_for
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
 from panloom.errors import UnavailableError
 from panloom.model import resources
@@ -48,7 +49,9 @@ class Rows:
     async def of(self, kind: str, world: World) -> Sequence[Row]:
         """Return one row for each resource of a kind, by name; machines that no document knows come last."""
         rows = sorted(await self._of(kind, world), key=lambda row: natural_key(row["name"]))
-        return rows + [self._discovered(mac) for mac in sorted(self._observer.discovered)] if kind == "node" else rows
+        if kind != "node":
+            return rows
+        return rows + [self._discovered(mac, world) for mac in sorted(self._observer.discovered)]
 
     async def _of(self, kind: str, world: World) -> Sequence[Row]:
         volumes = await self._volumes() if kind in ("server", "image") else None
@@ -80,6 +83,9 @@ class Rows:
             blade = world.blades.get(row["name"])
             told = {"rule": blade.rule or None, "provisioning": [list(step) for step in blade.since]} if blade else {}
             return row | ({"boot": boot} if boot else {}) | told
+        if kind == "platform":
+            status, _ = await _if_it_answers(self._storage.status)
+            return row | {"targets": sorted(export.target for export in status.exports) if status else None}
         if kind == "server":
             server, record = world.all(resources.Server)[row["name"]], world.server_records.get(row["name"])
             nics = [msgspec.to_builtins(nic) for nic in record.nics] if record else []
@@ -182,11 +188,12 @@ class Rows:
         waits = asked is not None and time.monotonic() - asked < RECENT_SECONDS
         return "spare", "asks to boot and waits" if waits else ""
 
-    def _discovered(self, mac: str) -> Row:
+    def _discovered(self, mac: str, world: World) -> Row:
         found = self._observer.discovered[mac]
         why = f"asks to boot; take it in: panloom node approve {mac}"
         row: Row = {"name": mac, "node": None, "state": "discovered", "power": "on", "server": None, "mac": mac}
-        row |= {"address": found.address, "since": found.first_seen, "why": why}
+        rule = rule_for(candidate(found), world.all(resources.Rule).values())
+        row |= {"address": found.address, "since": found.first_seen, "why": why, "rule": rule.name if rule else None}
         return row | _hardware(found.hardware) | {"memory_octets": found.hardware.memory_octets or None}
 
     async def _volume_rows(self, world: World) -> Sequence[Row]:
