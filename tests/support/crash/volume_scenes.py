@@ -13,6 +13,7 @@ from panloom.protocol.scsi_reservations import Reservations as ReservationState
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
 from panloom.storage.flattening import Flattening
+from panloom.storage.limits import Limits
 from panloom.storage.overlay import Volume, this_boot
 from panloom.storage.unit_table import UnitTable
 from panloom.values import Iqn
@@ -25,6 +26,7 @@ from support.crash.volume_story import Connection
 
 CLUSTER = 4096
 IDENTITY = b"\x31234567"
+LIMITS = Limits(operations=100)
 TARGET = "iqn.2026-11.dev.panloom:shop.v"
 EXPORT = Export(TARGET, 1, (ExportedLun(0, volume="v"),), Access(INITIATOR.name))
 
@@ -88,6 +90,17 @@ def exports_on_a_full_disk(stage):
 
 def _is_exported(root):
     return TARGET in ExportsFile(root / "etc" / "exports.json").load()
+
+
+@scene()
+def limits_of_a_volume(stage):
+    with _volume(stage, exported=True) as running:
+        running.manager.limit_volume("v", LIMITS)
+        stage.always("it has them", lambda root: _running(root, _limits) == [LIMITS])
+
+
+def _limits(running):
+    return [lun.limits for export in running.manager._exports.values() for lun in export.luns]
 
 
 @scene()
@@ -178,6 +191,14 @@ def what_was_flushed(stage):
     with _volume(stage) as running:
         _write_and_flush(running, b"a" * CLUSTER, offset=512)
         stage.always("it is there", _reads("v", bytes(512) + b"a" * CLUSTER))
+
+
+@scene()
+def what_was_written_before_a_volume_was_closed(stage):
+    with _volume(stage) as running:
+        _write(running, 0, b"a" * CLUSTER)
+        running.store.close("v")
+        stage.always("it is there", _reads("v", b"a" * CLUSTER))
 
 
 @scene()
