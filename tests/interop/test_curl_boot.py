@@ -143,7 +143,7 @@ def test_a_stranger_is_told_to_wait_ever_longer(services):
         script = curl(services, "--interface", "10.77.0.200", boot_url(services, "stranger"), machine="stranger")[1]
         assert SECRET.encode() not in script
         pauses.append(next(line for line in script.splitlines() if line.startswith(b"sleep")))
-    assert pauses == [b"sleep 2 ||", b"sleep 3 ||", b"sleep 4 ||"]
+    assert pauses == [b"sleep 1 ||", b"sleep 2 ||", b"sleep 3 ||"]
     kinds = [event.kind for event in services.events]
     assert kinds == ["discovered", "waiting"] * 3
 
