@@ -88,7 +88,7 @@ def test_cap_024_three_clients_of_one_virtual_mac_hold_three_leases_at_once(serv
     def shown():
         return machine.run("ip", "-o", "-4", "address", "show", "dev", "os0").stdout.decode()
 
-    until(lambda: all(f"{address}/" in shown() for address in addresses), "the NIC has all three")
+    until(lambda: all(f"{address}/" in shown() for address in addresses), "the NIC has all three", seconds=30)
 
 
 def test_a_lease_that_it_remembers_is_confirmed_and_given_back(services, tmp_path):
@@ -96,13 +96,17 @@ def test_a_lease_that_it_remembers_is_confirmed_and_given_back(services, tmp_pat
     process = client.run()
     address = client.given("BOUND")["new_ip_address"]
     remembered = client.directory / "leases"
-    until(lambda: address in remembered.read_text() and remembered.read_text().endswith("}\n"), "it is written down")
+    until(
+        lambda: address in remembered.read_text() and remembered.read_text().endswith("}\n"),
+        "it is written down",
+        seconds=30,
+    )
     process.kill()
     process.wait(10)
     client.run()
     assert client.given("REBOOT")["new_ip_address"] == address
     client.run("-r").wait(30)
-    assert str(services.wait_for("released").address) == address
+    assert str(services.wait_for("released", seconds=30).address) == address
 
 
 def test_an_address_that_it_declines_rests(services, tmp_path):

@@ -60,9 +60,9 @@ def firmware_of(request: dhcp.Message) -> Firmware:
 def asking(request: dhcp.Message) -> Asking:
     """Return what asks, and the loader by which it becomes iPXE."""
     firmware = firmware_of(request)
-    loaders = {Firmware.PXE: _PXE_LOADERS, Firmware.HTTP: _HTTP_LOADERS}.get(firmware)
-    if loaders is None:
+    if firmware is Firmware.IPXE or firmware is Firmware.NONE:
         return Asking(firmware)
+    loaders = _PXE_LOADERS if firmware is Firmware.PXE else _HTTP_LOADERS
     octets = request.options.get(Option.CLIENT_ARCHITECTURE, b"\0\0")
     named = [int.from_bytes(octets[at : at + 2], "big") for at in range(0, len(octets), 2)]
     for architecture in named:
