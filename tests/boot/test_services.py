@@ -9,10 +9,12 @@ from panloom.boot.services import BootServices
 from panloom.errors import UnavailableError
 from panloom.state.sqlite import SqliteStore
 from panloom.wire import dhcp
+from panloom.wire.dhcp import MessageType
 from support.boot_chassis import MACS, server, table
 from support.dhcp_client import IPXE, DhcpClient
 from support.dhcp_wire import DhcpWire
 from support.namespaces import LoopInside, machines
+from support.waiting import until
 
 
 @pytest.fixture
@@ -21,10 +23,10 @@ def chassis():
         yield made
 
 
-async def opened(path, the_table):
+async def opened(path, the_table, report=lambda event: None):
     """Return a store and services that have not started."""
     store = await SqliteStore.open(path / "state.sqlite")
-    return store, BootServices(the_table, store, lambda event: None)
+    return store, BootServices(the_table, store, report)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +74,17 @@ def test_a_table_of_another_place_is_refused(chassis, tmp_path):
 
 
 def test_without_its_store_the_server_offers_and_never_acknowledges(chassis, tmp_path):
+    events = []
     with LoopInside(chassis.control) as inside:
-        store, services = inside.call(opened(tmp_path, table(n1=server())))
+        store, services = inside.call(opened(tmp_path, table(n1=server()), events.append))
         inside.call(services.start())
         inside.call(store.close())
         with DhcpWire(chassis["n1"]) as wire:
-            client, witness = DhcpClient(MACS["n1"], IPXE), DhcpClient("52:54:00:77:00:02")
+            client = DhcpClient(MACS["n1"], IPXE)
             client.receive(dhcp.encode(wire.ask(client.discover())))
             assert client.offer is not None
-            assert wire.is_unanswered(client.request(), witness)
+            wire.send(dhcp.encode(client.request()), client.mac)
+            until(lambda: [event for event in events if "could not be stored" in event.why], "the lease is not stored")
+            assert wire.is_unanswered(b"", DhcpClient("52:54:00:77:00:02"))
+            assert MessageType.ACK not in [reply.message_type for reply in wire.answers_to(client.request())]
         inside.call(services.stop())

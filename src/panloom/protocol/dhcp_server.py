@@ -256,8 +256,7 @@ class DhcpServer:
             lease = self._begin(request, address, assignment)
         elif lease.state in (LeaseState.PROBING, LeaseState.OFFERED):
             lease.until = self._now + OFFER_SECONDS
-        # Who can have one address only is offered it at once, and waits for the ACK: it may well not ask so soon.
-        if lease.state is LeaseState.PROBING and not assignment.is_fixed:
+        if lease.state is LeaseState.PROBING:
             lease.wait(request)
             return
         times: dict[int, bytes] = {Option.LEASE_TIME: LEASE_SECONDS.to_bytes(4, "big")}
@@ -370,10 +369,13 @@ class DhcpServer:
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, request: Message, address: IPv4Address, assignment: Assignment) -> Lease:
-        """Give an address that nobody has, or whose lease is over, to the sender, if nobody on the wire has it."""
+        """Give an address that nobody has, or whose lease is over, to the sender, if nobody on the wire has it.
+
+        An address that is the sender's alone is not asked for: whoever else answered could keep a machine from booting.
+        """
         self._end(address)
         holder, until = assignment.holder(request), self._now + OFFER_SECONDS
-        if request.giaddr != UNSPECIFIED or not self._desk.serves(address):
+        if assignment.is_fixed or request.giaddr != UNSPECIFIED or not self._desk.serves(address):
             return self._leases.take(address, holder, LeaseState.OFFERED, until)
         lease = self._leases.take(address, holder, LeaseState.PROBING, until)
         lease.kin = assignment.kin
