@@ -8,6 +8,7 @@ from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import BOOTS_OFFSET, Mark, make_blank_image
 from support.lab import running_lab
 from support.new_machines import PAN, node_of, rule, server_of, until_booted, until_discovered
+from support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -86,3 +87,17 @@ def test_cap_074_076_a_person_chooses_and_what_is_chosen_later_is_another_donor(
         assert set(lab.call(lab.lab.get("resources", "platform", "lab"))["targets"]) == targets
         nodes = {row["name"]: row for row in lab.call(lab.lab.get("resources", "node"))["rows"]}
         assert (nodes[node_of(second)]["state"], nodes[node_of(second)]["server"]) == ("spare", None)
+
+
+def test_cap_217_no_other_program_takes_part_in_making_a_disk_and_admitting_a_machine(tmp_path):
+    """No program is found by its name, whatever the box has, and none is missed."""
+    with running_lab(tmp_path, chassis=chassis(1), start=False) as lab:
+        (machine,) = lab.lab.chassis.machines
+        lab.call(lab.lab.start_supervisor())
+        lab.call(lab.lab.start_storage(PATH="/nonexistent"))
+        lab.call(lab.lab.start_control(PATH="/nonexistent"))
+        lab.call(lab.lab.declare(lab.image))
+        lab.apply(PAN + rule())
+        lab.power(machine.name, "on")
+        until_booted(lab, machine)
+        assert until(lambda: lab.page(leased(lab, server_of(machine))), "it answers")["boots"] == "1"

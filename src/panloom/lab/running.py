@@ -78,11 +78,11 @@ class RunningLab:
         options = ("--socket", self.power_socket, "--chassis", chassis, "--console", console)
         await self._spawn("supervisor", "panloom.lab.supervisor", options, self.power_socket)
 
-    async def start_storage(self) -> None:
-        """Start the storage process, or start it again."""
-        options = ("--directory", self.directory / "volumes", "--socket", self.storage_socket)
+    async def start_storage(self, **environment: str) -> None:
+        """Start the storage process, or start it again, with more in its environment if need be."""
         portal = f"{self.chassis.address}:3260"
-        await self._spawn("storage", "panloom.storage", (*options, "--portal", portal), self.storage_socket)
+        options = ("--directory", self.directory / "volumes", "--socket", self.storage_socket, "--portal", portal)
+        await self._spawn("storage", "panloom.storage", options, self.storage_socket, environment)
 
     async def start_control(self, **environment: str) -> None:
         """Start the control process, or start it again, with more in its environment if need be."""
