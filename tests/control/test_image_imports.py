@@ -54,7 +54,8 @@ class Bed:
         self.storage = Storage()
         # the storage process is all that they observe
         self.imports = ImageImports(
-            *(self.storage, self.storage, EventLog(DictStore()), self._count, ImageSources(directory / "incoming")),
+            *(self.storage, self.storage, EventLog(DictStore()), self._count),
+            ImageSources(directory / "incoming", self.storage),
             clock=lambda: self.now,
         )  # fmt: skip
 

@@ -96,7 +96,19 @@ rules = st.builds(
     ),
     approve=st.sampled_from(["manual", "always"]),
 )
-images = st.builds(resources.Image, name=names, version=counts, source=paths)
+donors = st.sampled_from(["shop/web1", "shop/web1@before", "iscsi://10.0.0.5:3261/iqn.2001-01.com.example:old/1"])
+notes = st.dictionaries(
+    st.sampled_from(["suite", "recipe_sha256", "built-at"]), st.sampled_from(["bookworm", "2026", "yes", "a: b # c"])
+)
+contents = {
+    "name": names,
+    "version": counts,
+    "sha256": st.none() | st.just("0123456789abcdef" * 4),
+    "provenance": notes,
+}
+images = st.builds(
+    resources.Image, **contents, source=paths, format=st.sampled_from([None, "raw", "qcow2", "vmdk"])
+) | st.builds(resources.Image, **contents, capture=donors)
 domains = st.from_regex(r"[a-z0-9-]{1,9}(?:\.[a-z0-9-]{1,9}){0,2}", fullmatch=True)
 
 

@@ -4,19 +4,25 @@ import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from panloom.values import Iqn
+from support.namespaces import Namespace
 from support.storage_process import free_port
 from support.waiting import until
 
 TARGET = Iqn("iqn.2026-11.dev.panloom:peer")
 
 
-class Tgtd:
-    """One target with one disk as LUN 1; ``parameters`` are operational keys such as HeaderDigest."""
+def _start(*command: str, **options: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, **options)
 
-    def __init__(self, directory: Path, octets: int, **parameters: str) -> None:
+
+class Tgtd:
+    """One target with one disk as LUN 1, in a namespace if need be; ``parameters`` are keys such as HeaderDigest."""
+
+    def __init__(self, directory: Path, octets: int, *, inside: Namespace | None = None, **parameters: str) -> None:
+        self._start = inside.start if inside else _start
         self.disk = directory / "tgtd.disk"
         self.disk.touch()
         os.truncate(self.disk, octets)
@@ -35,7 +41,7 @@ class Tgtd:
         """Start it, again after ``kill``."""
         with self.log.open("ab") as log:
             command = ["tgtd", "-f", "-C", "7", "--iscsi", f"portal=127.0.0.1:{self.port}"]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            self._process = self._start(*command, stdout=log, stderr=log, env=self._environment)
         until(self._answers, "tgtd answers")
         self._tell("--op=new", "--mode=target", "--tid=1", f"--targetname={TARGET}")
         self._tell("--op=new", "--mode=logicalunit", "--tid=1", "--lun=1", f"--backing-store={self.disk}")

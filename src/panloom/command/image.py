@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from panloom.command import completing
 from panloom.command.output import emit, say, suggest
 from panloom.control.client import Client
 from panloom.errors import ConfigError, ConflictError, UnavailableError
@@ -24,6 +25,33 @@ _POLL_SECONDS = 0.1
 @click.group("image", short_help="Bring golden disks in.")
 def command() -> None:
     """Bring golden disks in, each as a version that never changes. `panloom get images` lists them."""
+
+
+@command.command("capture", short_help="Copy a disk that is in use as a new version of an image.")
+@click.argument("donor", metavar="DONOR", shell_complete=completing.volumes)
+@click.argument("name", metavar="NAME[@VERSION]")
+@click.option("--user", help="CHAP user of the donor's target.")
+@click.option(
+    "--secret-file", type=click.Path(path_type=Path), metavar="PATH", help="File that holds its secret alone."
+)
+@click.option("--note", "notes", multiple=True, metavar="KEY=TEXT", help="Say what it is; several times.")
+@click.pass_obj
+def capture(
+    client: Client, donor: str, name: str, *, user: str | None, secret_file: Path | None, notes: tuple[str, ...]
+) -> int:
+    """Copy a donor's disk as an image, as its next version unless NAME@VERSION says which; the donor stays as it is.
+
+    DONOR is PAN/SERVER or PAN/VOLUME, PAN/VOLUME@SNAPSHOT, or iscsi://ADDRESS:PORT/TARGET/LUN on any appliance. Of a
+    volume that is written to it is what the disk holds at one moment, as after a power cut.
+    """
+    document: dict[str, Any] = {
+        "capture": donor,
+        "user": user,
+        "provenance": dict(_note(note) for note in notes) or None,
+    }
+    document["secret_file"] = str(secret_file.absolute()) if secret_file else None
+    bring_in(client, name, document)
+    return 0
 
 
 @command.command("build", short_help="Make a Debian that boots from iSCSI, as a recipe says.")
@@ -112,7 +140,7 @@ def _wait(client: Client, label: str, document: Mapping[str, Any]) -> Mapping[st
     told = False
     while True:
         row: Mapping[str, Any] = client.get("resources", "image", label)
-        if any(row.get(key) != document[key] for key in ("source",) if document.get(key)):
+        if row["source"] != (document.get("source") or document.get("capture")):
             raise ConflictError(f"{label} became another disk meanwhile: {row['source']}; do it again")
         if row["state"] == "ready":
             return row

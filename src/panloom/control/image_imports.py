@@ -49,7 +49,7 @@ class ImageImports:
     async def tend(self, world: World, start: Start, say: Say) -> None:
         """Begin what is to be imported now, by ``start``; ``say`` what holds an image up."""
         stored = {image.name for image in (await self._observer.volumes()).images}
-        wanted = {(label, image.source): image for label, image in world.all(Image).items() if label not in stored}
+        wanted = {(label, image.origin): image for label, image in world.all(Image).items() if label not in stored}
         for label, source in self._failed.keys() - wanted.keys():
             del self._failed[label, source]
             say(label, None)
@@ -59,7 +59,7 @@ class ImageImports:
                 start(label, partial(self._import, world, image, say))
 
     async def _import(self, world: World, image: Image, say: Say) -> None:
-        label, source, began = image.label, image.source, self._clock()
+        label, source, began = image.label, image.origin, self._clock()
         try:
             async with self._sources.raw(image) as raw:
                 record = ImageRecord(source, raw.format, time.time(), raw.sha256)

@@ -1,5 +1,6 @@
-"""Where an image's octets are taken from: a raw file as it stands, qcow2 and VMDK unpacked beside the state.
+"""Where an image's octets are taken from: a raw file as it stands, others unpacked or copied beside the state.
 
+    donor's disk   ──image_capture──────────────▶ incoming/web@1 ─▶ gone again after the import
     raw            ───────────────────────────────────────────▶ the file itself
     qcow2, VMDK    ──setpriv … qemu-img convert──▶ incoming/web@1 ─▶ gone again after the import
 
@@ -18,8 +19,10 @@ from pathlib import Path
 
 import msgspec
 
+from panloom.control.image_capture import capture
 from panloom.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from panloom.model.resources import Image
+from panloom.storage.client import StorageClient
 from panloom.wire.disk_image import HEAD_OCTETS, DiskImage, recognise
 
 PIECE_OCTETS = 8 << 20  # of a file that is read through: between two of them the work can be cancelled
@@ -38,18 +41,23 @@ class Source(msgspec.Struct, frozen=True):
 class ImageSources:
     """Makes raw disks of what documents name."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, storage: StorageClient) -> None:
         """Take the directory for what is on its way; nothing that lies there is of any use."""
         self._directory = directory
+        self._storage = storage
         shutil.rmtree(directory, ignore_errors=True)
 
     @asynccontextmanager
     async def raw(self, image: Image) -> AsyncIterator[Source]:
         """Lend an image's disk as a raw file.
 
-        ConfigError: the file is none that can become an image, or not the one that the document means.
-        UnavailableError: there is no qemu-img, or no room.
+        ConfigError: the file or donor is none that can become an image, or not the one that the document means.
+        PeerError: the donor's target refuses.  UnavailableError: it does not answer, there is no qemu-img, or no room.
         """
+        if image.capture:
+            async with self._captured(image) as path:
+                yield Source(path, "copy", None)
+            return
         with _opened(image.source) as file:
             found = await _recognised(image, file)
             if found.format == "raw":
@@ -62,6 +70,20 @@ class ImageSources:
                 yield Source(path, found.format, digest)
             finally:
                 path.unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def _captured(self, image: Image) -> AsyncIterator[Path]:
+        path = self._directory / image.label
+        try:
+            try:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                await capture(image, self._storage, path)
+                await _check(image, path)
+            except OSError as error:
+                raise UnavailableError(f"{image.capture} cannot be copied: {error.strerror or error}") from error
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     async def _unpack(self, image: Image, file: int, found: DiskImage, path: Path) -> str:
         try:
@@ -122,7 +144,7 @@ async def _check(image: Image, path: Path) -> None:
         return
     if (digest := await sha256_of(path)) != image.sha256:
         why = f"the disk in it has the SHA-256 {digest}, not {image.sha256} as its document says; see which is right"
-        raise ConfigError(image.source, why)
+        raise ConfigError(image.origin, why)
 
 
 async def _convert(source: str, file: int, found: DiskImage, path: Path) -> None:

@@ -77,7 +77,9 @@ async def serve(options: argparse.Namespace) -> None:
         await boots.load()
         observer = Observer(storage, boots, events)
         edge = Edge(store, events, files=options.files, boot_event=observer.boot_event, beacon=observer.beacon)
-        reconciler = Reconciler(store, storage, edge, observer, events, ImageSources(options.directory / "incoming"))
+        reconciler = Reconciler(
+            store, storage, edge, observer, events, ImageSources(options.directory / "incoming", storage)
+        )
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
         documents = Documents(

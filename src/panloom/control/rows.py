@@ -306,7 +306,7 @@ def _image(image: resources.Image, world: World, volumes: calls.Volumes | None) 
         "octets": facts.octets if facts else None,
         "sha256": facts.sha256 if facts else None,
         "state": "ready" if facts else "to be imported",
-        "source": image.source,
+        "source": image.origin,
         "format": record.format if record else image.format,
         "source_sha256": (record.source_sha256 or (facts.sha256 if facts else None)) if record else None,
         "since": record.at if record and facts else None,

@@ -167,13 +167,13 @@ def other_sources(have: Mapping[str, Resource], want: Mapping[str, Resource]) ->
                 other.version for other in want.values() if isinstance(other, Image) and other.name == image.name
             ]
             mend = f"write that again, or the other as a new version: {max(versions) + 1}"
-            why = f"{image.label} was copied in from {stored.source} and stays what it is; {mend}"
-            found[image.label] = Refusal(key, ("source",), why)
+            why = f"{image.label} was copied in from {stored.origin} and stays what it is; {mend}"
+            found[image.label] = Refusal(key, ("source" if image.source else "capture",), why)
     return found
 
 
 def _content(image: Image) -> tuple[str | None, ...]:
-    return (image.source, image.format, image.sha256)
+    return (image.origin, image.format, image.sha256)
 
 
 def _differences(stored: Volume, asked: Volume, steps: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], str]]:
@@ -257,7 +257,7 @@ def describe(resource: Resource, image: str = "") -> str:
         case Node():
             return f"{resource.mac}, {resource.address}, {format_size(resource.memory_octets)}"
         case Image():
-            return resource.source
+            return resource.source or f"copy of {resource.capture}"
         case VirtualLan():
             return str(resource.subnet)
         case Rule():

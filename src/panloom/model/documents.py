@@ -21,6 +21,7 @@ from panloom.model.fields import (
     CipherSuite,
     Count,
     Domain,
+    Donor,
     Duration,
     ImageName,
     Interface,
@@ -240,7 +241,13 @@ class ImageSpec(Spec):
     """A golden disk."""
 
     version: Count = 1
-    source: Path = Field(examples=["/srv/images/web.img"])
+    source: Path | None = Field(None, examples=["/srv/images/web.img"])
+    """A file on the control node; or else `capture:`."""
+    capture: Donor | None = Field(None, examples=["shop/web1"])
+    """A volume, a snapshot or a unit of another target, of which it becomes a copy."""
+    user: Word | None = None
+    secret_file: Path | None = None
+    """What that target's CHAP asks for."""
     format: resources.DiskFormat | None = None
     """Nothing: what its first octets say."""
     sha256: Sha256 | None = None
@@ -248,12 +255,25 @@ class ImageSpec(Spec):
     provenance: dict[Word, Note] = Field({}, examples=["{recipe: web.yaml}"])
     """Where it comes from, in its maker's words."""
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.source is None) == (self.capture is None):
+            raise ValueError("write either `source:`, a file, or `capture:`, a disk that it is copied from")
+        if (self.user is None) != (self.secret_file is None):
+            raise ValueError("`user:` and `secret_file:` come together")
+        if self.user is not None and not (self.capture or "").startswith("iscsi:"):
+            raise ValueError("`user:` is for another target; nothing else asks for one")
+        return self
+
     def resource(self, pan: str, name: str) -> resources.Image:  # noqa: ARG002
         """Return what it means."""
         return resources.Image(
             name=name,
             version=self.version,
-            source=self.source,
+            source=self.source or "",
+            capture=self.capture or "",
+            user=self.user,
+            secret_file=self.secret_file,
             format=self.format,
             sha256=self.sha256,
             provenance=self.provenance,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from panloom.model import donors
 from panloom.model.resources import AddressRange
 from panloom.values import Iqn, MacAddress, exact_duration, exact_size, parse_duration, parse_size
 
@@ -203,6 +204,11 @@ def _sha256(text: str) -> str:
     return text.lower()
 
 
+def _donor(text: str) -> str:
+    donors.parse_donor(text)
+    return text
+
+
 def _note(text: str) -> str:
     if len(text) > MAX_NOTE_CHARACTERS or not text.isprintable():
         raise ValueError(f"{text[:40]!r} is no note; write one line of at most {MAX_NOTE_CHARACTERS} characters")
@@ -291,6 +297,7 @@ Domain = Annotated[
     _reader(_domain),
     _looks(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", "write a domain like shop.example", "number", "boolean"),
 ]
+Donor = Annotated[str, _reader(_donor), _looks(donors.PATTERN, "write PAN/VOLUME, PAN/VOLUME@SNAPSHOT or iscsi://…")]
 Sha256 = Annotated[str, _reader(_sha256), _looks("[0-9a-fA-F]{64}", "write 64 hex digits", "number")]
 Note = Annotated[str, _reader(_note), _looks(r".{0,1000}", "write one line", "number", "boolean")]
 Port = Annotated[int, _reader(_between(1, 65535)), _looks_between(1, 65535)]

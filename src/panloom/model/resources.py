@@ -204,8 +204,13 @@ class Image(Resource):
 
     kind = "image"
     version: int
-    source: str
-    """Path on the control node."""
+    source: str = ""
+    """Path on the control node; empty for one that is captured."""
+    capture: str = ""
+    """The disk that it is a copy of, as ``donors`` reads it."""
+    user: str | None = None
+    secret_file: str | None = None
+    """CHAP of the donor's target; the file is on the control node."""
     format: DiskFormat | None = None
     """None: what its first octets say."""
     sha256: str | None = None
@@ -217,6 +222,11 @@ class Image(Resource):
     def label(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def origin(self) -> str:
+        """The path or the donor."""
+        return self.source or self.capture
 
 
 class Pan(Resource):
