@@ -205,6 +205,21 @@ def test_the_newest_version_is_the_highest():
     assert newest("none", images) is None
 
 
+def test_a_tag_is_the_newest_version_that_carries_it_and_a_disk_keeps_what_it_was_then():
+    tags = {1: ("stable",), 2: ("stable", "lts"), 3: ()}
+    images = [Image(name="web", version=number, source="/web.img", tags=words) for number, words in tags.items()]
+    assert [newest(f"web@{tag}", images) for tag in ("stable", "lts", "none")] == ["web@2", "web@2", None]
+    assert newest("other@stable", images) is None
+    want = by_key(*images, server(image="web@stable"))
+    made, refusals = volumes({}, want)
+    assert (made["/want/volume/shop/web1"].image, refusals) == ("web@2", [])
+    moved = by_key(*images[:2], images[2].model_copy(update={"tags": ("stable",)}), server(image="web@stable"))
+    again, refusals = volumes(made, moved)
+    assert (again, refusals) == (made, [])
+    _, refusals = volumes(made, by_key(*images, server(image="web@3")))
+    assert "is a clone of web@2" in refusals[0].why
+
+
 def test_a_new_disk_takes_the_newest_version_and_keeps_it():
     want = by_key(WEB1, WEB2, server())
     made, refusals = volumes({}, want)

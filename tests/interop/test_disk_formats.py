@@ -60,12 +60,15 @@ def row_of(control, label):
 )
 def test_a_packed_disk_becomes_an_image_of_the_same_octets(control, disk, name, disk_format, options):
     file = packed(disk, disk_format, *options)
-    status, said, beside = run_panloom(control, "image", "import", str(file), name, "--note", "suite=bookworm")
+    status, said, beside = run_panloom(
+        control, "image", "import", str(file), name, "--note", "suite=bookworm", "--tag", "new"
+    )
     assert (status, said) == (0, f"{name}@1: 4 MiB, from {disk_format}, SHA-256 {sha256(DISK)}\n"), beside
     assert octets_of(control, f"{name}@1") == DISK
     row = row_of(control, f"{name}@1")
     assert row["source_sha256"] == sha256(file.read_bytes())
     assert (row["source"], row["provenance"]) == (str(file), {"suite": "bookworm"})
+    assert row["tags"] == ["new"]
     assert list((control.directory / "state" / "incoming").iterdir()) == []
 
 

@@ -104,6 +104,7 @@ contents = {
     "name": names,
     "version": counts,
     "sha256": st.none() | st.just("0123456789abcdef" * 4),
+    "tags": st.sampled_from([(), ("stable",), ("next", "lts-1")]),
     "provenance": notes,
 }
 images = st.builds(

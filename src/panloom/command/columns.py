@@ -173,6 +173,7 @@ KINDS = (
             Column("IMAGE", text("image")),
             Column("SIZE", size("octets")),
             Column("STATE", text("state")),
+            Column("TAGS", text("tags")),
             Column("AGE", since("since")),
             Column("SOURCE", text("source")),
             Column("FORMAT", text("format"), wide=True),

@@ -5,7 +5,7 @@ image import FILE NAME[@VERSION]      a document `kind: Image` is applied, and t
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ def command() -> None:
     """Bring golden disks in, each as a version that never changes. `panloom get images` lists them."""
 
 
+tag_option: Callable[[Any], Any] = click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", help="NAME@TAG is it from now on; several times."
+)
+
+
 @command.command("capture", short_help="Copy a disk that is in use as a new version of an image.")
 @click.argument("donor", metavar="DONOR", shell_complete=completing.volumes)
 @click.argument("name", metavar="NAME[@VERSION]")
@@ -34,10 +39,18 @@ def command() -> None:
 @click.option(
     "--secret-file", type=click.Path(path_type=Path), metavar="PATH", help="File that holds its secret alone."
 )
+@tag_option
 @click.option("--note", "notes", multiple=True, metavar="KEY=TEXT", help="Say what it is; several times.")
 @click.pass_obj
 def capture(
-    client: Client, donor: str, name: str, *, user: str | None, secret_file: Path | None, notes: tuple[str, ...]
+    client: Client,
+    donor: str,
+    name: str,
+    *,
+    user: str | None,
+    secret_file: Path | None,
+    notes: tuple[str, ...],
+    tags: tuple[str, ...],
 ) -> int:
     """Copy a donor's disk as an image, as its next version unless NAME@VERSION says which; the donor stays as it is.
 
@@ -48,6 +61,7 @@ def capture(
         "capture": donor,
         "user": user,
         "provenance": dict(_note(note) for note in notes) or None,
+        "tags": list(tags) or None,
     }
     document["secret_file"] = str(secret_file.absolute()) if secret_file else None
     bring_in(client, name, document)
@@ -95,17 +109,25 @@ def build(client: Client, recipe: Path, *, output: Path, name: str | None, archi
     help="What the file is; else its first octets say.",
 )
 @click.option("--sha256", help="What the disk in it must have; anything else is not copied in.")
+@tag_option
 @click.option("--note", "notes", multiple=True, metavar="KEY=TEXT", help="Say where it comes from; several times.")
 @click.pass_obj
 def import_file(
-    client: Client, file: Path, name: str, *, disk_format: str | None, sha256: str | None, notes: tuple[str, ...]
+    client: Client,
+    file: Path,
+    name: str,
+    *,
+    disk_format: str | None,
+    sha256: str | None,
+    notes: tuple[str, ...],
+    tags: tuple[str, ...],
 ) -> int:
     """Copy the disk in FILE (raw, qcow2, VMDK) in as an image, as its next version unless NAME@VERSION says which.
 
     FILE is opened on the control node. Once the image is ready the file is not needed any more.
     """
     document: dict[str, Any] = {"source": str(file.absolute()), "format": disk_format, "sha256": sha256}
-    document["provenance"] = dict(_note(note) for note in notes) or None
+    document |= {"provenance": dict(_note(note) for note in notes) or None, "tags": list(tags) or None}
     bring_in(client, name, document)
     return 0
 

@@ -311,6 +311,7 @@ def _image(image: resources.Image, world: World, volumes: calls.Volumes | None) 
         "source_sha256": (record.source_sha256 or (facts.sha256 if facts else None)) if record else None,
         "since": record.at if record and facts else None,
         "clones": [volume.name.replace(".", "/", 1) for volume in cloned],
+        "tags": list(image.tags),
         "provenance": image.provenance,
     }
 

@@ -112,11 +112,13 @@ def nothing_to_preview(_wanted: Mapping[str, Resource], _servers: tuple[Server, 
 
 
 def newest(name: str, resources: Iterable[Resource]) -> str | None:
-    """Return ``name`` with the version to clone: as written, else the highest there is, None if there is none."""
-    if "@" in name:
+    """Return ``name`` with the version to clone: as written, else the highest, of its tag; None if there is none."""
+    wanted, _, which = name.partition("@")
+    if which.isdigit():
         return name
-    versions = [image.version for image in resources if isinstance(image, Image) and image.name == name]
-    return f"{name}@{max(versions)}" if versions else None
+    images = (image for image in resources if isinstance(image, Image) and image.name == wanted)
+    versions = [image.version for image in images if not which or which in image.tags]
+    return f"{wanted}@{max(versions)}" if versions else None
 
 
 def volumes(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> tuple[dict[str, Volume], list[Refusal]]:
@@ -172,6 +174,12 @@ def other_sources(have: Mapping[str, Resource], want: Mapping[str, Resource]) ->
     return found
 
 
+def _is_any_version(asked: str, name: str) -> bool:
+    """Whether that asks for an image by name or tag, whatever version it has become."""
+    wanted, _, which = asked.partition("@")
+    return wanted == name and not which.isdigit()
+
+
 def _content(image: Image) -> tuple[str | None, ...]:
     return (image.origin, image.format, image.sha256)
 
@@ -181,7 +189,7 @@ def _differences(stored: Volume, asked: Volume, steps: tuple[str, ...]) -> Itera
     origin = f"snapshot {stored.snapshot}" if stored.snapshot else stored.image
     if asked.snapshot != stored.snapshot:
         yield (*steps, "snapshot"), f"the disk {stored.label} is a clone of {origin}; {mend}"
-    elif asked.image not in (stored.image, stored.image.partition("@")[0]):
+    elif asked.image != stored.image and not _is_any_version(asked.image, stored.image.partition("@")[0]):
         yield ("image",), f"the disk {stored.label} is a clone of {origin}; {mend}"
     if asked.provisioning != stored.provisioning:
         yield (*steps, "provisioning"), f"the disk {stored.label} is {stored.provisioning} and stays so; {mend}"

@@ -237,9 +237,11 @@ class _Whole:
         if image in self._images or f"/want/image/{image}" in self._resources:
             return
         name, _, version = image.partition("@")
+        if any(one.name == name and version in one.tags for one in self._all(Image)):
+            return
         if version and name in self._images:
             known = [image.label for image in self._all(Image) if image.name == name]
-            why = f"image {name} has no version {version}"
+            why = f"image {name} has no version {'' if version.isdigit() else 'tagged '}{version}"
         else:
             known, why = list(self._images), f"there is no image {name!r}"
         self._add_unknown(owner, steps, f"/want/image/{name}@", why, known)

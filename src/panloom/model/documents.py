@@ -40,6 +40,7 @@ from panloom.model.fields import (
     SnapshotName,
     Subnet,
     Switch,
+    Tag,
     Word,
     is_switch,
 )
@@ -252,6 +253,8 @@ class ImageSpec(Spec):
     """Nothing: what its first octets say."""
     sha256: Sha256 | None = None
     """Of the disk, however the file packs it: anything else is not copied in."""
+    tags: tuple[Tag, ...] = Field((), examples=["[stable]"])
+    """Words for it in the place of a number: NAME@TAG is the newest version that carries the tag."""
     provenance: dict[Word, Note] = Field({}, examples=["{recipe: web.yaml}"])
     """Where it comes from, in its maker's words."""
 
@@ -276,6 +279,7 @@ class ImageSpec(Spec):
             secret_file=self.secret_file,
             format=self.format,
             sha256=self.sha256,
+            tags=self.tags,
             provenance=self.provenance,
         )
 

@@ -26,7 +26,10 @@ _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
 _NAME = re.compile(rf"{_LABEL}\Z")
-_IMAGE = re.compile(rf"{_LABEL}(?:@[1-9][0-9]{{0,8}})?\Z")
+_TAG = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_IMAGE_NAME = rf"{_LABEL}(?:@(?:[1-9][0-9]{{0,8}}|{_TAG}))?"
+_IMAGE = re.compile(rf"{_IMAGE_NAME}\Z")
+_TAG_ALONE = re.compile(rf"{_TAG}\Z")
 _SNAPSHOT = re.compile(rf"{_LABEL}@{_LABEL}\Z")
 _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 section 10.3.2
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
@@ -89,7 +92,7 @@ def is_switch(value: object) -> bool:
 
 def _image(text: str) -> str:
     if not _IMAGE.match(text):
-        raise ValueError(f"{text!r} is no image; write its name, or name@version like web@3")
+        raise ValueError(f"{text!r} is no image; write its name, name@version like web@3, or name@tag")
     return text
 
 
@@ -204,6 +207,12 @@ def _sha256(text: str) -> str:
     return text.lower()
 
 
+def _tag(text: str) -> str:
+    if not _TAG_ALONE.match(text):
+        raise ValueError(f"{text!r} is no tag; write a-z, 0-9 and -, a letter first, like stable")
+    return text
+
+
 def _donor(text: str) -> str:
     donors.parse_donor(text)
     return text
@@ -219,9 +228,7 @@ _SIZE_HINT = "write a size like 10GiB or 512MiB"
 _SIZE_TEXT = r"[0-9]+(?:\.[0-9]+)?\s*[kmgtKMGT]?i?[bB]?"
 
 Name = Annotated[str, _reader(name), WithJsonSchema(name_schema(in_step=True))]
-ImageName = Annotated[
-    str, _reader(_image), _looks(rf"{_LABEL}(?:@[1-9][0-9]{{0,8}})?", "write web or web@3", "number", "boolean")
-]
+ImageName = Annotated[str, _reader(_image), _looks(_IMAGE_NAME, "write web, web@3 or web@stable", "number", "boolean")]
 SnapshotName = Annotated[str, _reader(_snapshot), _looks(f"{_LABEL}@{_LABEL}", "write volume@name like web1@before")]
 Switch = Annotated[
     bool,
@@ -297,6 +304,7 @@ Domain = Annotated[
     _reader(_domain),
     _looks(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", "write a domain like shop.example", "number", "boolean"),
 ]
+Tag = Annotated[str, _reader(_tag), _looks(_TAG, "write a-z, 0-9 and -, a letter first", "boolean")]
 Donor = Annotated[str, _reader(_donor), _looks(donors.PATTERN, "write PAN/VOLUME, PAN/VOLUME@SNAPSHOT or iscsi://…")]
 Sha256 = Annotated[str, _reader(_sha256), _looks("[0-9a-fA-F]{64}", "write 64 hex digits", "number")]
 Note = Annotated[str, _reader(_note), _looks(r".{0,1000}", "write one line", "number", "boolean")]

@@ -215,6 +215,7 @@ class Image(Resource):
     """None: what its first octets say."""
     sha256: str | None = None
     """Of the disk, however the file packs it; None: whatever it is."""
+    tags: tuple[str, ...] = ()
     provenance: dict[str, str] = {}
     """Where it comes from, in its maker's words."""
 
@@ -292,7 +293,7 @@ class Server(Member):
 
     kind = "server"
     image: str
-    """As written: ``web@1``, or ``web`` for the newest version when its disk is made."""
+    """As written: ``web@1``, or ``web`` or ``web@TAG`` for the newest version, of that tag, when its disk is made."""
     disk: Disk = Disk()
     nics: tuple[Nic, ...] = ()
     node: str | None = None
