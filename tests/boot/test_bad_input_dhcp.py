@@ -117,7 +117,8 @@ ADDRESSES = {
     "our own address": (asking(REQUEST, requested_address=OURS, server_identifier=OURS), NAK, ""),
     "the broadcast address": (asking(REQUEST, requested_address=IPv4Address("255.255.255.255")), NAK, ""),
     "another server chosen": (
-        asking(REQUEST, requested_address=N1, server_identifier=FOREIGN), NOTHING, "it chose the server"
+        asking(REQUEST, requested_address=N1, server_identifier=FOREIGN), NOTHING,
+        "it chose another DHCP server, 192.0.2.7"
     ),
     "no address": (asking(REQUEST, server_identifier=OURS), NOTHING, "requests no address"),
     "a renewal of a foreign address": (asking(REQUEST, ciaddr=FOREIGN), NAK, ""),
@@ -172,7 +173,7 @@ def test_bad_input(services, wire, caplog, octets, answer, line):
     lines = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
     about = [each for each in lines if each.startswith((IGNORED, "boot=refused"))]
     assert len(about) == (1 if line or answer is NAK else 0)
-    assert not line or (about[0].startswith(IGNORED) and line in about[0])
+    assert not line or line in about[0]
     assert wire.bind(client()).yiaddr == N1
 
 

@@ -286,6 +286,17 @@ def test_a_machine_that_has_its_address_already_is_in_nobodys_way(services, tmp_
     assert udhcpc(machine, tmp_path, interface="os0")["ip"] == "10.99.0.10"
 
 
+def test_a_node_that_another_server_serves_is_told_of_and_a_strangers_choice_is_its_own(services):
+    with DhcpWire(services.chassis["n1"]) as wire:
+        node, other = DhcpClient(MACS["n1"], IPXE), DhcpClient(MACS["stranger"])
+        for client in (other, node):
+            client.offer = wire.ask(node.discover())
+            theirs = {Option.SERVER_IDENTIFIER: bytes((10, 77, 0, 9)), Option.REQUESTED_ADDRESS: bytes((10, 77, 0, 99))}
+            assert wire.is_unanswered(client.message(MessageType.REQUEST, theirs), DhcpClient(MACS["n2"], IPXE))
+    (refused,) = [event for event in services.events if event.kind == "refused"]
+    assert (refused.node, refused.why) == ("n1", "it chose another DHCP server, 10.77.0.9")
+
+
 def test_leases_outlive_the_services(tmp_path):
     with machines(MACS) as chassis:
         with running_in(chassis, tmp_path, table()), DhcpWire(chassis["n1"]) as wire:

@@ -176,6 +176,12 @@ _OUR_SIGNS = (
         ),
         (
             _NO_ADDRESS,
+            r"^refused: it chose another DHCP server, (?P<what>\S+)",
+            "another DHCP server, {what}, gave it an address, and nothing to boot",
+            "end that one on this network, or let it give the addresses: `dhcp: proxy`",
+        ),
+        (
+            _NO_ADDRESS,
             r"^refused: (?P<what>.* in use\b.*)",
             "its address cannot be given out: {what}",
             "find who uses it, or give the node's document another `address:`",

@@ -268,7 +268,9 @@ class DhcpServer:
         if server is not None and server != self._address:
             for address in self._leases.held(client_of(request), LeaseState.PROBING, LeaseState.OFFERED):
                 self._leases.forget(address)
-            self._event(DhcpEventKind.IGNORED, mac, None, f"it chose the server {server}")
+            # A machine of ours boots what that one says, or nothing: its boot is told of it, not the log alone.
+            kind = DhcpEventKind.IGNORED if self._desk.assignment(request) is None else DhcpEventKind.REFUSED
+            self._event(kind, mac, None, f"it chose another DHCP server, {server}")
             return
         address = request.address(Option.REQUESTED_ADDRESS) or request.ciaddr
         if address == UNSPECIFIED:
