@@ -88,7 +88,7 @@ class Injector:
         self._was_through = name == "pwritev" and len(arguments) > 1 and bool(arguments[3] & os.RWF_DSYNC)
         match self._way:
             case "short":
-                return _half(name, arguments)
+                return halved(name, arguments)
             case "torn":
                 fd, views, offset, flags = arguments
                 octets = b"".join(views)
@@ -127,7 +127,8 @@ def _where():
     return site, caller
 
 
-def _half(name, arguments):
+def halved(name, arguments):
+    """Return a call's arguments so that it reads or writes half of what was asked for."""
     match name:
         case "preadv" | "preadv_now":
             fd, (view,), offset = arguments
