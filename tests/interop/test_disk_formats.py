@@ -1,5 +1,6 @@
 """Disks that qemu-img wrote become images; each version keeps its octets and says where they came from."""
 
+import asyncio
 import hashlib
 import json
 import random
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from panloom.control import image_sources
+from panloom.wire.disk_image import DiskImage
 from support.control_node import control_node, run_panloom
 
 KIB = 1 << 10
@@ -113,6 +116,33 @@ def test_a_disk_that_would_draw_in_another_file_is_refused(control, disk, tmp_pa
     flat = packed(disk, "vmdk", "-o", "subformat=monolithicFlat")
     with refused(control, flat, "flat") as why:
         assert "in other files" in why
+    split = tmp_path / "split.qcow2"
+    options = f"data_file={tmp_path / 'data'},data_file_raw=on"
+    subprocess.run(("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, split, "4M"), check=True)
+    with refused(control, split, "split") as why:
+        assert "in another file" in why
+    parent = packed(secret, "vmdk")
+    child = tmp_path / "child.vmdk"
+    subprocess.run(("qemu-img", "create", "-q", "-f", "vmdk", "-F", "vmdk", "-b", parent, child), check=True)
+    head = child.read_bytes()
+    line = b'ddb.adapterType = "ide"\n'
+    assert line in head
+    child.write_bytes(head.replace(line, b"parentCID=ffffffff\n".rjust(len(line), b"\n")))
+    with refused(control, child, "child") as why:
+        assert "over another one" in why
+
+
+@pytest.mark.parametrize("disk_format", ["qcow2", "vmdk"])
+def test_a_disk_is_unpacked_without_what_it_lies_over_even_if_that_was_overlooked(disk, tmp_path, disk_format):
+    over = tmp_path / f"over.{disk_format}"
+    create = ("qemu-img", "create", "-q", "-f", disk_format, "-F", disk_format, "-b", packed(disk, disk_format), over)
+    subprocess.run(create, check=True)
+    octets = over.read_bytes()
+    with over.open("rb") as file:
+        whole = DiskImage(disk_format, len(DISK), 1 << 16)
+        asyncio.run(image_sources._convert(str(over), file.fileno(), whole, tmp_path / "raw"))
+    assert (tmp_path / "raw").read_bytes() == bytes(len(DISK))
+    assert over.read_bytes() == octets
 
 
 @pytest.mark.parametrize(("disk_format", "octets"), [("qcow2", 150 * KIB), ("qcow2", 330 * KIB), ("vmdk", 90 * KIB)])

@@ -22,6 +22,11 @@ def vmdk(*, sectors=2048, at=1, length=20, descriptor=DESCRIPTOR):
     return head.ljust(512, b"\0") + descriptor.ljust(20 * 512, b"\0")
 
 
+def elsewhere(others):
+    """Return a VMDK whose header says where its own descriptor is, with another where QEMU looks."""
+    return vmdk(at=40, length=20, descriptor=others) + bytes(19 * 512) + DESCRIPTOR.ljust(20 * 512, b"\0")
+
+
 @pytest.mark.parametrize(
     ("head", "found"),
     [
@@ -31,6 +36,7 @@ def vmdk(*, sectors=2048, at=1, length=20, descriptor=DESCRIPTOR):
         (qcow2(version=2, octets=512), DiskImage("qcow2", 512, 1 << 16)),
         (vmdk(), DiskImage("vmdk", 1 << 20)),
         (vmdk(descriptor=DESCRIPTOR.replace(b"\n", b"\r\n")), DiskImage("vmdk", 1 << 20)),
+        (elsewhere(DESCRIPTOR), DiskImage("vmdk", 1 << 20)),
     ],
 )
 def test_formats_known_octets(head, found):
@@ -50,6 +56,9 @@ def test_formats_known_octets(head, found):
         (qcow2()[:74], "cut off"),
         (vmdk(descriptor=DESCRIPTOR.replace(b"ffffffff", b"12345678")), "over another"),
         (vmdk(descriptor=b""), "over another"),
+        (vmdk(descriptor=b"parentCID=12345678\n" + DESCRIPTOR), "over another"),
+        (vmdk(descriptor=DESCRIPTOR + b'parentFileNameHint="/etc/shadow"\n'), "over another"),
+        (elsewhere(b'parentFileNameHint="/etc/shadow"\n'), "over another"),
         (vmdk(at=0), "without a descriptor"),
         (vmdk(at=1 << 40), "without a descriptor"),
         (vmdk(sectors=0), "0 octets"),

@@ -148,19 +148,27 @@ async def _check(image: Image, path: Path) -> None:
 
 
 async def _convert(source: str, file: int, found: DiskImage, path: Path) -> None:
-    """Have qemu-img check and unpack an open file; it gets that file and can choose no other by its name.
+    """Have qemu-img check and unpack an open file, and open none that it names as its backing file or parent.
 
+    What ``recognise`` refused are a qcow2 whose data are in another file, and a VMDK that is a descriptor alone.
     The check comes first: what a file that was cut off lacks, the conversion would silently make zeroes.
     """
-    status, told, said = await _qemu_img(file, "check", "-f", found.format, "--output=json", f"/dev/fd/{file}")
+    disk = _alone(file, found)
+    status, told, said = await _qemu_img(file, "check", "--output=json", disk)
     facts = msgspec.json.decode(told, type=_Checked) if status in (0, 2, 3) else _Checked()
     missing = facts.image_end_offset - os.fstat(file).st_size  # the last cluster, compressed, may end before its end
     if status not in (0, _LEAKS) or missing >= found.cluster_octets:
         why = f" ({said})" if said else ""
         raise ConfigError(source, f"is damaged, or a part of it is missing{why}; see: qemu-img check {source}")
-    status, _, said = await _qemu_img(file, "convert", "-f", found.format, "-O", "raw", f"/dev/fd/{file}", str(path))
+    status, _, said = await _qemu_img(file, "convert", "-O", "raw", disk, str(path))
     if status != 0:
         raise UnavailableError(f"{source} cannot be unpacked: {said or f'exit status {status}'}")
+
+
+def _alone(file: int, found: DiskImage) -> str:
+    """Return an open file as QEMU's block layer is told of one over no other, whatever the file says of that."""
+    node = {"driver": found.format, "backing": None, "file": {"driver": "file", "filename": f"/dev/fd/{file}"}}
+    return f"json:{msgspec.json.encode(node).decode()}"
 
 
 _LEAKS = 3

@@ -9,7 +9,8 @@
      72  incompatible features (version 3)
 
 qcow2 is big-endian, VMDK little-endian.  A file that names another one is refused: whoever wrote it would choose which
-file of the control node becomes part of an image.
+file of the control node becomes part of an image.  A VMDK's parent is looked for in all of its beginning, since readers
+differ in where they look for the descriptor and in which of two lines they believe.
 """
 
 import re
@@ -30,6 +31,7 @@ _FEATURES_AT = 72
 _EXTERNAL_DATA_FILE = 1 << 2
 _VMDK = struct.Struct("<4sIIQQQQ")
 _NO_PARENT = re.compile(rb"^\s*parentCID\s*=\s*ffffffff\s*$", re.IGNORECASE | re.MULTILINE)
+_PARENT = re.compile(rb"parentFileNameHint|parentCID\s*=(?!\s*ffffffff)", re.IGNORECASE)
 _OTHERS = (
     (b"# Disk DescriptorFile", "a VMDK whose data are in other files"),
     (b"COWD", "a VMDK of ESX 3"),
@@ -98,7 +100,7 @@ def _vmdk(head: bytes) -> DiskImage:
     first, end = descriptor_at * _SECTOR_OCTETS, (descriptor_at + descriptor_sectors) * _SECTOR_OCTETS
     if not descriptor_at or end > len(head):
         raise RefusedError("is a VMDK without a descriptor of its own; make it qcow2: qemu-img convert -O qcow2")
-    if not _NO_PARENT.search(head[first:end].replace(b"\0", b"\n")):
+    if _PARENT.search(head) or not _NO_PARENT.search(head[first:end].replace(b"\0", b"\n")):
         raise RefusedError("is a VMDK over another one; make one file of both: qemu-img convert -O qcow2")
     if not sectors:
         raise MalformedError("is a disk of 0 octets")
