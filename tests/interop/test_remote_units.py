@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from panloom.errors import UnavailableError
+from panloom.errors import ConfigError, UnavailableError
 from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Frame, Operation
 from panloom.storage.local_transport import LocalTransport
@@ -70,6 +70,16 @@ def test_a_unit_of_another_panloom_holds_what_was_written(tmp_path):
         store.close()
         with pytest.raises(UnavailableError):
             open_store(name.replace(login, ""))
+
+
+def test_a_unit_whose_blocks_are_not_those_of_a_disk_is_refused(tmp_path):
+    disc = tmp_path / "disc.iso"
+    disc.write_bytes(bytes(64 * 2048))
+    with (
+        TargetProcess(tmp_path, "--lun", f"1={disc}") as target,
+        pytest.raises(ConfigError, match="has blocks of 2048 octets"),
+    ):
+        open_store(f"iscsi://127.0.0.1:{target.ports[0]}/{target.iqn}/1")
 
 
 def test_frames_wait_for_a_target_that_comes_back(tgtd):

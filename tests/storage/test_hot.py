@@ -59,6 +59,15 @@ def test_a_read_is_one_data_in_with_status():
     assert talked.why == "closed"
 
 
+@pytest.mark.parametrize(("expected", "flags", "residual"), [(512, 0x85, 1536), (2048, 0x81, 0), (4096, 0x83, 2048)])
+def test_a_block_has_the_octets_that_its_unit_says(expected, flags, residual):
+    """Also where the initiator expects as much as if it had 512, as for a disk."""
+    disk = MemoryDisk(8, block_octets=2048)
+    (answer,) = talk(read(3, 1, expected_data_transfer_length=expected), disks={0: disk}).answers
+    assert (answer.flags, answer.residual_count) == (flags, residual)
+    assert answer.data == b"\3" * min(expected, 2048)
+
+
 def test_a_read_honours_the_initiators_limits():
     parameters = SessionParameters(True, True, 1000, 1100, 512)
     answers = talk(read(0, 5), parameters=parameters).answers

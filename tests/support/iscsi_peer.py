@@ -19,8 +19,8 @@ BLOCKS = 64
 class MemoryDisk:
     """A bytearray as a unit.  ``errors``: call → errno that it raises; ``fenced`` refuses what changes the disk."""
 
-    def __init__(self, blocks=BLOCKS, *, read_only=False):
-        self.octets = bytearray(b"".join(bytes([block % 251]) * 512 for block in range(blocks)))
+    def __init__(self, blocks=BLOCKS, *, read_only=False, block_octets=512):
+        self.octets = bytearray(b"".join(bytes([block % 251]) * block_octets for block in range(blocks)))
         self.calls = []
         self.errors = {}
         self.fenced = False
@@ -32,6 +32,7 @@ class MemoryDisk:
             product="memory",
             context=self,
             send_handler=send,
+            block_octets=block_octets,
         )
 
     def _note(self, call, offset=0, octets=0):
@@ -133,6 +134,7 @@ class Conversation:
                     identity=disk.descriptor.identity,
                     serial=disk.descriptor.serial,
                     product=disk.descriptor.product,
+                    block_octets=disk.descriptor.block_octets,
                 )
                 for lun, disk in self.disks.items()
             }

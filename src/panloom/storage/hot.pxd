@@ -15,7 +15,7 @@ cdef Py_ssize_t _HEADER_OCTETS, _BLOCK_OCTETS
 cdef class _Unit:
     cdef object lun, context, send_handler
     cdef uint64_t blocks
-    cdef bint read_only, may_block
+    cdef bint read_only, plain
 
 
 cdef class HotLoop:

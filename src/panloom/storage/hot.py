@@ -10,9 +10,10 @@
       send    ◀── │ Data-In … status │ status │ … │   when the input is dry, or at 128 KiB (``storage.output``)
                   └───────────────────────────────┘
 
-A plain READ(10), READ(16), WRITE(10) or WRITE(16), next in order and inside its unit, is answered here; whatever has
-anything unusual about it goes to the session, whose answers are the same, octet for octet.  One receive and one send
-serve as many commands as the initiator had sent; that, and status in the last Data-In, is where the speed comes from.
+A plain READ(10), READ(16), WRITE(10) or WRITE(16), next in order, inside its unit and of 512-octet blocks, is answered
+here; whatever has anything unusual about it goes to the session, whose answers are the same, octet for octet.  One
+receive and one send serve as many commands as the initiator had sent; that, and status in the last Data-In, is where
+the speed comes from.
 
 A frame's context is the initiator task tag.  Nothing is acknowledged before the frame is called back; a unit that calls
 back later, from a thread of its own, answers from there.  What else may take long, a flush, octets that are not in the
@@ -89,13 +90,13 @@ def _nothing() -> None:
 class _Unit:
     """What every command needs of a Descriptor."""
 
-    __slots__ = ("blocks", "context", "lun", "may_block", "read_only", "send_handler")
+    __slots__ = ("blocks", "context", "lun", "plain", "read_only", "send_handler")
 
     def __init__(self, lun: int, descriptor: Descriptor) -> None:
         self.lun = lun
         self.blocks = descriptor.blocks
         self.read_only = descriptor.read_only
-        self.may_block = descriptor.may_block
+        self.plain = not descriptor.may_block and descriptor.block_octets == BLOCK_OCTETS
         self.context = descriptor.context
         self.send_handler = descriptor.send_handler
 
@@ -324,7 +325,7 @@ class HotLoop:
         if unit is None or not blocks or expected != blocks * _BLOCK_OCTETS:
             return False
         limit = unit.blocks
-        if blocks > limit or lba > limit - blocks or unit.may_block:
+        if blocks > limit or lba > limit - blocks or not unit.plain:
             return False
         session = self._session
         if cmd_sn != session.exp_cmd_sn or tag == _NO_TAG:

@@ -23,6 +23,7 @@ import msgspec
 from panloom.disk_io import read_file
 from panloom.errors import ConfigError, PanloomError, PeerError, UnavailableError
 from panloom.initiator import CommandError, Session
+from panloom.storage.stores.file import DISK_BLOCK_OCTETS
 from panloom.storage.stores.store import DeviceType, OpenStore, identity_of
 from panloom.values import Iqn, Lun
 from panloom.wire import scsi_cdb, scsi_sense
@@ -90,7 +91,7 @@ class RemoteStore(OpenStore):
 
     def __init__(self, name: str, session: Session, lun: int, found: "_Found", *, read_only: bool) -> None:
         super().__init__(name, found.octets, identity=identity_of(name.rpartition("@")[2]), read_only=read_only)
-        self.block_octets = found.block_octets
+        self.block_octets = DISK_BLOCK_OCTETS
         self.thin = found.unmaps_to_zeros and not read_only
         self._session = session
         self._lun = lun
@@ -147,6 +148,10 @@ def open_unit(name: str, *, read_only: bool) -> RemoteStore:
     except (PanloomError, OSError) as error:
         _LOOP.run(session.close())
         raise UnavailableError(f"{name}: {error}") from error
+    if found.block_octets != DISK_BLOCK_OCTETS:  # it would be asked for parts of blocks
+        _LOOP.run(session.close())
+        why = f"has blocks of {found.block_octets} octets; export it with blocks of {DISK_BLOCK_OCTETS} there"
+        raise ConfigError(name, why)
     return RemoteStore(name, session, parsed.lun, found, read_only=read_only)
 
 
