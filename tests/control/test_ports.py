@@ -9,10 +9,12 @@ import pytest
 
 from panloom.control.ports import Ports, wanted_filter
 from panloom.control.world import World
+from panloom.decide.cabling import Cabling
 from panloom.decide.port_filter import TABLE, PortRule
 from panloom.decide.records import STEPS, Fence, Phase, Step, VirtualNic
 from panloom.errors import ConflictError
 from panloom.fabric.nftables import Nftables
+from panloom.model.resources import Node
 from panloom.values import MacAddress
 from support.dhcp_wire import DhcpWire
 from support.dict_store import DictStore
@@ -42,6 +44,26 @@ def test_a_node_s_own_mac_and_address_pass_whatever_it_carries():
         assert wanted.ports == ("port-n1", "port-n2")
         own = [rule for rule in wanted.rules if rule.is_hardware]
         assert own == [PortRule(f"port-n{n}", node(n).mac, node(n).address, is_hardware=True) for n in (1, 2)]
+
+
+@pytest.mark.parametrize("name", ["_rack1", "port:1", "port*"])
+def test_a_port_that_no_filter_can_name_keeps_no_other_from_being_filtered(name):
+    documents = (*DOCUMENTS, node(3).model_copy(update={"port": name}))
+    assert filter_of(UP, documents) == filter_of(UP)
+    world = asyncio.run(world_of(DictStore(), UP, documents))
+    why = Ports().why_not_placed(world.all(Node)["n3"], world)
+    assert why == f"no filter can name its port {name}: rename the interface"
+    assert "cannot be fenced" in Ports().why_not_fenced("n3", world)
+
+
+def test_no_server_is_placed_on_a_node_that_shares_its_port():
+    ports = Ports()
+    ports._cabling = Cabling(frozenset({"port-n1", "port-n2"}), {})
+    alone = asyncio.run(world_of(DictStore()))
+    assert ports.why_not_placed(node(2), alone) is None
+    shared = asyncio.run(world_of(DictStore(), UP, (*DOCUMENTS, node(3).model_copy(update={"port": "port-n2"}))))
+    assert "that of n3 too" in ports.why_not_placed(node(2), shared)
+    assert ports.why_not_placed(node(1), shared) is None
 
 
 @pytest.mark.parametrize("step", STEPS)

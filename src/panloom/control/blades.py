@@ -20,6 +20,7 @@ from panloom.control.image_imports import Say
 from panloom.control.observer import Observer
 from panloom.control.ports import Ports
 from panloom.control.world import BLADES, World
+from panloom.decide.port_filter import is_filterable
 from panloom.decide.provisioning import (
     Advance,
     BecomeSpare,
@@ -72,13 +73,15 @@ class Blades:
 
         ``ConflictError``, ``ConfigError`` or ``ConfigErrors`` when that cannot be.
         """
-        mac = MacAddress.parse(found.mac)
+        mac, port = MacAddress.parse(found.mac), await self._ports.port_of(found.mac) or ""
+        if port and not is_filterable(port):
+            raise ConflictError(f"its frames come in at {port}, which no filter can name: rename the interface")
         short, whole = digits_of(mac)
         node = Node(
             name=f"n-{whole}" if f"n-{short}" in world.all(Node) else f"n-{short}",
             mac=mac,
             address=free_address(world),
-            port=await self._ports.port_of(found.mac) or "",
+            port=port,
             memory_octets=found.hardware.memory_octets,
             initiator=own_initiator(found, world),
         )

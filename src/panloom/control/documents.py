@@ -143,13 +143,17 @@ class Documents:
         """Make a discovered machine a node, and the server that it becomes wanted, as if documents named them.
 
         A server that is there stays as it is.  ``also`` are records, written in the same commit.  ``ConflictError``
-        when the node's name, MAC or address is another's by now; ``ConfigErrors`` where the server no longer fits.
+        when the node's name, MAC, address or port is another's by now; ``ConfigErrors`` where the server no longer
+        fits.
         """
         for _ in range(_ATTEMPTS):
             stored = await Stored.read(self._store)
             for other in stored.resources.values():
                 if isinstance(other, model.Node) and _are_one(node, other):
                     raise ConflictError(f"there is a node {other.name} already")
+                if isinstance(other, model.Node) and node.port and node.port == other.port:
+                    why = f"{node.port}, where its frames come in, is the port of node {other.name}"
+                    raise ConflictError(f"{why}: give it a port of its own, or first: panloom delete node {other.name}")
             want = await asyncio.to_thread(_with_server, node, server, stored.resources)
             plan = planning.changes(stored.resources, want)
             revision = self._revision(stored, who, "approve", plan)

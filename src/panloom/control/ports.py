@@ -8,7 +8,7 @@ import time
 
 from panloom.control.world import World
 from panloom.decide.cabling import Cabling
-from panloom.decide.port_filter import PortFilter, PortRule, changes
+from panloom.decide.port_filter import PortFilter, PortRule, changes, is_filterable
 from panloom.decide.records import NodeRecord
 from panloom.errors import ConflictError, KernelError
 from panloom.fabric import bridge_ports
@@ -78,10 +78,17 @@ class Ports:
         """Return the port where a node's frames came in at the last look, None if at none."""
         return self._cabling.seen_at(str(node.mac), node.port) if self._cabling else None
 
-    def why_not_placed(self, node: Node) -> str | None:
+    def why_not_placed(self, node: Node, world: World) -> str | None:
         """Return why no server may be placed on a node as far as its port goes, None if one may."""
         if not node.port:
             return None  # placement knows
+        if not is_filterable(node.port):
+            return f"no filter can name its port {node.port}: rename the interface"
+        others = [name for name in world.nodes_at(node.port) if name != node.name]
+        if others:
+            return (
+                f"its port {node.port} is that of {', '.join(others)} too: a fence of one would not hold the other off"
+            )
         if self._cabling is None:
             return "nobody has looked yet where its cable ends"
         return self._cabling.why_not_placed(str(node.mac), node.port)
@@ -91,6 +98,8 @@ class Ports:
         node = world.all(Node).get(name)
         if node is None or not node.port:
             return "its port is not known, so it cannot be fenced"
+        if not is_filterable(node.port):
+            return f"no filter can name its port {node.port}, so it cannot be fenced: rename the interface"
         if self._cabling is None:
             return "nobody has looked yet where its cable ends"
         last = world.node_records.get(name, NodeRecord()).seen_at
@@ -103,7 +112,7 @@ class Ports:
 
 def wanted_filter(world: World) -> PortFilter:
     """Return who may send what from each port: the node itself, and the server it carries while that is admitted."""
-    nodes = [node for node in world.all(Node).values() if node.port]
+    nodes = [node for node in world.all(Node).values() if is_filterable(node.port)]
     ports = {node.name: node.port for node in nodes}
     rules = [PortRule(node.port, node.mac, node.address, is_hardware=True) for node in nodes]
     fixed = {nic.address for server in world.all(Server).values() for nic in server.nics}

@@ -284,7 +284,7 @@ class Reconciler:
             if record.server is not None and seen is not None and seen != record.seen_at:
                 await world.edit(nodes={name: msgspec.structs.replace(record, seen_at=seen)})
             is_free = record.server is None
-            why = self._ports.why_not_placed(node) if is_free else self._ports.why_not_fenced(name, world)
+            why = self._ports.why_not_placed(node, world) if is_free else self._ports.why_not_fenced(name, world)
             self._say(f"node {name}", why, node=name)
 
     def _replace_boot_table(self, world: World) -> None:
@@ -333,18 +333,18 @@ class Reconciler:
             name=node.name,
             memory_octets=node.memory_octets,
             server=record.server,
-            unfit=self._unfit(node, record),
+            unfit=self._unfit(node, record, world),
             has_port=bool(node.port),
             has_power=node.power is not None,
             held_for=held_for(node.name, world),
         )
 
-    def _unfit(self, node: Node, record: NodeRecord) -> str | None:
+    def _unfit(self, node: Node, record: NodeRecord, world: World) -> str | None:
         if record.quarantined is not None:
             return f"quarantined: {record.quarantined}"
         if record.power_unknown:
             return "was fenced, but nobody has seen it go off"
-        why = self._ports.why_not_placed(node)
+        why = self._ports.why_not_placed(node, world)
         if why is not None:
             return why
         if node.power is not None:

@@ -42,6 +42,7 @@ class World:
         """The store's revision when the records of servers were read; of two worlds the higher one knows more."""
         self._revisions = {key: entry[0] for key, entry in entries.items()}
         self._wanted: dict[type[resources.Resource], dict[str, resources.Resource]] = {}
+        self._at_ports: dict[str, tuple[str, ...]] | None = None  # until somebody asks
         self.server_records: dict[str, ServerRecord] = {}
         self.node_records: dict[str, NodeRecord] = {}
         self.image_records: dict[str, ImageRecord] = {}
@@ -89,6 +90,14 @@ class World:
         """Return the iSCSI name that a node logs in with: its firmware's own, or one made of its name."""
         found = self.all(resources.Node).get(node)
         return Iqn(found.initiator) if found is not None and found.initiator else initiator_of(node)
+
+    def nodes_at(self, port: str) -> tuple[str, ...]:
+        """Return the names of the nodes whose cable ends at a port, by their documents."""
+        if self._at_ports is None:
+            self._at_ports = {}
+            for node in self.all(resources.Node).values():
+                self._at_ports[node.port] = (*self._at_ports.get(node.port, ()), node.name)
+        return self._at_ports.get(port, ())
 
     def admits(self, server: str) -> bool:
         """Whether the server's addresses may pass at its node's port."""

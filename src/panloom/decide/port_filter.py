@@ -43,6 +43,11 @@ _SET_TYPES: Final[Mapping[str, str | list[str]]] = {
 _NO_ADDRESS: Final = "0.0.0.0"  # the source of who has none yet (RFC 2131 section 4.1, RFC 5227 section 1.1)
 
 
+def is_filterable(port: str) -> bool:
+    """Whether an interface's name can be written in a filter; the kernel allows many that cannot."""
+    return _INTERFACE.match(port) is not None
+
+
 class PortRule(msgspec.Struct, frozen=True, gc=False, order=True):
     """One MAC that lives at a port, and the address it may use there."""
 
@@ -63,7 +68,7 @@ class PortFilter(msgspec.Struct, frozen=True, gc=False):
         """Return the fence around ``ports``, which may not lack the port of a rule; ``ValueError`` if it does."""
         managed, wanted = sorted(set(ports)), set(rules)
         for port in managed:
-            if not _INTERFACE.match(port):
+            if not is_filterable(port):
                 raise ValueError(f"{port!r} is no name of an interface")
         for rule in wanted:
             if rule.port not in managed:
