@@ -214,7 +214,11 @@ class Observer:
         reported = found.reported_at or (time.time() if event.kind == "hardware" else None)
         hardware = event.hardware.over(found.hardware) if event.hardware else found.hardware
         self.discovered[mac] = msgspec.structs.replace(
-            found, address=str(event.address), asked_at=event.at, hardware=hardware, reported_at=reported
+            found,
+            address=str(event.address),
+            asked_at=found.asked_at if event.kind == "discovered" else event.at,  # an address alone asks for no boot
+            hardware=hardware,
+            reported_at=reported,
         )
         if known is not None:
             if (known.hardware, known.reported_at) != (hardware, reported):
