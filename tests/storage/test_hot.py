@@ -179,6 +179,12 @@ def test_silence_is_a_ping_and_nothing_worse():
     assert Conversation([None, None], pings=False).run().answers == []
 
 
+def test_a_unit_that_was_left_out_may_grow():
+    conversation = Conversation([iscsi.encode(read(3, 1))])
+    conversation.loop.resize(7, 2 * BLOCKS)
+    assert [type(answer) for answer in conversation.run().answers] == [DataIn]
+
+
 def test_the_input_is_used_again_and_again():
     data = bytes(range(256)) * 2
     said = b"".join(iscsi.encode(write(n % BLOCKS, data, tag=n, cmd_sn=n + 1)) for n in range(4 * INPUT_OCTETS // 560))

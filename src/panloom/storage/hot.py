@@ -240,8 +240,8 @@ class HotLoop:
 
     def resize(self, lun: int, blocks: int) -> None:
         """Let a unit have the blocks that it has by now."""
-        descriptor = self._descriptors[lun]
-        if lun_field(lun) in self._units and blocks > descriptor.blocks:
+        descriptor = self._descriptors.get(lun)  # None: it was left out when it appeared
+        if descriptor is not None and lun_field(lun) in self._units and blocks > descriptor.blocks:
             self._have(lun, replace(descriptor, blocks=blocks))
             self._session.units.resize(lun, blocks)
 
