@@ -163,6 +163,24 @@ def test_a_full_window_narrows_and_opens_again():
     assert [each.max_cmd_sn for each in talked.answers[128:]] == list(range(129, 257))
 
 
+def test_nothing_is_taken_or_held_while_the_window_is_full():
+    said = [write(1, tag=tag, cmd_sn=tag, lba=tag) for tag in range(1, 129)]
+    said += [read(1, tag=999, cmd_sn=cmd_sn) for cmd_sn in (129, 131, 257, 1 << 31, 0xFFFFFFFF, 128)]
+    said += [manage(1, referenced=9999, ref_cmd_sn=ref_cmd_sn, cmd_sn=130) for ref_cmd_sn in (0, 128, 129, 131)]
+    conversation = talk(*said, parameters=FIRMWARE, disks={0: MemoryDisk(129)})
+    assert kinds(conversation) == [ReadyToTransfer] * 128 + [TaskManagementResponse] * 4
+    assert {answer.response for answer in conversation.answers[128:]} == {1}  # no such task
+    assert conversation.session._order.held == {}
+
+
+def test_commands_of_the_window_are_taken_beside_as_many_immediate_ones():
+    said = [write(1, tag=1000 + number, immediate=True, lba=number) for number in range(128)]
+    said += [write(1, tag=tag, cmd_sn=tag, lba=127 + tag) for tag in range(1, 129)]
+    talked = talk(*said, parameters=FIRMWARE, disks={0: MemoryDisk(256)})
+    assert kinds(talked) == [ReadyToTransfer] * 256
+    assert {each.max_cmd_sn for each in talked.answers} == {128}
+
+
 # -- residuals -----------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +301,8 @@ def test_immediate_commands_are_outside_the_order():
 def test_a_flood_of_immediate_commands_is_rejected():
     said = [write(1, tag=tag, immediate=True, lba=tag) for tag in range(300)]
     talked = talk(*said, parameters=FIRMWARE, disks={0: MemoryDisk(300)})
-    assert kinds(talked) == [ReadyToTransfer] * 256 + [Reject] * 44
+    assert kinds(talked) == [ReadyToTransfer] * 128 + [Reject] * 172
+    assert {each.max_cmd_sn for each in talked.answers} == {128}  # it never goes back
 
 
 def test_holding_has_an_end():
@@ -498,14 +517,14 @@ def test_snack_is_rejected():
 # -- task management -----------------------------------------------------------------------------------------------
 
 
-def manage(function, *, lun=0, referenced=NO_TAG, ref_cmd_sn=0):
+def manage(function, *, lun=0, referenced=NO_TAG, ref_cmd_sn=0, cmd_sn=2):
     return TaskManagementRequest(
         flags=FINAL | function,
         lun=iscsi.lun_field(lun),
         initiator_task_tag=50,
         referenced_task_tag=referenced,
         ref_cmd_sn=ref_cmd_sn,
-        cmd_sn=2,
+        cmd_sn=cmd_sn,
     )
 
 

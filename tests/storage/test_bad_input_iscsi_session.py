@@ -171,7 +171,7 @@ NUMBERS = {
     "the reserved tag": (read(tag=NO_TAG), ["reject 9"]),
     "300 immediate commands that wait": (
         b"".join(write(lba=number, sn=2, tag=0x10000 + number, immediate=True) for number in range(300)),
-        ["r2t 0+512"] * 256 + ["reject 6"] * 44,
+        ["r2t 0+512"] * 128 + ["reject 6"] * 172,
     ),
 }
 

@@ -26,6 +26,12 @@ def follows(number: int, other: int) -> int:
     return (number - other) & 0xFFFFFFFF
 
 
+def window(exp_cmd_sn: int, max_cmd_sn: int) -> int:
+    """Return how many commands may come; none when MaxCmdSN is before ExpCmdSN (RFC 7143 section 4.2.2.1)."""
+    commands = follows(max_cmd_sn + 1, exp_cmd_sn)
+    return commands if commands < 1 << 31 else 0
+
+
 class CommandOrder:
     """The commands that came before their turn; ``held`` has them, and is changed here alone."""
 
@@ -39,7 +45,7 @@ class CommandOrder:
         MalformedError: it cannot be held.
         """
         ahead = follows(pdu.cmd_sn, exp_cmd_sn)
-        if ahead > follows(max_cmd_sn, exp_cmd_sn) or pdu.cmd_sn in self.held:
+        if ahead >= window(exp_cmd_sn, max_cmd_sn) or pdu.cmd_sn in self.held:
             return False  # outside the window, or there already: to be ignored without a word
         if ahead:
             self._hold(pdu)
@@ -54,7 +60,7 @@ class CommandOrder:
 
     def abort(self, cmd_sn: int, *, exp_cmd_sn: int, max_cmd_sn: int) -> bool:
         """Count a command as received, and never hand it on; False if its number is outside the window."""
-        if follows(cmd_sn, exp_cmd_sn) > follows(max_cmd_sn, exp_cmd_sn):
+        if follows(cmd_sn, exp_cmd_sn) >= window(exp_cmd_sn, max_cmd_sn):
             return False
         self.held[cmd_sn] = None
         return True

@@ -47,7 +47,7 @@ from panloom.wire.iscsi import (
 )
 from panloom.wire.scsi_sense import Sense
 
-MAX_TASKS = 2 * COMMAND_WINDOW  # immediate commands are outside the window, but not without end
+MAX_IMMEDIATE = COMMAND_WINDOW  # tasks: they are outside the window, but not without end
 MAX_WAITING_OCTETS = 8 << 20  # of tasks that wait for others
 BLOCK_OCTETS = 512
 
@@ -96,8 +96,8 @@ class IscsiSession:
 
     @property
     def max_cmd_sn(self) -> int:
-        """Return MaxCmdSN: tasks that wait for data narrow the window."""
-        return (self.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._by_tag)) & 0xFFFFFFFF
+        """Return MaxCmdSN: open tasks narrow the window, but immediate ones, for it never goes back."""
+        return (self.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._by_tag) + self._tasks.immediate) & 0xFFFFFFFF
 
     def must_see(self, initiator_task_tag: int, field: int) -> bool:
         """Whether even a plain READ or WRITE, the next in order, has to go through ``receive``.
@@ -276,7 +276,7 @@ class IscsiSession:
             self.end("a SCSI command in a discovery session", command)
         elif tag in self._tasks or tag == NO_TAG:
             self.reject(TASK_IN_PROGRESS if tag in self._tasks else INVALID_FIELD, command)
-        elif len(self._tasks) >= MAX_TASKS:
+        elif command.immediate and self._tasks.immediate >= MAX_IMMEDIATE:
             self.reject(TOO_MANY_IMMEDIATE, command)
         else:
             task = Task(command, lun_number(command.lun))

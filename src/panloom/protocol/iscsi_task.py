@@ -155,6 +155,7 @@ class Task:
     def __init__(self, command: ScsiCommand, lun: int | None) -> None:
         self.initiator_task_tag = command.initiator_task_tag
         self.lun_field = command.lun
+        self.immediate = command.immediate
         self.attribute = command.flags & 0x07
         self.lun = lun if lun is not None else -1  # -1 names no unit, and no verdict on it touches a medium
         length = command.expected_data_transfer_length

@@ -20,7 +20,7 @@ from enum import IntEnum
 
 import msgspec
 
-from panloom.protocol.iscsi_command_order import CommandOrder, follows
+from panloom.protocol.iscsi_command_order import CommandOrder, follows, window
 from panloom.protocol.iscsi_task import Action, Task
 from panloom.protocol.iscsi_task_answers import Numbers
 from panloom.protocol.iscsi_task_set import TaskSet
@@ -187,7 +187,7 @@ class TaskManagement:
         task = self._tasks.get(request.referenced_task_tag)
         if task is not None:
             return Response.FUNCTION_COMPLETE, (task,)
-        earlier = 0 < follows(request.cmd_sn, request.ref_cmd_sn) <= max(1, follows(max_cmd_sn, exp_cmd_sn) + 1)
+        earlier = 0 < follows(request.cmd_sn, request.ref_cmd_sn) <= max(1, window(exp_cmd_sn, max_cmd_sn))
         if earlier and self._order.abort(request.ref_cmd_sn, exp_cmd_sn=exp_cmd_sn, max_cmd_sn=max_cmd_sn):
             return Response.FUNCTION_COMPLETE, ()
         return Response.NO_SUCH_TASK, ()

@@ -34,6 +34,7 @@ class TaskSet:
 
     def __init__(self) -> None:
         self.by_tag: dict[int, Task] = {}
+        self.immediate = 0  # how many came outside the order of CmdSN
         self._open = Counter[int]()  # how many, by LUN field
         self._dormant = 0
         self._freed = False  # something may let a dormant task go on
@@ -56,12 +57,14 @@ class TaskSet:
     def add(self, task: Task) -> None:
         """Take a task in, as the youngest."""
         self.by_tag[task.initiator_task_tag] = task
+        self.immediate += task.immediate
         self._open[_field(task)] += 1
 
     def remove(self, task: Task) -> None:
         """Let a task go, which has ended or been aborted."""
         if self.by_tag.get(task.initiator_task_tag) is task:
             del self.by_tag[task.initiator_task_tag]
+            self.immediate -= task.immediate
             self._freed = True
             self._stir(task)
             field = _field(task)
