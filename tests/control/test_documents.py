@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from panloom.control.history import LAST_REVISION
 from panloom.decide.plan import Mark, Preview
 from panloom.errors import ConfigError, ConfigErrors, PanloomError
 from panloom.model.load import File
-from panloom.model.resources import WANT
+from panloom.model.resources import WANT, Node, Server
 from panloom.state.contract import Snapshot, Store
 from panloom.state.sqlite import SqliteStore
+from panloom.values import MacAddress
 from support.plain_control import CHASSIS
 
 WEB = (Path(__file__).parents[2] / "examples" / "web.yaml").read_text()
@@ -195,6 +197,30 @@ def test_a_resource_that_moved_to_another_file_is_not_lost_with_the_old_one():
         assert "image/web@1" in await keys(store)
         await documents.apply([File("lab.yaml", first)], prune=True, who="ann")
         assert await keys(store) == {"platform", "image/web@1"}
+
+    with_documents(scenario)
+
+
+def test_what_a_rule_made_of_a_new_machine_stays_until_a_file_has_named_it_and_does_so_no_longer():
+    async def scenario(documents: Documents, store: Store) -> None:
+        await documents.apply([LAB, SHOP], prune=False, who="ann")
+        node = Node(
+            name="n-112233",
+            mac=MacAddress.parse("aa:aa:aa:11:22:33"),
+            address=IPv4Address("10.0.0.99"),
+            port="",
+            memory_octets=1 << 30,
+        )
+        server = Server(pan="shop", name="web-112233", image="web", node=node.name)
+        await documents.take_in(node, server, who="panloom")
+        taken_in = await wanted(store)
+        assert (await documents.plan([SHOP])).changes == ()
+        await documents.apply([LAB, SHOP], prune=True, who="ann")
+        assert (await wanted(store)).entries == taken_in.entries
+        named = File("web.yaml", f"{WEB}\n  web-112233: {{image: web, node: n-112233}}\n")
+        await documents.apply([named], prune=False, who="ann")
+        removed = [change.key for change in (await documents.plan([SHOP])).changes]
+        assert removed == ["/want/server/shop/web-112233"]
 
     with_documents(scenario)
 

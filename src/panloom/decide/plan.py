@@ -4,8 +4,9 @@
                    ├─ subtract ─▶ Plan    ~ change   stored, but another
     want (loaded) ─┘                      - remove   stored, named no longer: shown always, done only when pruning
 
-Removal has a scope: a file speaks for what it brought last time, and a PAN document for everything inside its PAN;
-what other files brought is left alone.  A volume is never removed here: a pruned server leaves its disk behind.
+Removal has a scope: a file speaks for what it brought last time, and a PAN document for everything that files brought
+into its PAN; what other files brought, or a rule made of a new machine, is left alone.  A volume is never removed here:
+a pruned server leaves its disk behind.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -208,7 +209,8 @@ def absent(
 ) -> frozenset[str]:
     """Return the keys that the files no longer name.
 
-    ``origins`` says from which file each stored key came; ``files`` are those read now, ``pans`` what they describe.
+    ``origins`` says from which file each stored key came, ``files`` are those read now, ``pans`` what they describe.
+    What came from none, as a rule's server, no file can fail to name.
     """
     named = frozenset(want)
     return frozenset(
@@ -216,7 +218,8 @@ def absent(
         for key, resource in have.items()
         if key not in named
         and not isinstance(resource, Volume)
-        and (origins.get(key) in files or (isinstance(resource, Member) and resource.pan in pans))
+        and key in origins
+        and (origins[key] in files or (isinstance(resource, Member) and resource.pan in pans))
     )
 
 
