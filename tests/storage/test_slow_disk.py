@@ -74,15 +74,14 @@ def test_other_units_of_the_session_are_answered_while_a_disk_is_slow(target, di
             (directory / "delay").unlink()
             (directory / "hold").touch()
             held, slow = time.monotonic(), []
-            number = 0
-            while time.monotonic() < held + HELD_SECONDS:
-                if number % 20 == 0 and len(slow) < 12:
-                    slow += [asyncio.create_task(session.write(2, len(slow) * 4096, bytes(4096), fua=True))]
-                    slow += [asyncio.create_task(session.read(2, 65536, 4096)), asyncio.create_task(session.flush(2))]
-                await _write_and_read(session, number % 100)
-                number += 1
-                await asyncio.sleep(0.03)
-            assert number > 60  # so that some of the slow ones came after the time that a quick answer is waited for
+            for seconds in (0, HELD_SECONDS / 4, HELD_SECONDS / 2, HELD_SECONDS):
+                while time.monotonic() < held + seconds:
+                    await _write_and_read(session, 0)
+                    await asyncio.sleep(0.03)
+                slow += [asyncio.create_task(session.write(2, len(slow) * 4096, bytes(4096), fua=True))]
+                slow += [asyncio.create_task(session.read(2, 65536, 4096)), asyncio.create_task(session.flush(2))]
+                for number in range(20):
+                    await _write_and_read(session, number)
             assert not any(task.done() for task in slow)
             (directory / "hold").unlink()
             await asyncio.gather(*slow)
