@@ -13,7 +13,16 @@ from panloom.protocol.iscsi_task_set import Attribute
 from panloom.protocol.scsi_disk import LogicalUnits, Read
 from panloom.protocol.scsi_pages import Disk
 from panloom.wire import iscsi, scsi_cdb, scsi_sense
-from panloom.wire.iscsi import DataOut, LogoutRequest, ReadyToTransfer, ScsiCommand, ScsiResponse, TaskManagementRequest
+from panloom.wire.iscsi import (
+    DataOut,
+    LogoutRequest,
+    ReadyToTransfer,
+    Reject,
+    ScsiCommand,
+    ScsiResponse,
+    TaskManagementRequest,
+    TaskManagementResponse,
+)
 from panloom.wire.scsi_cdb import BlockCommand, Operation
 from support.iscsi_peer import LINUX, split
 from support.units import tell
@@ -308,6 +317,18 @@ def test_two_functions_wait_for_the_same_task():
     assert medium.ended() == []
     medium.perform()
     assert medium.ended() == [0x900, 0x900]
+
+
+def test_functions_that_wait_have_a_bound():
+    medium = Medium()
+    medium.write(0)
+    for _ in range(70):
+        medium.manage(1, of=1)
+    assert [(type(answer), answer.reason) for answer in medium.answers()] == [(Reject, 6)] * 6
+    medium.perform()
+    assert [(type(answer), answer.response) for answer in medium.answers()] == [(TaskManagementResponse, 0)] * 64
+    medium.manage(1, of=1)
+    assert [answer.response for answer in medium.answers()] == [1]
 
 
 def test_a_logout_is_answered_when_nothing_is_under_way():

@@ -440,17 +440,17 @@ class IscsiSession:
 
     def _nop_out(self, nop: NopOut) -> None:
         if nop.initiator_task_tag != NO_TAG:
-            echo = bytes(nop.data[: self.parameters.max_recv_data_segment_length])
-            self._send(
-                iscsi.NopIn(lun=nop.lun, initiator_task_tag=nop.initiator_task_tag, data=echo, **self._numbers())
-            )
+            tag, echo = nop.initiator_task_tag, bytes(nop.data[: self.parameters.max_recv_data_segment_length])
+            self._send(iscsi.NopIn(lun=nop.lun, initiator_task_tag=tag, data=echo, **self._numbers()))
         elif self._ping is not None and nop.target_transfer_tag == self._ping:
             self._ping = None
             self.pings_answered += 1
 
     def _manage(self, request: TaskManagementRequest) -> None:
-        numbers = {"exp_cmd_sn": self.exp_cmd_sn, "max_cmd_sn": self.max_cmd_sn}
-        answer = self._management.carry_out(request, **numbers)
+        if self._management.is_full:
+            self.reject(TOO_MANY_IMMEDIATE, request)
+            return
+        answer = self._management.carry_out(request, exp_cmd_sn=self.exp_cmd_sn, max_cmd_sn=self.max_cmd_sn)
         if answer is not None:
             self._managed(answer)
         self._in_turn()  # a command that was aborted before it came may have been the one that was missing

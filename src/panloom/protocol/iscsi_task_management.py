@@ -35,6 +35,7 @@ from panloom.wire.iscsi import (
     lun_number,
 )
 
+MAX_WAITING = 64  # functions; nothing bounds how many immediate ones an initiator sends
 COLD_RESET = "cold reset"  # why a connection ends, and then all others of the target
 
 
@@ -101,6 +102,11 @@ class TaskManagement:
         self._order = order
         self._units = units
         self._waiting: list[tuple[Answer, set[Task]]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no function may be asked for until one that waits is answered."""
+        return len(self._waiting) >= MAX_WAITING
 
     def carry_out(self, request: TaskManagementRequest, *, exp_cmd_sn: int, max_cmd_sn: int) -> Answer | None:
         """Carry out a function; return its answer, or None as long as that has to wait."""
