@@ -24,20 +24,33 @@ _SYNCED_BY_SQLITE = Reason(
     "whenever it opens its log, SQLite syncs the directory with the first sync of that, before a commit is in it"
 )
 _FOUND_LOG = Reason("SQLite uses a log that it finds, whatever the header of the file says of its journal")
+_SAVE = "self._file.save({**self._exports, export.target: export}.values())"
+_FLUSHED = (_MANAGER, "ConnectionManager._flush", "self._store.open(name).flush()")
+_FLUSHES = (_MANAGER, "ConnectionManager.unexport", "self._flush(known.written_volumes)")
 _REMEMBERED = Reason(
     "a revocation is in the file of exports, and an export is forgotten only after its volumes are flushed",
     (
-        (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
+        _FLUSHED,
         (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"),
     ),
 )
-_SAVE = "self._file.save({**self._exports, export.target: export}.values())"
 _CLOSED = Reason(
     "its volumes were flushed just before",
     (
-        (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"),
+        _FLUSHED,
         (_EPOCHS, "raise_epoch", "volume.raise_epoch(epoch)"),
     ),
+)
+_CLOSES = Reason(
+    "a volume that nobody uses any more is flushed when it is closed",
+    (
+        (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"),
+        (_EPOCHS, "raise_epoch", "volume.raise_epoch(epoch)"),
+    ),
+)
+_NOTED = Reason(
+    "the file of exports holds the epoch by the time that anybody is told, and the next start raises it from there",
+    ((_MANAGER, "ConnectionManager._change", _SAVE),),
 )
 _HOLDS = (_STORE, "VolumeStore.create", "self._directory.holds(file_name)")
 _CREATE_SYNC = (_STORE, "VolumeStore.create", "self._directory.sync()")
@@ -65,21 +78,15 @@ REASONS = {
         ),
     ),
     (_EPOCHS, "raise_epoch", "volume.raise_epoch(epoch)"): _REMEMBERED,
-    (_MANAGER, "ConnectionManager._fence", "raise_epoch(self._store, name, epoch)"): _REMEMBERED,
-    (_MANAGER, "ConnectionManager.export", "volume.raise_epoch(export.epoch)"): Reason(
-        "the file of exports holds the epoch by the time that anybody is told, and the next start raises it from there",
-        ((_MANAGER, "ConnectionManager.export", _SAVE),),
-    ),
+    (_EPOCHS, "raise_epochs", "raise_epoch(store, name, epoch)"): _REMEMBERED,
+    (_MANAGER, "ConnectionManager._fence", "raise_epochs(self._store, fenced, epoch)"): _REMEMBERED,
+    (_EPOCHS, "note_epoch", "volume.raise_epoch(export.epoch)"): _NOTED,
+    (_MANAGER, "ConnectionManager.export", "note_epoch(self._store, export)"): _NOTED,
     (_EPOCHS, "raise_epochs_at_start", "volume.raise_epoch(export.epoch)"): Reason(
         "it comes from the file of exports, from where the next start takes it again"
     ),
-    (_MANAGER, "ConnectionManager.unexport", "self._store.open(name).flush()"): Reason(
-        "a volume that nobody uses any more is flushed when it is closed",
-        (
-            (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"),
-            (_EPOCHS, "raise_epoch", "volume.raise_epoch(epoch)"),
-        ),
-    ),
+    _FLUSHED: _CLOSES,
+    _FLUSHES: _CLOSES,
     (_MANAGER, "ConnectionManager.unexport", "self._close_unused(known)"): _CLOSED,
     (_MANAGER, "ConnectionManager._close_unused", "self._store.close(name)"): _CLOSED,
     ("storage.exports", "ExportsFile.save", "self._directory.remove(self._reserve_path.name)"): Reason(

@@ -15,6 +15,8 @@ from panloom.storage.descriptor import Credentials, StaleEpochError
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile
 from panloom.storage.volume_store import VolumeStore
 from panloom.system_calls import SystemCalls, instead_of_the_kernel
+from panloom.values import Iqn
+from support import blocks
 from support.storage_sessions import DISK, N1, N2, NOTHING, TARGET, Storage, export, read, write
 from support.waiting import until
 
@@ -336,3 +338,53 @@ class TestFencing(Fencing.TestCase):
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PANLOOM_TEST_DIRECTORY", str(tmp_path))
+
+
+@pytest.mark.parametrize("how", ["LUN", "epoch"])
+def test_a_disk_that_hangs_while_its_target_changes_keeps_no_other_from_being_fenced(storage, how):
+    """A write hangs at a disk that is taken away, or whose epoch is to be noted."""
+    storage.store.create("other", None, 1 << 20)
+    second, third = (Iqn(f"{TARGET.name}.{name}") for name in ("second", "third"))
+    storage.manager.export(Export(TARGET.name, 1, BOTH[1:], Access(N1.name)))
+    storage.manager.export(Export(second.name, 1, DISK, Access(N2.name)))
+    connection, admission = storage.login(N1)
+    _, victim = storage.login(N2, target=second)
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def pwritev(fd, views, offset, flags):
+        if threading.current_thread() is writing:
+            hangs.set()
+            go_on.wait(60)
+        return os.pwritev(fd, views, offset, flags)
+
+    changed = Export(TARGET.name, 1, (), Access(N1.name)) if how == "LUN" else Export(TARGET.name, 2, BOTH[1:], None)
+    writing = threading.Thread(target=lambda: blocks.write(admission.descriptors[1], 0, b"w" * 512))
+    changing = threading.Thread(target=lambda: storage.manager.export(changed))
+    fencing = threading.Thread(target=lambda: storage.manager.revoke(second.name, 2))
+    with instead_of_the_kernel(SystemCalls(pwritev=pwritev)):
+        try:
+            writing.start()
+            assert hangs.wait(60)
+            changing.start()
+            until(lambda: storage.manager._claims.held(()), "the change is under way")
+            if how == "LUN":
+                until(lambda: connection.luns == {1: None}, "the LUN is being taken away")
+            fencing.start()
+            fencing.join(60)
+            assert not fencing.is_alive()
+            with pytest.raises(StaleEpochError):
+                write(victim)
+            assert changing.is_alive()
+            with pytest.raises(ConflictError):  # it is still written to
+                storage.manager.export(Export(third.name, 1, BOTH[1:], Access(N2.name)))
+            with pytest.raises(ConflictError):
+                storage.manager.delete_volume("other")
+        finally:
+            go_on.set()
+            for thread in (writing, changing, fencing):
+                thread.join(60)
+    storage.manager.unexport(TARGET.name, 2)
+    storage.manager.export(Export(third.name, 1 if how == "LUN" else 2, BOTH[1:], Access(N2.name)))
+    with pytest.raises(StaleEpochError):
+        blocks.write(admission.descriptors[1], 0, b"w" * 512)
+    assert epochs(storage) == {"shop.web1": 2, "other": 1 if how == "LUN" else 2}

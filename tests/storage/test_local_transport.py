@@ -13,8 +13,11 @@ from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Callback, Frame, MiscompareError, Operation, StaleEpochError
 from panloom.storage.limits import NO_LIMITS, Limits
 from panloom.storage.local_transport import LocalTransport
+from panloom.storage.stand_alone import NoStore
 from panloom.storage.volume_store import VolumeStore
 from panloom.system_calls import SystemCalls, instead_of_the_kernel
+from support.standing import TARGET as STANDING
+from support.standing import memory, standing
 from support.waiting import until
 
 TARGET = "iqn.2026-11.dev.panloom:t"
@@ -291,3 +294,17 @@ def test_a_volume_that_is_lost_comes_back_when_it_is_reopened(tmp_path):
     again.flush()
     assert volume.lost  # who has the old one gets EIO
     store.shut_down()
+
+
+def test_a_unit_that_is_opened_for_writing_later_leaves_no_session_behind():
+    with standing(*memory(1)) as there:
+        address, port = there.portal
+        name = f"iscsi://{address}:{port}/{STANDING}/1"
+        transport = LocalTransport(NoStore())
+        reader = transport.open_device(name, read_only=True)
+        writer = transport.open_device(name, read_only=False)
+        assert (reader.read_only, writer.read_only) == (True, False)
+        reader.read(0, memoryview(bytearray(512)))  # whoever has it goes on
+        assert len(there.status().sessions) == 2
+        transport.shut_down()
+        until(lambda: not there.status().sessions, "both have logged out")

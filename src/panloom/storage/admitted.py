@@ -1,8 +1,7 @@
 """A session that the Connection Manager has let in, or is letting in, and what an export says of it."""
 
 import enum
-import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -65,29 +64,36 @@ def _disk(lun: ExportedLun) -> ExportedLun:
     return plain if lun.content is None else msgspec.structs.replace(plain, content=b"any")
 
 
-def follow(session: AdmittedSession, export: Export, transport: LocalTransport, lock: threading.Lock) -> None:
-    """Let a session that goes on have an export's LUNs; errors as ``LocalTransport.connect``.
-
-    ``lock`` is that of its state.  What is taken away is so on return; what is given, before the next command.
-    """
-    had = {lun.lun: lun for lun in session.luns}
-    wanted = {lun.lun for lun in export.luns}
-    for number in had.keys() - wanted:
+def take_away(session: AdmittedSession, export: Export, transport: LocalTransport) -> None:
+    """Take the LUNs from a session that goes on that an export no longer has; waits for what is under way there."""
+    gone = {lun.lun for lun in session.luns} - {lun.lun for lun in export.luns}
+    for number in gone:
         session.connection.vanished(number)
         transport.disconnect(session.descriptors[number])
         session.retired.add(number)
+    session.luns = tuple(lun for lun in session.luns if lun.lun not in gone)
+
+
+def give(
+    session: AdmittedSession,
+    export: Export,
+    transport: LocalTransport,
+    goes_on: Callable[[AdmittedSession, int, Descriptor], bool],
+) -> None:
+    """Let a session have the LUNs that are new, before its next command; errors as ``LocalTransport.connect``.
+
+    ``goes_on`` notes a Descriptor, and says whether the session may use it.
+    """
+    had = {lun.lun for lun in session.luns}
     for lun in export.luns:
         if lun.lun in had:
             continue
         descriptor = transport.connect(session.target, lun, session.epoch)
-        with lock:
-            session.descriptors[lun.lun] = descriptor
-            dropped = session.state is SessionState.DROPPED
-        if dropped:  # whoever did that may not have seen this one
+        if not goes_on(session, lun.lun, descriptor):
             transport.disconnect(descriptor)
             return
         session.connection.appeared(lun.lun, descriptor)
-    session.luns = tuple(had.get(lun.lun, lun) for lun in export.luns)
+        session.luns = (*session.luns, lun)
 
 
 def session_told(session: AdmittedSession) -> Session:

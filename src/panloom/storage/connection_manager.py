@@ -13,6 +13,9 @@ then the connection is shut down; ``drain`` waits for the threads.
 
 What takes away acts first and is then made durable; what gives is made durable first.  So a fence holds from the
 moment it was asked for, and an access that somebody was told of survives a crash.
+
+No lock that a fence needs is held over what a session's disk may keep waiting: who changes an export has the claim to
+its target (``claims``) while he waits for that.
 """
 
 import itertools
@@ -30,21 +33,22 @@ from panloom.storage import calls
 from panloom.storage.admitted import (
     AdmittedSession,
     SessionState,
-    follow,
+    give,
     replaced_by,
     session_told,
     still_allowed,
+    take_away,
 )
 from panloom.storage.calls import Event, EventKind, Statistics, Status
-from panloom.storage.descriptor import Admission, Connection, Credentials
-from panloom.storage.epochs import raise_epoch, raise_epochs_at_start
+from panloom.storage.claims import Claims
+from panloom.storage.descriptor import Admission, Connection, Credentials, Descriptor
+from panloom.storage.epochs import note_epoch, raise_epochs, raise_epochs_at_start
 from panloom.storage.exports import Export, ExportsFile, Moved, NoFile
 from panloom.storage.limits import Limits
-from panloom.storage.local_transport import LocalTransport, Volumes
+from panloom.storage.local_transport import LocalTransport, Volumes, close_stores
 from panloom.storage.platform_table import PlatformTable
-from panloom.storage.portals import leads_here, parse_portal
-from panloom.storage.told import export_facts, with_limits
-from panloom.storage.volume_store import offline
+from panloom.storage.portals import check_elsewhere
+from panloom.storage.told import export_facts, said, with_limits
 from panloom.values import Iqn
 
 SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
@@ -81,7 +85,9 @@ class ConnectionManager:
         self._serials = itertools.count(1)
         self._began_at = time.time()
         self._run = secrets.token_hex(3)  # ids of sessions differ from those before a restart
-        self._changing = threading.Lock()  # one change of the exports at a time; taken before _lock, held over the disk
+        self._changing = threading.Lock()  # of the exports, and their file; taken before _lock
+        self._claims = Claims(self._changing)
+        self._giving = threading.Lock()  # held while a session is given LUNs; taken before _lock
         self._lock = threading.Lock()  # the two maps; never held over the disk or another lock
         self._ended = threading.Condition(self._lock)
         self._sessions: dict[str, AdmittedSession] = {}
@@ -89,7 +95,7 @@ class ConnectionManager:
         self._exports = file.load()
         for export in self._exports.values():
             raise_epochs_at_start(self._store, export)
-            self._apply_limits(export)
+            self._local_transport.apply_limits(export.luns)
 
     # What the Remote Transport asks
 
@@ -182,41 +188,34 @@ class ConnectionManager:
     def export(self, export: Export) -> None:
         """Export a target, or replace what it is and who may log in; sessions that are no longer allowed end.
 
-        The others get the LUNs that are new, and lose those that are gone.
+        The others get the LUNs that are new, and lose those that are gone: on return nothing is under way on them.
 
         ConflictError if the epoch would go down, or a volume has another writer; errors of opening a volume;
         ConfigError if it has moved to ourselves.
         """
         if export.moved is not None:
-            self._check_elsewhere(export.moved)
+            check_elsewhere(export.moved.portal, self._portals)
         with self._changing:
-            known = self._exports.get(export.target)
-            if known:
-                known.check_epoch(export.epoch)
-            self._check_writers(export)
-            for lun in export.luns:
-                if lun.device is not None:
-                    self._local_transport.open_device(lun.device, read_only=lun.read_only, thick=lun.thick)
-            for name in export.volumes:
-                volume = self._store.open(name)
-                if volume.lost:
-                    raise UnavailableError(offline(name))
-                if name in export.written_volumes:
-                    volume.raise_epoch(export.epoch)
-            if export != known:
-                self._file.save({**self._exports, export.target: export}.values())
-            with self._lock:
-                if export != known:
-                    self._exports[export.target] = export
-                sessions = self._of(export.target)
-                ended = self._mark_dropped(session for session in sessions if not still_allowed(session, export))
-                staying = [session for session in sessions if session.state is SessionState.LIVE]
-            self._apply_limits(export)
+            self._claims.await_turn(export.target)
+            before = self._exports.get(export.target)
+            if before:
+                before.check_epoch(export.epoch)
+            self._claims.check_writers(export, self._exports.values())
+            self._claims.claim(export.target, before, export)
+        try:
+            self._local_transport.open_devices(export.luns)
+            note_epoch(self._store, export)
+            ended, staying = self._change(export)
             where = f"moved to {export.moved.portal}" if export.moved else f"exported anew under epoch {export.epoch}"
             self._end(ended, where)
             for session in staying:
                 self._follow(session, export)
-            self._close_unused(known)
+            if before:
+                self._flush(set(before.volumes) - set(export.volumes))
+                self._close_unused(before)
+        finally:
+            with self._changing:
+                self._claims.release(export.target)
         log.info(
             "target=%s exported=yes epoch=%d access=%s moved=%s",
             *(export.target, export.epoch, export.access, export.moved.portal if export.moved else "no"),
@@ -258,8 +257,8 @@ class ConnectionManager:
             try:
                 self._store.open(name).flush()
             except (OSError, UnavailableError, ConfigError) as error:
-                troubles.append(f"volume {name} cannot be flushed: {_said(error)}")
-                log.warning("volume=%s flushed=no why=%r", name, _said(error))
+                troubles.append(f"volume {name} cannot be flushed: {said(error)}")
+                log.warning("volume=%s flushed=no why=%r", name, said(error))
         return tuple(troubles)
 
     def unexport(self, target: str, epoch: int) -> None:
@@ -281,22 +280,26 @@ class ConnectionManager:
         troubles = self._fence(known, epoch, ())
         if troubles:
             raise UnavailableError(f"{target} is not forgotten: {troubles[0]}")
-        for name in known.written_volumes:  # here, where it holds up nobody, and not when they are closed
-            with suppress(OSError, PanloomError):
-                self._store.open(name).flush()
+        self._flush(known.written_volumes)
         with self._changing:
+            self._claims.await_turn(target)
             if self._exports.get(target) is not going:  # exported anew meanwhile
                 return
             with self._lock:
                 del self._exports[target]
             self._file.save(self._exports.values())
+            self._claims.claim(target, known)
+        try:
             self._close_unused(known)
+        finally:
+            with self._changing:
+                self._claims.release(target)
         log.info("target=%s exported=no epoch=%d", target, epoch)
 
     def grow_volume(self, name: str, octets: int) -> None:
         """Make a volume larger and tell its sessions; ConflictError if it would become smaller."""
         blocks = self._store.grow(name, octets)  # what logs in from here on sees it anyway
-        with self._changing, self._lock:  # after a LUN that a session is being given with the size of before
+        with self._giving, self._lock:  # after a LUN that a session is being given with the size of before
             told = [
                 (session.connection, lun.lun)
                 for export in self._exports.values()
@@ -322,13 +325,13 @@ class ConnectionManager:
             with self._lock:
                 self._exports.update(changed)
             for export in changed.values():
-                self._apply_limits(export)
+                self._local_transport.apply_limits(export.luns)
         log.info("volume=%s limits=%s", name, limits)
 
     def delete_volume(self, name: str) -> None:
         """Destroy a volume; ConflictError while it is exported."""
         with self._changing:
-            for export in self._exports.values():
+            for export in self._claims.held(self._exports.values()):
                 if name in export.volumes:
                     raise ConflictError(f"volume {name} is exported by {export.target}; unexport that first")
             self._store.delete(name)
@@ -410,13 +413,39 @@ class ConnectionManager:
             session.connection.shut_down()
             self._tell("dropped", session, why)
 
+    def _change(self, export: Export) -> tuple[list[AdmittedSession], list[AdmittedSession]]:
+        """Make an export durable, and have it count; return the sessions that are to end and those that go on."""
+        with self._changing:
+            known = self._exports.get(export.target)
+            if known:
+                known.check_epoch(export.epoch)  # a fence may have come meanwhile
+            if export != known:
+                self._file.save({**self._exports, export.target: export}.values())
+            with self._lock:
+                if export != known:
+                    self._exports[export.target] = export
+                sessions = self._of(export.target)
+                ended = self._mark_dropped(session for session in sessions if not still_allowed(session, export))
+                staying = [session for session in sessions if session.state is SessionState.LIVE]
+            self._local_transport.apply_limits(export.luns)
+        return ended, staying
+
     def _follow(self, session: AdmittedSession, export: Export) -> None:
         try:
-            follow(session, export, self._local_transport, self._lock)
+            take_away(session, export, self._local_transport)
+            with self._giving:
+                give(session, export, self._local_transport, self._goes_on)
         except (PanloomError, OSError) as error:
             with self._lock:
                 ended = self._mark_dropped((session,))
-            self._end(ended, f"its LUNs cannot be served: {_said(error)}")
+            self._end(ended, f"its LUNs cannot be served: {said(error)}")
+
+    def _goes_on(self, session: AdmittedSession, lun: int, descriptor: Descriptor) -> bool:
+        """Let a session have a LUN; False if it was dropped or fenced, by somebody who may not have seen this one."""
+        with self._lock:
+            session.descriptors[lun] = descriptor
+            export = self._exports.get(session.target)
+            return session.state is SessionState.LIVE and export is not None and still_allowed(session, export)
 
     def _disconnect(self, session: AdmittedSession) -> None:
         for descriptor in tuple(session.descriptors.values()):
@@ -437,44 +466,27 @@ class ConnectionManager:
         """
         for session in sessions:
             self._disconnect(session)
-        troubles = []
         try:
             with self._changing:
                 self._file.save(self._exports.values())
         finally:
-            for name in fenced.written_volumes:
-                try:
-                    raise_epoch(self._store, name, epoch)
-                except (OSError, PanloomError) as error:
-                    # It counts all the same while we run, and the next start reads it from the file of exports.
-                    log.warning("volume=%s epoch=%d durable=no why=%r", name, epoch, _said(error))
-                    troubles.append(f"volume {name} cannot note epoch {epoch}: {_said(error)}")
-        return tuple(troubles)
+            troubles = raise_epochs(self._store, fenced, epoch)
+        return troubles
 
-    def _check_writers(self, export: Export) -> None:
-        for other in self._exports.values():
-            if other.target != export.target and (shared := export.disputes(other)):
-                raise ConflictError(f"{min(shared)} is exported by {other.target}, and one of the two writes")
+    def _flush(self, names: Iterable[str]) -> None:
+        """Flush volumes, here, where it holds up nobody, and not when they are closed."""
+        for name in names:
+            with suppress(OSError, PanloomError):
+                self._store.open(name).flush()
 
-    def _check_elsewhere(self, moved: Moved) -> None:
-        with self._lock:
-            portals = self._portals
-        if leads_here(parse_portal(moved.portal), map(parse_portal, portals)):
-            raise ConfigError(
-                "moved", f"{moved.portal} is this process itself, and initiators would go in a circle; name another"
-            )
-
-    def _close_unused(self, before: Export | None) -> None:
-        """Close what an export used that none does any more."""
-        exports = tuple(self._exports.values())
-        for name in set(before.volumes if before else ()) - {name for export in exports for name in export.volumes}:
-            self._store.close(name)
-        for name in set(before.devices if before else ()) - {name for export in exports for name in export.devices}:
-            self._local_transport.close_device(name)
-
-    def _apply_limits(self, export: Export) -> None:
-        for lun in export.luns:
-            self._local_transport.limit(lun, lun.limits)
+    def _close_unused(self, before: Export) -> None:
+        """Close what a target used that none does any more, while it has the claim to that."""
+        with self._changing:
+            unused_volumes, unused_devices = self._claims.unused(before, self._exports.values())
+            for name in unused_volumes:
+                self._store.close(name)
+            stores = [store for name in unused_devices for store in self._local_transport.let_go(name)]
+        close_stores(stores)
 
     def _tell_lost(self, why: str) -> None:
         self._report(Event("offline", self._clock(), None, None, None, None, why))
@@ -483,7 +495,3 @@ class ConnectionManager:
         moment = self._clock() if at is None else at
         peer = session.connection.facts.peer
         self._report(Event(event, moment, session.target, session.initiator, session.id, peer, why))
-
-
-def _said(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

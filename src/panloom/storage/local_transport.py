@@ -14,7 +14,7 @@ elsewhere, too.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from panloom.errors import ConfigError, PanloomError
@@ -79,6 +79,7 @@ class LocalTransport:
         self._devices: dict[str, Device] = {}  # by name; volumes as volume:NAME
         self._lock = threading.Lock()  # of the next; held while a store is opened
         self._opened: dict[str, tuple[Store, Turnstile]] = {}
+        self._replaced: dict[str, tuple[Store, Turnstile]] = {}  # those that were opened for reading only before
         self._delays = Delays()
         self._platforms = [Platform(VOLUMES, store.names, self._look_at_volume)]
 
@@ -110,25 +111,33 @@ class LocalTransport:
         with self._lock:
             return self._open(name, read_only=read_only, thick=thick)[0]
 
-    def close_device(self, name: str) -> None:
-        """Flush a device and let it go, if it is open; the caller knows that nobody uses it."""
+    def open_devices(self, luns: Iterable[ExportedLun]) -> None:
+        """Open the devices behind LUNs; errors as ``open_device``."""
+        for lun in luns:
+            if lun.device is not None:
+                self.open_device(lun.device, read_only=lun.read_only, thick=lun.thick)
+
+    def let_go(self, name: str) -> tuple[Store, ...]:
+        """Forget a device, if it is open, and return what is to be closed; the caller knows that nobody uses it."""
         with self._lock:
             opened = self._opened.pop(name, None)
-        if opened:
-            _close(opened[0])
+            replaced = self._replaced.pop(name, None)
+        return tuple(each[0] for each in (replaced, opened) if each)
 
     def shut_down(self) -> None:
         """Flush the devices and close them; what cannot be flushed is logged."""
-        with self._lock:
-            stores = [store for store, _ in self._opened.values()]
-            self._opened.clear()
-        for store in stores:
-            _close(store)
+        for name in (*self._opened, *self._replaced):
+            close_stores(self.let_go(name))
 
     def limit(self, lun: ExportedLun, limits: Limits) -> None:
         """Hold what is behind a LUN to these limits from now on, whoever uses it."""
         if lun.content is None and (limits != NO_LIMITS or _key(lun) in self._devices):
             self._device(lun).limit(limits)
+
+    def apply_limits(self, luns: Iterable[ExportedLun]) -> None:
+        """Hold what is behind LUNs to their own limits."""
+        for lun in luns:
+            self.limit(lun, lun.limits)
 
     def statistics(self) -> tuple[DeviceStatistics, ...]:
         """Return what each volume and device has done since the process began to serve it, sorted by name."""
@@ -153,8 +162,9 @@ class LocalTransport:
         if opened and opened[0].read_only and not read_only and not opened[0].lost:
             again = open_store(name, read_only=False, thick=thick)  # refused where the other opening is in the way
             if again.read_only:
-                _close(again)
+                close_stores((again,))
                 return opened
+            self._replaced[name] = opened  # until nobody has the device
             self._opened[name] = again, Turnstile()
         elif opened is None:
             self._opened[name] = open_store(name, read_only=read_only, thick=thick), Turnstile()
@@ -251,8 +261,10 @@ def _key(lun: ExportedLun) -> str:
     return lun.device if lun.device is not None else f"volume:{lun.volume}"
 
 
-def _close(store: Store) -> None:
-    try:
-        store.close()
-    except OSError as error:
-        log.warning("device=%s flushed=no why=%r", store.name, error.strerror)
+def close_stores(stores: Iterable[Store]) -> None:
+    """Flush devices and close them; what cannot be flushed is logged."""
+    for store in stores:
+        try:
+            store.close()
+        except OSError as error:
+            log.warning("device=%s flushed=no why=%r", store.name, error.strerror)

@@ -4,6 +4,8 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from panloom.errors import ConfigError
+
 
 def parse_portal(text: str) -> tuple[str, int]:
     """Return address and port; ValueError says what is wrong."""
@@ -29,6 +31,13 @@ def leads_here(portal: tuple[str, int], listened: Iterable[tuple[str, int]]) -> 
         ):
             return True
     return False
+
+
+def check_elsewhere(portal: str, listened: Iterable[str]) -> None:
+    """Raise ConfigError for a portal to move to that is one of our own."""
+    if leads_here(parse_portal(portal), map(parse_portal, listened)):
+        why = "is this process itself, and initiators would go in a circle; name another"
+        raise ConfigError("moved", f"{portal} {why}")
 
 
 def _are_one_family(one: str, other: str) -> bool:

@@ -47,3 +47,8 @@ def session_facts(session_id: str, target: str, initiator: str, epoch: int, fact
         read_octets=facts.read_octets,
         written_octets=facts.written_octets,
     )
+
+
+def said(error: Exception) -> str:
+    """Return what is told of an error."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
