@@ -182,10 +182,10 @@ def test_a_machine_that_was_taken_in_is_a_revision_too():
     async def scenario(documents, store):
         await documents.apply([LAB], prune=False, who="ann")
         node = Node(name="n-9", mac=MacAddress(0x525400000009), address="10.0.0.99", port="port9", memory_octets=0)
-        assert (await documents.take_in(node, who="bob")).revision == 2
+        assert (await documents.take_in(node, None, who="bob")).revision == 2
         for same in ({}, {"name": "n-8"}, {"name": "n-8", "address": IPv4Address("10.0.0.98")}):
             with pytest.raises(ConflictError, match="a node n-9 already"):
-                await documents.take_in(node.model_copy(update=same), who="bob")
+                await documents.take_in(node.model_copy(update=same), None, who="bob")
         *_, last = await documents.history.revisions()
         assert (last.who, last.what, last.changes) == ("bob", "approve", ("+ node n-9",))
         await documents.rollback(1, last=None, who="ann")
