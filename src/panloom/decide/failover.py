@@ -5,7 +5,7 @@
 ``begin`` itself is the first step: once the record with the higher epoch is durable, nothing of the old epoch is ever
 granted again.  The following steps are carried out by ``control/reconcile.py``; each is idempotent, so that a control
 process killed between an act and its record does the act twice and nothing else.  Storage and port must be confirmed.
- The power-off holds the fence up only where the policy says ``power``.
+The power-off holds the fence up only where the policy says ``power``.
 """
 
 import msgspec

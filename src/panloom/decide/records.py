@@ -1,7 +1,7 @@
 """What Panloom keeps beside the documents people write: placement, epochs, secrets, virtual MACs, quarantine, boots.
 
-    /record/server/PAN/SERVER   ServerRecord   one per server: where it is, under which epoch, and how far a move has
-    come /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
+    /record/server/PAN/SERVER   ServerRecord   one per server: where it is, its epoch, how far a move has come
+    /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
     /record/blade/NODE          BladeRecord    a machine that was taken in: ``decide.provisioning``
     /record/boot/NODE           BootRecord     the stages of a machine's last boot
     /record/image/NAME@VERSION  ImageRecord    where an image's octets came from
