@@ -4,7 +4,7 @@ import pytest
 
 from panloom.control.failpoint import VARIABLE
 from panloom.lab.chassis import Chassis
-from support.lab import LabInTest, running_lab
+from support.lab import PATIENT, LabInTest, running_lab
 from support.new_machines import PAN, node_of, rule, server_of, until_booted
 from support.waiting import until
 
@@ -16,6 +16,7 @@ STATES = ("new", "discovered", "installing", "installed", "booted")
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     with running_lab(tmp_path_factory.mktemp("kills"), chassis=Chassis.of(nodes=2, qemu=0, blades=2)) as running:
+        running.declare(liveness=PATIENT)
         running.apply(PAN + rule())
         yield running
 

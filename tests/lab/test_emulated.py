@@ -11,7 +11,7 @@ import pytest
 from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import faults
 from panloom.lab.emulated import main
-from support.lab import pan, running_lab
+from support.lab import PATIENT, pan, running_lab
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -30,6 +30,7 @@ def chassis():
 def idle(tmp_path_factory):
     """A lab whose machines nobody uses yet."""
     with running_lab(tmp_path_factory.mktemp("emulated"), chassis=chassis()) as running:
+        running.declare(liveness=PATIENT)
         yield running
 
 

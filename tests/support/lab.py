@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from panloom.decide.records import initiator_of
 from panloom.lab import disk_marks
-from panloom.lab.chassis import Chassis
+from panloom.lab.chassis import Chassis, documents
 from panloom.lab.disk_marks import Mark
 from panloom.lab.image import SECTOR_OCTETS, WRITER_RING, build_image
 from panloom.lab.running import RunningLab
@@ -31,6 +33,8 @@ from support.waiting import until
 PACKAGES = Path(os.environ.get("PANLOOM_PACKAGES", Path(__file__).parents[2] / ".cache" / "debian"))
 IMAGES = Path(__file__).parents[2] / ".cache" / "tests" / "images"
 BOOT_SECONDS = 60.0
+PATIENT = {"interval": "0.25s", "timeout": "5s"}
+"""Liveness of emulated machines where silence is not what is tested: a loaded machine may stand still for a second."""
 ETH_ALL = 3
 OUTGOING = 4  # linux/if_packet.h: PACKET_OUTGOING
 
@@ -88,6 +92,11 @@ class LabInTest:
     def apply(self, text: str, name: str = "test.yaml") -> Mapping[str, Any]:
         """Apply documents."""
         return self.call(self.lab.apply_text(name, text))
+
+    def declare(self, **changes: object) -> None:
+        """Apply the chassis's platform document with changes."""
+        text = documents(self.lab.chassis, power_socket=self.lab.power_socket, image=self.image)
+        self.apply(yaml.safe_dump(next(iter(yaml.safe_load_all(text))) | changes), "platform.yaml")
 
     def power(self, node: str, action: str) -> bool:
         """Do something to a machine behind Panloom's back."""
