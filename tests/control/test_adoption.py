@@ -2,15 +2,22 @@
 
 import asyncio
 
+import msgspec
+import pytest
+
+from panloom.control.blades import Blades, held_for
 from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
+from panloom.control.ports import Ports
 from panloom.control.reconcile import Reconciler
-from panloom.control.world import World
-from panloom.decide.records import Discovered
+from panloom.control.world import BLADES, World
+from panloom.decide.provisioning import BladeRecord, BladeState
+from panloom.decide.records import Discovered, Phase
 from panloom.model.resources import Node
+from panloom.storage import calls
 from support.dict_store import DictStore
-from support.world import DOCUMENTS, PLATFORM, node, put
+from support.world import DOCUMENTS, PLATFORM, UP, node, put, world_of
 
 NEW = "aa:aa:aa:11:22:33"
 ALWAYS = PLATFORM.model_copy(update={"approve": "always"})
@@ -69,3 +76,24 @@ def test_one_whose_frames_come_in_at_another_node_s_port_or_at_one_that_no_filte
         nodes, said = adopted(NEW, "aa:aa:aa:11:22:44", learnt={NEW: port})
         assert nodes == {"n1", "n2", "n-112244"}
         assert why in said[0]
+
+
+class EmptyStorage:
+    """A storage process without volumes."""
+
+    async def volumes(self):
+        return calls.Volumes((), ())
+
+
+@pytest.mark.parametrize(("carrier", "held"), [("n1", "shop/web1"), (None, "shop/web1"), ("n2", None)])
+def test_a_machine_whose_server_another_carries_is_no_longer_held_for_it(carrier, held):
+    async def scenario():
+        store = DictStore()
+        record = BladeRecord(BladeState.INSTALLED, server="shop/web1", since=(("new", 1.0),))
+        await store.commit(put={f"{BLADES}n1": msgspec.json.encode(record)})
+        world = await world_of(store, msgspec.structs.replace(UP, node=carrier, phase=Phase.BOOTING))
+        assert held_for("n1", world) == "shop/web1"
+        await Blades(store, EmptyStorage(), Ports(), EventLog(DictStore()), lambda: None).follow(world)
+        assert held_for("n1", await World.read(store)) == held
+
+    asyncio.run(scenario())

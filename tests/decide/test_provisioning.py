@@ -107,6 +107,9 @@ def test_each_step_follows_from_the_record_and_from_what_is_seen():
     assert step(BladeState.INSTALLED, volume_ready=True) is None
     assert step(BladeState.INSTALLED, booted=True) == Advance(BladeState.BOOTED)
     assert step(BladeState.BOOTED, booted=True, volume_ready=True) is None
+    assert step(BladeState.INSTALLING, volume_ready=True, elsewhere=True) == BecomeSpare()
+    assert step(BladeState.INSTALLED, elsewhere=True) == BecomeSpare()
+    assert step(BladeState.BOOTED, elsewhere=True) is None
     for state in BladeState:
         assert step(state, wanted=False) == BecomeSpare()
         assert step(state, server="", wanted=False) is None

@@ -122,6 +122,7 @@ class Blades:
                 wanted=record.server in world.all(Server),
                 volume_ready=volume_of(record.server) in made and record.server not in world.doomed,
                 booted=carried is not None and carried.phase is Phase.UP and carried.node == name,
+                elsewhere=carried is not None and carried.node not in (None, name),
             )
             match step:
                 case Advance(state):

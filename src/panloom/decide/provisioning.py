@@ -8,7 +8,8 @@
 
 NEW and DISCOVERED are in memory only: whoever is there asks again within seconds, and who is not costs nothing.  All of
 INSTALLING begins in one commit, of node, server, disk and ``BladeRecord`` together.  From then on the machine is a
-node, and its server boots as any other does (``server_plan``); it is held for that server until it has booted.
+node, and its server boots as any other does (``server_plan``); it is held for that server until it has booted, or
+another machine carries it.
 Each step is named by records and by what is seen, so that a control process killed anywhere goes on where they stand.
 """
 
@@ -69,7 +70,7 @@ class Advance(msgspec.Struct, frozen=True):
 
 
 class BecomeSpare(msgspec.Struct, frozen=True):
-    """Its server is not wanted any more: the machine is anybody's."""
+    """Its server is not wanted any more, or went elsewhere before it had booted here: the machine is anybody's."""
 
 
 def meet(candidate: Candidate, rules: Iterable[Rule], approve: Approval) -> TakeIn | None:
@@ -83,14 +84,16 @@ def meet(candidate: Candidate, rules: Iterable[Rule], approve: Approval) -> Take
     return TakeIn() if approve == "always" else None
 
 
-def next_step(record: BladeRecord, *, wanted: bool, volume_ready: bool, booted: bool) -> Advance | BecomeSpare | None:
+def next_step(
+    record: BladeRecord, *, wanted: bool, volume_ready: bool, booted: bool, elsewhere: bool = False
+) -> Advance | BecomeSpare | None:
     """Return the next step of a machine that was taken in, None while there is none.
 
-    ``wanted``, ``volume_ready``, ``booted``: of its server.
+    ``wanted``, ``volume_ready``, ``booted``: of its server.  ``elsewhere``: another machine carries that.
     """
     if not record.server:
         return None
-    if not wanted:
+    if not wanted or (elsewhere and is_held(record)):
         return BecomeSpare()
     match record.state:
         case BladeState.INSTALLING if volume_ready:
