@@ -205,6 +205,25 @@ def test_many_late_answers_each_have_their_own_data():
     assert late.octets[30 * 512 : 50 * 512] == b"".join(bytes([100 + lba]) * 512 for lba in range(20))
 
 
+@pytest.mark.parametrize("copies", [True, False])
+def test_the_input_is_left_to_a_late_write_that_was_not_copied(copies):
+    late, buffers = LateDisk(), []
+
+    def keep(context, frame):
+        buffers.append(frame.data.obj)
+        if copies:
+            frame.data = memoryview(bytes(frame.data))
+        late.keep(context, frame)
+
+    object.__setattr__(late.descriptor, "send_handler", keep)
+    with Talk({0: late}) as talk:
+        tags = [talk.command(Code.WRITE_10, lba, 1, data=bytes([100 + lba]) * 512) for lba in range(20)]
+        late.go.set()
+        assert sorted(talk.hear().initiator_task_tag for _ in tags) == tags
+    assert late.octets[: 20 * 512] == b"".join(bytes([100 + lba]) * 512 for lba in range(20))
+    assert len({id(buffer) for buffer in buffers}) == (1 if copies else 20)
+
+
 def test_a_late_read_of_many_pieces():
     late = LateDisk(4096)
     late.go.set()

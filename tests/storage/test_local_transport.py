@@ -13,6 +13,7 @@ from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Callback, Frame, MiscompareError, Operation, StaleEpochError
 from panloom.storage.limits import NO_LIMITS, Limits
 from panloom.storage.local_transport import LocalTransport
+from panloom.storage.sending import COPIED_OCTETS
 from panloom.storage.stand_alone import NoStore
 from panloom.storage.volume_store import VolumeStore
 from panloom.system_calls import SystemCalls, instead_of_the_kernel
@@ -122,6 +123,20 @@ def test_each_session_has_a_context_of_its_own_that_only_we_look_into(transport,
     units = [transport.connect(TARGET, lun, 1) for lun in (*luns, *luns)]
     assert len({id(unit.context) for unit in units}) == 4
     assert len({id(unit.send_handler) for unit in units}) == 1
+
+
+def test_a_small_write_that_waits_is_copied_and_a_large_one_is_not(transport, luns):
+    unit = transport.connect(TARGET, luns[0], 1)
+    transport.limit(luns[0], Limits(operations=20))
+    held = [Sent(unit, Operation.READ, 0, 512) for _ in range(4)]
+    small = Sent(unit, Operation.WRITE, 0, 4096, b"s" * 4096)
+    large = Sent(unit, Operation.WRITE, COPIED_OCTETS, COPIED_OCTETS, b"l" * COPIED_OCTETS)
+    small.data[:] = bytes(4096)  # its sender uses the buffer again
+    assert large.frame.data.obj is large.data
+    assert [sent.wait() for sent in (*held, small, large)] == [None] * 6
+    transport.limit(luns[0], NO_LIMITS)
+    assert do(unit, Operation.READ, 0, 4096) == b"s" * 4096
+    assert do(unit, Operation.READ, COPIED_OCTETS, COPIED_OCTETS) == b"l" * COPIED_OCTETS
 
 
 def test_a_limited_device_holds_back_its_own_frames_and_no_others(transport, luns):

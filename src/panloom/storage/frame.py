@@ -59,10 +59,11 @@ class Callback:
 class Frame:
     """One call: octets ``offset … offset + octets`` of a unit, whole blocks, inside it.
 
-    ``data`` is filled by READ and taken by WRITE; it belongs to the requester again after the callback.  ``extent`` is
-    an answer to READ in place of filling: a file that holds the range in one piece, and from which octet on; the file
-    has ``fd`` and stays open as long as it is referred to.  Only who sets ``takes_extent`` takes such an answer.
-    ``error``: an OSError becomes sense data; after a StaleEpochError the requester answers nothing any more.
+    ``data`` is filled by READ and taken by WRITE; it belongs to the requester again after the callback, or at once when
+    a WRITE that is done later has had it replaced by a copy before the send handler returned.  ``extent`` is an answer
+    to READ in place of filling: a file that holds the range in one piece, and from which octet on; the file has ``fd``
+    and stays open as long as it is referred to.  Only who sets ``takes_extent`` takes such an answer.  ``error``: an
+    OSError becomes sense data; after a StaleEpochError the requester answers nothing any more.
     """
 
     __slots__ = ("context", "data", "error", "extent", "mapped", "octets", "offset", "operation", "takes_extent")

@@ -383,7 +383,7 @@ class HotLoop:
         self._output.read_extents()  # as commands came, so the medium sees them
         frame = Frame(_WRITE, offset, octets, data, tag)
         if not self._call(unit.context, unit.send_handler, frame):
-            self._performer.await_write(self._adopt(unit.lun, tag, Write(offset, data)), frame)
+            self._performer.await_write(self._adopt(unit.lun, tag, Write(offset, data)), frame, data)
             return
         if frame.error is not None:
             self._fail(tag, write_sense(frame.error))

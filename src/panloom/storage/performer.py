@@ -130,7 +130,7 @@ class Performer:
                 if self._call(unit.context, unit.send_handler, frame):
                     self._end_write(action, frame)
                 else:
-                    self.await_write(action, frame)
+                    self.await_write(action, frame, data)
             else:
                 self.set_aside(action, None)
 
@@ -164,9 +164,10 @@ class Performer:
             self.reader.send_octets(reading, frame.data)
         self.read(action, unit, reading)
 
-    def await_write(self, action: Action, frame: Frame) -> None:
-        """Go on with a WRITE when its frame is called back."""
-        if self.holder == self.thread:  # others have nothing from the input, into which the loop receives meanwhile
+    def await_write(self, action: Action, frame: Frame, data: memoryview) -> None:
+        """Go on with a WRITE when its frame, made with this data, is called back."""
+        # What others than the loop write is not from the input, into which the loop receives meanwhile.
+        if frame.data is data and self.holder == self.thread:
             self._leave_input()
         self._late[id(frame)] = partial(self._end_write, action, frame)
 

@@ -26,6 +26,7 @@ if cython.compiled:
 else:
     from time import monotonic_ns
 
+COPIED_OCTETS = 1 << 16  # of a write that waits; beyond, it is the requester's buffer that waits with it
 _READ, _WRITE = Operation.READ, Operation.WRITE
 _READS, _WRITES = int(Kind.READ), int(Kind.WRITE)
 
@@ -34,9 +35,11 @@ def send(access: Access, frame: Frame) -> None:
     """Do what a frame asks for, or have it done, and call it back."""
     device, begun = access.device, monotonic_ns()
     if device.limiter is not None and (wait := device.wait_seconds(frame.octets)):
+        _keep(frame)
         access.delays.add(wait, access, device.workers, partial(do_elsewhere, access, frame, begun))
         return
     if access.may_block or begun < device.slow_until_ns or begun - device.workers.busy_since_ns > OVERDUE_NANOSECONDS:
+        _keep(frame)
         device.workers.put(partial(do_elsewhere, access, frame, begun))
         return
     error: OSError | StaleEpochError | None = None
@@ -66,3 +69,9 @@ def send(access: Access, frame: Frame) -> None:
         tell_failed(access, frame, error)
         access.counters.count_failed(took)
     answer(frame)
+
+
+def _keep(frame: Frame) -> None:
+    """Let a small write wait without the buffer that it came in, which is much larger and wanted for the next."""
+    if frame.operation is _WRITE and len(frame.data) < COPIED_OCTETS:
+        frame.data = memoryview(bytes(frame.data))
