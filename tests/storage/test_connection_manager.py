@@ -244,6 +244,20 @@ def test_a_damaged_volume_costs_only_its_own_target(storage):
     write(storage.login(N1)[1])
 
 
+def test_logins_that_come_to_nothing_leave_no_counters(storage):
+    luns = (*DISK, ExportedLun(1, volume="shop.data"))
+    storage.store.create("shop.data", None, 1 << 20)
+    storage.manager.export(Export(TARGET.name, 1, luns, Access(N1.name)))
+    storage.store.close("shop.data")
+    (storage.directory / "volumes" / "shop.data.volume").unlink()
+    statistics = storage.manager._local_transport._device(DISK[0]).statistics
+    before = len(statistics._live)
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            storage.login(N1)
+    assert len(statistics._live) == before
+
+
 def test_a_damaged_file_of_exports_is_refused(storage):
     (storage.directory / "exports.json").write_bytes(b"{")
     with pytest.raises(ConfigError, match="exports"):

@@ -148,6 +148,7 @@ class ConnectionManager:
             for lun in export.luns:
                 session.descriptors[lun.lun] = self._local_transport.connect(target.name, lun, export.epoch)
         except (PanloomError, OSError) as error:
+            self._disconnect(session)
             self._forget(session)
             if isinstance(error, RefusedError):
                 raise
@@ -156,6 +157,7 @@ class ConnectionManager:
             if session.state is SessionState.CONNECTING and self._exports.get(target.name) is export:
                 session.state = SessionState.LIVE
         if session.state is not SessionState.LIVE:
+            self._disconnect(session)
             self._forget(session)
             raise RefusedError(f"{target} changed while {initiator} logged in")
         self._tell("login", session, connection.facts.kind)
