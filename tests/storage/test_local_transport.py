@@ -323,3 +323,11 @@ def test_a_unit_that_is_opened_for_writing_later_leaves_no_session_behind():
         assert len(there.status().sessions) == 2
         transport.shut_down()
         until(lambda: not there.status().sessions, "both have logged out")
+
+
+def test_the_frames_of_a_session_that_is_over_wait_for_no_limit(transport, luns):
+    unit = transport.connect(TARGET, luns[0], 1)
+    transport.limit(luns[0], Limits(operations=1))
+    transport.disconnect(unit)
+    for sent in [Sent(unit, Operation.WRITE, 0, 512, bytes(512)) for _ in range(60)]:
+        assert isinstance(sent.wait(), StaleEpochError)

@@ -6,10 +6,7 @@
                       └─ or on one of the device's own: a slow medium, or a limit that holds the frame back
     session over disconnect: on return no write through its Descriptor is under way, and none will ever be
 
-A device that had taken long lately, or has not yet done what it was given long ago, counts as slow: its frames go
-elsewhere until it is quick again, so that one device delays neither others nor the pings of its own connection for
-long.  What the kernel does not have in memory is read
-elsewhere, too.
+Which thread does a frame, ``sending`` decides.
 """
 
 import logging

@@ -34,9 +34,11 @@ _READS, _WRITES = int(Kind.READ), int(Kind.WRITE)
 def send(access: Access, frame: Frame) -> None:
     """Do what a frame asks for, or have it done, and call it back."""
     device, begun = access.device, monotonic_ns()
-    if device.limiter is not None and (wait := device.wait_seconds(frame.octets)):
+    if device.limiter is not None and not access.ended and (wait := device.wait_seconds(frame.octets)):
         _keep(frame)
         access.delays.add(wait, access, device.workers, partial(do_elsewhere, access, frame, begun))
+        if access.ended:  # just now: whoever ended it may not have seen this frame
+            access.delays.hasten(access)
         return
     if access.may_block or begun < device.slow_until_ns or begun - device.workers.busy_since_ns > OVERDUE_NANOSECONDS:
         _keep(frame)
