@@ -114,3 +114,44 @@ def test_removal_is_no_longer_prevented_by_a_session_that_was_closed(tmp_path):
                 assert scsi_sense.decode(refused.data[2:]) == scsi_sense.REMOVAL_PREVENTED
             assert two.ask(EJECT).status == GOOD
             assert two.ask(scsi_cdb.StartStopUnit(0, 3)).status == GOOD
+
+
+def test_a_session_that_is_closed_and_does_not_end_is_waited_for_once(manager, disk, sessions):
+    """Its last WRITE hangs; whoever meets its reservation shuts it down, and meets it again."""
+    one, two = sessions
+    assert one.ask(RESERVE).status == GOOD
+    assert two.ask(READY).status == CONFLICT
+    begun, go_on = threading.Event(), threading.Event()
+    write = disk.write
+
+    def held(offset, data):
+        begun.set()
+        assert go_on.wait(60)
+        write(offset, data)
+
+    disk.write = held
+    one.send_write(0, b"x" * 512)
+    assert begun.wait(10)
+    one.sock.shutdown(socket.SHUT_WR)
+    connection = next(each for each in manager.connections.values() if each.facts.isid != ISID)
+    try:
+        assert two.ask(READY).status == CONFLICT
+        assert connection.ending == "closed, and in another session's way"
+        assert {two.ask(READY).status for _ in range(20)} == {CONFLICT}
+    finally:
+        go_on.set()
+    until(lambda: two.ask(READY).status == GOOD, "the reservation is gone")
+
+
+def test_only_what_is_refused_waits_for_a_session_that_is_closed(manager, sessions):
+    one, two = sessions
+    assert one.ask(RESERVE).status == GOOD
+    assert two.ask(READY).status == CONFLICT
+    waited = []
+    connection = next(each for each in manager.connections.values() if each.facts.isid != ISID)
+    for nexus in connection._units.nexuses.values():
+        nexus.settle = lambda: waited.append(1)
+    assert two.ask(scsi_cdb.Inquiry(0, 0, 36)).status == GOOD
+    assert waited == []
+    assert two.ask(READY).status == CONFLICT
+    assert waited == [1]

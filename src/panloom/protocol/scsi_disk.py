@@ -188,8 +188,15 @@ class LogicalUnits:
 
         A session that its initiator has closed ends first where it is in the way, however late its thread is.
         """
-        for nexus in self._in_the_way(lun, octets):
-            nexus.settle()  # without the lock, which it takes to end
+        copies = octets[0] == Operation.EXTENDED_COPY  # which may meet another's reservation later
+        verdict = None if copies else self._judge(lun, octets)
+        if verdict is None or isinstance(verdict, Conflict) or verdict == scsi_sense.REMOVAL_PREVENTED:
+            for nexus in self._in_the_way(lun, octets):
+                nexus.settle()  # without the lock, which it takes to end
+            verdict = self._judge(lun, octets)
+        return verdict
+
+    def _judge(self, lun: int | None, octets: bytes) -> Verdict:
         with self._lock:
             return _under(self._lock, self._interpret(lun, octets))
 

@@ -89,6 +89,7 @@ class IscsiConnection:
         self._units: LogicalUnits | None = None
         self._loop: HotLoop | None = None  # in full feature phase
         self._left = threading.Event()  # it holds nothing of a unit any more
+        self._settles_by: float | None = None  # until when others wait for that (CLOCK_MONOTONIC)
         self.accepted_at = time.monotonic()
         self.ending = ""  # why, once it was told to
         self.tsih = 0
@@ -180,11 +181,15 @@ class IscsiConnection:
     def settle(self) -> None:
         """Return, in another thread, when the session has left its units, if its initiator has closed the connection.
 
-        It takes SETTLE_SECONDS at most.  TCP puts two connections in no order, but an initiator that closes one and
-        then sends over another means it so: what came over the first is done, and its reservation is over.
+        It takes SETTLE_SECONDS at most, once for all who ask; then the connection is shut down.  TCP puts two
+        connections in no order, but an initiator that closes one and then sends over another means it so: what came
+        over the first is done, and its reservation is over.
         """
-        if not self._left.is_set() and _is_closed(self._sock):
-            self._left.wait(SETTLE_SECONDS)
+        if self._left.is_set() or not _is_closed(self._sock):
+            return
+        self._settles_by = self._settles_by or time.monotonic() + SETTLE_SECONDS
+        if not self._left.wait(max(0.0, self._settles_by - time.monotonic())):
+            self.shut_down("closed, and in another session's way")
 
     def shut_down(self, why: str = "shut down") -> None:
         """End the connection soon, from any thread, without waiting."""
