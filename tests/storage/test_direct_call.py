@@ -66,13 +66,10 @@ class Pretended:
         """There are none."""
         return ()
 
-    def open_device(self, name, **options):
+    def open_devices(self, luns):
         """Nothing has to be opened."""
 
-    def close_device(self, name):
-        """Nothing was."""
-
-    def limit(self, lun, limits):
+    def apply_limits(self, luns):
         """It is as quick as it can be."""
 
     def connect(self, target, lun, epoch):
