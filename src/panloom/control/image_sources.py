@@ -130,6 +130,8 @@ async def _recognised(image: Image, file: int) -> DiskImage:
         return DiskImage("raw", octets)
     try:
         found = recognise(await asyncio.to_thread(os.pread, file, HEAD_OCTETS, 0), octets)
+    except OSError as error:
+        raise _unreadable(image, error) from error
     except (RefusedError, MalformedError) as error:
         raise ConfigError(image.source, str(error)) from error
     if image.format not in (None, found.format):
@@ -139,10 +141,18 @@ async def _recognised(image: Image, file: int) -> DiskImage:
     return found
 
 
+def _unreadable(image: Image, error: OSError) -> UnavailableError:
+    return UnavailableError(f"{image.origin} cannot be read: {error.strerror or error}")
+
+
 async def _check(image: Image, path: Path) -> None:
     if image.sha256 is None:
         return
-    if (digest := await sha256_of(path)) != image.sha256:
+    try:
+        digest = await sha256_of(path)
+    except OSError as error:
+        raise _unreadable(image, error) from error
+    if digest != image.sha256:
         why = f"the disk in it has the SHA-256 {digest}, not {image.sha256} as its document says; see which is right"
         raise ConfigError(image.origin, why)
 
@@ -155,7 +165,10 @@ async def _convert(source: str, file: int, found: DiskImage, path: Path) -> None
     """
     disk = _alone(file, found)
     status, told, said = await _qemu_img(file, "check", "--output=json", disk)
-    facts = msgspec.json.decode(told, type=_Checked) if status in (0, 2, 3) else _Checked()
+    try:
+        facts = msgspec.json.decode(told, type=_Checked) if status in (0, 2, 3) else _Checked()
+    except msgspec.DecodeError as error:
+        raise UnavailableError(f"{source} cannot be checked: qemu-img says {error}") from error
     missing = facts.image_end_offset - os.fstat(file).st_size  # the last cluster, compressed, may end before its end
     if status not in (0, _LEAKS) or missing >= found.cluster_octets:
         why = f" ({said})" if said else ""
