@@ -73,6 +73,8 @@ def test_an_image_is_served_and_has_one_writer(ceph):
     assert call(unit, Frame(Operation.FLUSH)) is None
     with pytest.raises(UnavailableError, match="another client has it open"):
         open_store(lun.device)
+    status = json.loads(ceph.run("rbd", "status", "rbd/served", "--format", "json"))
+    assert len(status["watchers"]) == 1  # who was refused has left
     reader = open_store(lun.device, read_only=True)
     found = bytearray(4096)
     reader.read(0, memoryview(found))

@@ -6,6 +6,7 @@ read.
 """
 
 import errno
+from contextlib import ExitStack
 
 import msgspec
 
@@ -42,18 +43,19 @@ class ImageName(msgspec.Struct, frozen=True):
 
 
 class RbdStore(OpenStore):
-    """An open image."""
+    """An open image; ``opened`` closes it and its pool."""
 
     may_block = True
     block_octets = _BLOCK_OCTETS
     device_type = DeviceType.DISK
     product = "RBD"
 
-    def __init__(self, name: str, image: librbd.Image, *, identity: bytes, read_only: bool) -> None:
+    def __init__(self, name: str, image: librbd.Image, opened: ExitStack, *, identity: bytes, read_only: bool) -> None:
         octets = image.octets // _BLOCK_OCTETS * _BLOCK_OCTETS
         super().__init__(name, octets, identity=identity, read_only=read_only)
         self.thin = not read_only
         self._image = image
+        self._opened = opened
 
     def read(self, offset: int, into: memoryview) -> None:
         """Fill the whole view."""
@@ -85,7 +87,7 @@ class RbdStore(OpenStore):
         self._image.flush()
 
     def _let_go(self) -> None:
-        self._image.close()
+        self._opened.close()
 
 
 class _Losing:
@@ -108,19 +110,22 @@ def open_image(name: str, *, read_only: bool) -> RbdStore:
     if not parsed.image:
         raise ConfigError(name, "which image of the pool? Write rbd:pool/image")
     only_read = read_only or parsed.snapshot is not None
+    identity = identity_of(f"{SCHEME}{parsed.pool}/{parsed.image}@{parsed.snapshot or ''}")
     what = "there is no such pool"
     try:
-        pool = librbd.Cluster.connect(parsed.conf, parsed.user).pool(parsed.pool)
-        what = "there is no such image"
-        image = librbd.Image(pool, parsed.image, parsed.snapshot, read_only=only_read)
-        if not only_read:
-            what = "another client has it open"
-            image.lock()
+        with ExitStack() as opened:
+            pool = librbd.Cluster.connect(parsed.conf, parsed.user).pool(parsed.pool)
+            opened.callback(librbd.leave, pool)
+            what = "there is no such image"
+            image = librbd.Image(pool, parsed.image, parsed.snapshot, read_only=only_read)
+            opened.callback(image.close)
+            if not only_read:
+                what = "another client has it open"
+                image.lock()
+            return RbdStore(name, image, opened.pop_all(), identity=identity, read_only=only_read)
     except OSError as error:
         known = error.errno in (errno.ENOENT, errno.EROFS, errno.EBUSY)
         raise UnavailableError(f"{name}: {what if known else error.strerror}") from error
-    identity = identity_of(f"{SCHEME}{parsed.pool}/{parsed.image}@{parsed.snapshot or ''}")
-    return RbdStore(name, image, identity=identity, read_only=only_read)
 
 
 def image_names(name: str) -> tuple[str, ...]:
