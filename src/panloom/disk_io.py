@@ -1,6 +1,7 @@
 """All that Panloom does to an open file in which it keeps volumes, images, exports and state.
 
-Each call goes through the table of ``system_calls``; what makes names durable is in ``durable_names``.
+Each call that reads or changes a file goes through the table of ``system_calls``; what makes names durable is in
+``durable_names``.
 
 Errors are the kernel's own ``OSError``; a file that is shorter than it must be is ``EIO``.  When a sync fails, the
 kernel forgets what it could not write: no later sync of that file proves anything.  Who owns it never syncs it again.

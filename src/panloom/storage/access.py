@@ -27,7 +27,7 @@ class Access(Protocol):
 
     device: Device
     delays: Delays
-    counters: Any  # of the connection's thread
+    counters: Any  # of what is done at once
     may_block: bool
 
     @property

@@ -14,8 +14,8 @@
                          Connection.vanished ◀─── … or less
                          Connection.shut_down ◀── take-over of a session, fence, end of the process
 
-The Connection Manager's methods are called from many threads.  A ``Descriptor`` is called by one thread for each
-session, so by several at once when several sessions reach the same volume.
+The Connection Manager's methods are called from many threads.  So is a ``Descriptor``: by the thread of its connection,
+by those that do aside what takes long, and by whoever calls an earlier frame of a command back.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ class Descriptor:
     send_handler: SendHandler = field(repr=False)
     block_octets: int = 512
     thin: bool = True  # whether UNMAP gives space back
-    may_block: bool = False  # whether even READ and WRITE may take long, or be called back later
+    may_block: bool = False  # whether even READ and WRITE are done aside; the Local Transport calls back later instead
     removable: bool = False
     physical_octets: int = 512  # what the initiator is told that the medium writes at once
     device_type: int = 0x00  # SPC-4 r37 table 142: a disk, or 05h, an optical disc

@@ -87,7 +87,7 @@ class Volume:
         self.name = name
         self.octets = top.header.octets
         self.identity = top.header.identity
-        self.may_block = not tells_what_waits(top.fd)  # the files below are in the same directory
+        self.may_block = not tells_what_waits(top.fd)  # images/ is taken to be on the like of its file system
         self._stack = top, below  # replaced as a whole: readers take no lock
         self._epoch = top.header.epoch  # as it counts; higher than on the disk only after a failed write of the header
         self._state = _State.ONLINE

@@ -1,11 +1,12 @@
 """What a device has done: operations, octets, time in progress, and how long each took.
 
-    connection's thread ──▶ Counters ─┐
-    connection's thread ──▶ Counters ─┼─ summed when asked ──▶ Totals
+    session and device  ──▶ Counters ─┐
+    device's own threads ─▶ Counters ─┼─ summed when asked ──▶ Totals
     sessions that ended ──▶ Counters ─┘
 
-Who carries operations out counts them, each thread in Counters of its own, so nothing in the way of a READ takes a
-lock.  What is read while operations are under way may miss the last of them; once they are answered it is exact.
+What is done at once is counted in Counters of its session, so nothing in the way of a READ takes a lock.  What is read
+while operations are under way may miss the last of them; once they are answered it is exact, unless two threads served
+the session at the same moment.
 
 An operation of ``t`` nanoseconds counts in bucket ``t.bit_length()`` of the histogram: bucket 17 is 65.5 to 131 µs.
 """
@@ -46,7 +47,7 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class Counters:
-    """Counts the operations of one thread."""
+    """Counts the operations of one session, or of a device's own threads."""
 
     __slots__ = ("failed", "latencies", "nanoseconds", "octets")
 
@@ -69,7 +70,7 @@ class Counters:
         self.nanoseconds += nanoseconds
 
     def add(self, other: "Counters") -> None:
-        """Add what another has counted, whose thread counts no more."""
+        """Add what another has counted."""
         for mine, theirs in zip(self.latencies, other.latencies, strict=True):
             mine[:] = map(sum, zip(mine, theirs, strict=True))
         self.octets[:] = map(sum, zip(self.octets, other.octets, strict=True))
@@ -86,14 +87,14 @@ class Statistics:
         self._live: list[Counters] = []
 
     def begin(self) -> Counters:
-        """Return Counters for one thread."""
+        """Return Counters for one session."""
         counters = Counters()
         with self._lock:
             self._live.append(counters)
         return counters
 
     def end(self, counters: Counters) -> None:
-        """Keep what was counted; its thread counts no more.  Nothing happens the second time."""
+        """Keep what was counted by then.  Nothing happens the second time."""
         with self._lock:
             if any(counters is each for each in self._live):
                 self._live.remove(counters)
