@@ -26,6 +26,8 @@ NOT_KEPT = {
     "control/console_log.py": "what consoles said; nothing relies on it",
     "control/consoles.py": "what consoles said; nothing relies on it",
     "control/door.py": "a socket",
+    "control/image_capture.py": "a copy on its way, which the storage process takes in and keeps",
+    "control/image_sources.py": "a copy on its way, which the storage process takes in and keeps",
     "control/power_program.py": "somebody else's program",
     "fabric": "devices and namespaces",
     "storage/__main__.py": "the control channel's socket",

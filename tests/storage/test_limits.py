@@ -3,7 +3,7 @@
 from fractions import Fraction
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from panloom.storage.limits import BURST_SECONDS, Limiter, Limits, TokenBucket
@@ -40,6 +40,7 @@ def test_a_bucket_waits_as_its_twin(rate, burst, steps):
 
 
 @given(st.integers(1, 1000), st.integers(512, 1 << 20), STEPS)
+@example(1, 512, [(Fraction(0), 2)] + [(Fraction(0), 0)] * 3)  # who waits for one limit has used the other up
 def test_no_interval_has_more_than_the_limits_and_one_request(operations, octets, steps):
     limiter, now, begun = Limiter(Limits(operations, octets), 0.0), 0.0, []
     for pause, kilobytes in steps:

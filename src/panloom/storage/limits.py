@@ -31,7 +31,7 @@ NO_LIMITS = Limits()
 
 
 class TokenBucket:
-    """See above; ``rate`` and ``burst`` are positive, times are seconds that never go back."""
+    """See above; ``rate`` and ``burst`` are positive, times are seconds; before the last one it was further in debt."""
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self.rate = rate
@@ -45,12 +45,12 @@ class TokenBucket:
         return max(0.0, -self._tokens / self.rate)
 
     def take(self, tokens: float, now: float) -> None:
-        """Take what a request needs that begins when ``wait_seconds`` have passed."""
+        """Take what a request needs."""
         self._fill(now)
         self._tokens -= tokens
 
     def change(self, rate: float, burst: float, now: float) -> None:
-        """Go on at another rate; a debt is paid at the new one."""
+        """Go on at another rate; a debt is paid at the new one, that of requests which begin later included."""
         self._fill(now)
         self.rate, self.burst = rate, burst
         self._tokens = min(self._tokens, burst)
@@ -67,22 +67,27 @@ class Limiter:
         self.limits = NO_LIMITS
         self._operations: TokenBucket | None = None
         self._octets: TokenBucket | None = None
+        self._last = now  # when the request that came last begins
         self.change(limits, now)
 
     def change(self, limits: Limits, now: float) -> None:
         """Hold to other limits from now on; requests that were told to wait are not called back."""
-        self.limits = limits
+        self.limits, self._last = limits, now
         self._operations = _changed(self._operations, limits.operations, now)
         self._octets = _changed(self._octets, limits.octets, now)
 
     def begin(self, octets: int, now: float) -> float:
         """Return how many seconds a request has to wait that comes now; it is counted as begun then."""
-        wait = 0.0
-        for bucket, tokens in ((self._operations, 1), (self._octets, octets)):
-            if bucket is not None:
-                wait = max(wait, bucket.wait_seconds(now))
-                bucket.take(tokens, now)
-        return wait
+        wanted = [(bucket, n) for bucket, n in ((self._operations, 1), (self._octets, octets)) if bucket is not None]
+        start = max(now, self._last)
+        start += max((bucket.wait_seconds(start) for bucket, _ in wanted), default=0.0)
+        for (
+            bucket,
+            tokens,
+        ) in wanted:  # then, and not now: while one lets it wait, the other saves no more than its burst
+            bucket.take(tokens, start)
+        self._last = start
+        return start - now
 
 
 def _changed(bucket: TokenBucket | None, rate: int | None, now: float) -> TokenBucket | None:
