@@ -15,6 +15,7 @@ from panloom.protocol.chap import MD5, ChapTarget, Credentials, response
 from panloom.protocol.iscsi_command_order import MAX_HELD_OCTETS
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import (
+    COMMAND_WINDOW,
     MAX_REQUESTS,
     MAX_TEXT_OCTETS,
     Answer,
@@ -23,7 +24,7 @@ from panloom.protocol.iscsi_login import (
     IscsiLogin,
     State,
 )
-from panloom.protocol.iscsi_session import MAX_TASKS, IscsiSession
+from panloom.protocol.iscsi_session import MAX_IMMEDIATE, IscsiSession
 from panloom.protocol.scsi_disk import Data, LogicalUnits, Wants
 from panloom.protocol.scsi_pages import MAX_UNMAP_BLOCKS, Disk
 from panloom.protocol.scsi_verdicts import (
@@ -254,7 +255,8 @@ def session(octets):
     fast = _converse(chunks, parameters, IscsiSession)
     whole = b"".join(chunk for chunk in chunks if chunk is not None)
     assert fast.disks[1].octets == MemoryDisk().octets
-    assert len(fast.session._tasks) <= MAX_TASKS
+    assert len(fast.session._tasks) <= COMMAND_WINDOW + MAX_IMMEDIATE
+    assert len(fast.session._order.held) <= COMMAND_WINDOW
     assert fast.session._order._octets <= MAX_HELD_OCTETS + 0xFFFFFF
     if None not in chunks:
         size = cut + (1 if len(whole) < 400 else 48)  # octet by octet is slow

@@ -12,7 +12,7 @@ from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import faults
 from panloom.storage.exports import Access
 from panloom.values import Iqn
-from support.lab import running_lab
+from support.lab import PATIENT, running_lab
 from support.new_machines import PAN, node_of, rule, server_of, until_booted
 from support.waiting import until
 
@@ -40,6 +40,7 @@ def rule_of(machine):
 def lab(tmp_path_factory):
     """A lab in which all sixteen have booted."""
     with running_lab(tmp_path_factory.mktemp("sixteen"), chassis=chassis()) as running:
+        running.declare(liveness=PATIENT)
         running.apply(PAN + rule() + rule("large", '{memory: ">= 512MiB"}'))
         for machine in running.lab.chassis.machines:
             running.power(machine.name, "on")

@@ -62,6 +62,6 @@ def until_booted(lab: LabInTest, machine: Machine, *, seconds: float = 30.0) -> 
         if node_of(machine) not in {row["name"] for row in rows}:
             return None
         shown = lab.node(node_of(machine))
-        return shown if shown["provisioning"][-1][0] == "booted" else None
+        return shown if "booted" in [state for state, _ in shown.get("provisioning", ())] else None
 
     return until(booted, f"{machine.name} is provisioned", seconds=seconds)

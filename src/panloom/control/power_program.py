@@ -13,6 +13,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from panloom.errors import UnavailableError
@@ -147,5 +148,6 @@ async def _last_said(process: asyncio.subprocess.Process) -> bytes:
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill a program that has not ended, with all that it started in its session."""
     if process.returncode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended, and nobody has told us yet
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
