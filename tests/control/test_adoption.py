@@ -28,10 +28,8 @@ class Bridge:
 
     def __init__(self, learnt):
         self._learnt = learnt
-        self.asked = 0
 
     async def port_of(self, mac):
-        self.asked += 1
         return self._learnt.get(mac)
 
 
@@ -78,26 +76,6 @@ def test_one_whose_frames_come_in_at_another_node_s_port_or_at_one_that_no_filte
         nodes, said = adopted(NEW, "aa:aa:aa:11:22:44", learnt={NEW: port})
         assert nodes == {"n1", "n2", "n-112244"}
         assert why in said[0]
-
-
-def test_one_that_cannot_be_taken_in_is_tried_ever_less_often_and_forgotten_when_it_asks_no_more():
-    async def scenario():
-        now, said, tried, bridge = 0.0, {}, [], Bridge({NEW: "port-n1"})
-        store, events = DictStore(), EventLog(DictStore())
-        world = await put(store, ALWAYS, *DOCUMENTS[1:])
-        observer = Observer(None, Boots(DictStore()), events)
-        blades = Blades(store, observer, bridge, events, lambda: None, clock=lambda: now)
-        observer.discovered[NEW] = Discovered(mac=NEW, address="10.77.0.200", first_seen=1.0)
-        for second in range(40):
-            now, before = float(second), bridge.asked
-            await blades.meet(world, said.__setitem__)
-            tried += [second] * (bridge.asked - before)
-        assert "the port of node n1" in said[NEW]
-        observer.discovered.clear()
-        await blades.meet(world, said.__setitem__)
-        return tried, said
-
-    assert asyncio.run(scenario()) == ([0, 1, 3, 7, 15, 31], {NEW: None})
 
 
 class EmptyStorage:

@@ -16,7 +16,7 @@ import msgspec
 from panloom.control import failpoint
 from panloom.control.documents import Documents
 from panloom.control.events import EventLog
-from panloom.control.image_imports import MAX_PAUSE_SECONDS, PAUSE_SECONDS, Say
+from panloom.control.image_imports import Say
 from panloom.control.observer import Observer
 from panloom.control.ports import Ports
 from panloom.control.world import BLADES, World
@@ -44,14 +44,7 @@ class Blades:
     """Takes machines in and follows them; ``wake`` is called when there is something new for the reconciler."""
 
     def __init__(
-        self,
-        store: Store,
-        observer: Observer,
-        ports: Ports,
-        events: EventLog,
-        wake: Callable[[], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
+        self, store: Store, observer: Observer, ports: Ports, events: EventLog, wake: Callable[[], None]
     ) -> None:
         self._store = store
         self._documents = Documents(store)
@@ -59,30 +52,20 @@ class Blades:
         self._ports = ports
         self._events = events
         self._wake = wake
-        self._clock = clock
-        self._refused: dict[str, tuple[int, float]] = {}
-        """MAC → how often taking it in failed, and the clock's seconds of the next try."""
 
     async def meet(self, world: World, say: Say) -> None:
-        """Take in who may come; ``say`` what keeps one from it, and try that one again ever less often."""
+        """Take in who may come; ``say`` what keeps one from it."""
         platform = world.platform
         if platform is None:
             return
-        for mac in self._refused.keys() - self._observer.discovered.keys():
-            del self._refused[mac]
-            say(mac, None)
         for found in list(self._observer.discovered.values()):
             step = meet(candidate(found), world.all(Rule).values(), platform.approve)
-            tries, next_try = self._refused.get(found.mac, (0, float("-inf")))
-            if step is None or self._clock() < next_try:
+            if step is None:
                 continue
             try:
                 await self.take_in(found, step.rule, await World.read(self._store), who="panloom")
-                self._refused.pop(found.mac, None)
                 say(found.mac, None)
             except (ConflictError, ConfigError, ConfigErrors) as error:  # it keeps no other waiting
-                pause = min(PAUSE_SECONDS * 2**tries, MAX_PAUSE_SECONDS)
-                self._refused[found.mac] = tries + 1, self._clock() + pause
                 say(found.mac, f"{found.mac} is not taken in: {error}")
 
     async def take_in(self, found: Discovered, rule: Rule | None, world: World, *, who: str) -> Node:

@@ -5,11 +5,10 @@
                   └─▶ one worker for each server:  view ─▶ next_act ─▶ act ─▶ view ─▶ …
 
 A fence goes on by its record alone and asks nobody for anything, so that what is down holds up its own step only.  Each
-image and volume has a worker too, and the taking in of new machines one, so that no pass, and with it no new fence,
-waits for a slow disk or for many of them.  A part of a pass that fails does not keep the others from their work.
-Workers of several servers run side by side, one server has never more than one, and a worker that fails leaves its
-server to the next pass.  Nothing is kept between passes but what the observer sees, so that a restart continues where
-the records stand.
+image and volume has a worker too, so that no pass, and with it no new fence, waits for a slow disk.  A part of a pass
+that fails does not keep the others from their work.  Workers of several servers run side by side, one server has never
+more than one, and a worker that fails leaves its server to the next pass.  Nothing is kept between passes but what the
+observer sees, so that a restart continues where the records stand.
 """
 
 import asyncio
@@ -136,7 +135,7 @@ class Reconciler:
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
         await self._part("cables", self._follow_cables(world))
-        self._start("discovered machines", partial(self._meet_machines, world))
+        await self._part("discovered machines", self.blades.meet(world, self._say))
         await self._part("new machines", self.blades.follow(world))
         self._replace_boot_table(world)
         await self._part("ports", self._ports.apply(world))
@@ -267,10 +266,6 @@ class Reconciler:
             serial = platform.control.serial if platform else 0
             fresh = tuple([VirtualNic(lan=lan, mac=str(await self._macs.allocate(serial))) for lan in missing])
             await world.edit(servers={name: msgspec.structs.replace(record, nics=record.nics + fresh)})
-
-    async def _meet_machines(self, world: World) -> None:
-        """Take new machines in; in a worker of its own, since each costs a commit and no fence may wait for them."""
-        await self._part("discovered machines", self.blades.meet(world, self._say))
 
     async def _clear_doubts(self, world: World) -> None:
         """A node fenced without a confirmed power-off is free again once it is seen off, or asks to boot afresh."""
