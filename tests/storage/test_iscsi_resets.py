@@ -31,7 +31,7 @@ class Held:
 
 @pytest.fixture
 def manager(tmp_path):
-    return FileManager({0: FileDisk(tmp_path / "disk", 2048, may_block=True)})
+    return FileManager({0: FileDisk(tmp_path / "disk", 2048, late=True)})
 
 
 @pytest.fixture

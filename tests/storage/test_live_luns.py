@@ -21,7 +21,7 @@ READ_ONE = BlockCommand(Operation.READ_10, 0, 0, 1)
 
 @pytest.fixture
 def disks(tmp_path):
-    found = [FileDisk(tmp_path / f"disk{lun}", 2048, may_block=lun == 2) for lun in range(3)]
+    found = [FileDisk(tmp_path / f"disk{lun}", 2048, late=lun == 2) for lun in range(3)]
     for lun, disk in enumerate(found):
         disk.descriptor = replace(disk.descriptor, identity=bytes([0x30, 0, 0, 0, 0, 0, 0, lun + 1]))
     return found

@@ -4,17 +4,18 @@ import errno
 
 import pytest
 
-from panloom.protocol.iscsi_task import Compare, Write
+from panloom.protocol.iscsi_task import Compare, WriteAndVerify
 from panloom.protocol.scsi_disk import Deallocate, Fill, Flush
 from panloom.storage.descriptor import StaleEpochError
 from panloom.storage.medium import PIECE_OCTETS, carry_out
 from panloom.wire import scsi_sense
+from support.blocks import write
 from support.iscsi_peer import MemoryDisk
 
 
 def test_every_deed():
     disk = MemoryDisk()
-    assert carry_out(disk.descriptor, Write(512, b"w" * 1024)) is None
+    write(disk.descriptor, 512, b"w" * 1024)
     assert carry_out(disk.descriptor, Fill(2048, 1024, b"f" * 512)) is None
     assert carry_out(disk.descriptor, Deallocate(((0, 512), (1024, 512)))) is None
     assert carry_out(disk.descriptor, Flush()) is None
@@ -38,7 +39,7 @@ def test_a_fill_is_exact(octets):
     assert disk.octets == before[:512] + b"f" * octets + before[512 + octets :]
 
 
-DEEDS = [Write(0, b"w" * 512), Flush(), Deallocate(((0, 512),)), Fill(0, 512, b"f" * 512)]
+DEEDS = [WriteAndVerify(0, b"w" * 512), Flush(), Deallocate(((0, 512),)), Fill(0, 512, b"f" * 512)]
 
 
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: type(deed).__name__)

@@ -1,5 +1,7 @@
 """Units of tests as the Local Transport has them, and the Remote Transport's side of the direct call."""
 
+import threading
+
 from panloom.storage.frame import Frame, MiscompareError, Operation, StaleEpochError, answer
 from panloom.storage.medium import call
 
@@ -23,6 +25,13 @@ def send(disk, frame):
     except (OSError, StaleEpochError) as error:
         frame.error = error
     answer(frame)
+
+
+def send_late(disk, frame):
+    """As ``send``, on a thread of its own: the frame is called back when the send handler has long returned."""
+    if frame.operation is Operation.WRITE:
+        frame.data = memoryview(bytes(frame.data))
+    threading.Thread(target=send, args=(disk, frame)).start()
 
 
 def _changed(frame, found):

@@ -12,16 +12,16 @@ from panloom.storage.descriptor import Admission, Connection, Credentials, Descr
 from panloom.storage.exports import Moved
 from panloom.storage.remote_transport import RemoteTransport
 from panloom.values import Iqn
-from support.blocks import send
+from support.blocks import send, send_late
 
 INITIATOR = Iqn("iqn.2026-11.dev.panloom:node.n1")
 TARGET = Iqn("iqn.2026-11.dev.panloom:shop.web1")
 
 
 class FileDisk:
-    """One file as a unit; ``error`` is raised by the next calls, ``fenced`` refuses writes."""
+    """One file as a unit; ``error`` is raised by the next calls; ``fenced`` refuses writes; ``late`` answers later."""
 
-    def __init__(self, path: Path, blocks: int, *, read_only: bool = False, may_block: bool = False) -> None:
+    def __init__(self, path: Path, blocks: int, *, read_only: bool = False, late: bool = False) -> None:
         self.path = path
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self.file, blocks * 512)
@@ -35,8 +35,7 @@ class FileDisk:
             serial="0001",
             product="file",
             context=self,
-            send_handler=send,
-            may_block=may_block,
+            send_handler=send_late if late else send,
         )
 
     def _note(self, call: str, offset: int, octets: int) -> None:

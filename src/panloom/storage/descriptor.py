@@ -67,7 +67,6 @@ class Descriptor:
     send_handler: SendHandler = field(repr=False)
     block_octets: int = 512
     thin: bool = True  # whether UNMAP gives space back
-    may_block: bool = False  # whether even READ and WRITE are done aside; the Local Transport calls back later instead
     removable: bool = False
     physical_octets: int = 512  # what the initiator is told that the medium writes at once
     device_type: int = 0x00  # SPC-4 r37 table 142: a disk, or 05h, an optical disc

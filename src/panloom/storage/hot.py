@@ -96,7 +96,7 @@ class _Unit:
         self.lun = lun
         self.blocks = descriptor.blocks
         self.read_only = descriptor.read_only
-        self.plain = not descriptor.may_block and descriptor.block_octets == BLOCK_OCTETS
+        self.plain = descriptor.block_octets == BLOCK_OCTETS
         self.context = descriptor.context
         self.send_handler = descriptor.send_handler
 

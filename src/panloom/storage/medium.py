@@ -43,11 +43,9 @@ Descriptors = Mapping[int, Descriptor]
 def carry_out(descriptor: Descriptor, deed: Deed, others: Descriptors | None = None) -> Sense | None:
     """Do a deed; return why it failed, None when it is done.  ``others`` are the session's units, which it may name.
 
-    ``Read`` is the business of who owns the socket.
+    ``Read`` and ``Write`` are the business of who owns the socket.
     """
     match deed:
-        case Write(offset, data, _):
-            return _write(descriptor, Operation.WRITE, offset, memoryview(data))
         case OrWrite(offset, data, _):
             return _write(descriptor, Operation.OR_WRITE, offset, memoryview(data))
         case WriteAtomic(offset, data, intend):
@@ -98,8 +96,8 @@ def _carry_out_long(descriptor: Descriptor, deed: Deed, others: Descriptors) -> 
                 copied(segment.octets)
         case Erase(begin):
             return begin(descriptor)
-        case Read():
-            raise TypeError("a read needs somewhere to go")
+        case Read() | Write():
+            raise TypeError(f"{type(deed).__name__} is not done here")
     return None
 
 

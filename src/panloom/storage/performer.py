@@ -120,11 +120,11 @@ class Performer:
             if isinstance(deed, Read):
                 residual = {"residual_flags": task.residual_flags, "residual_count": task.residual_count}
                 reading = Reading(task.initiator_task_tag, deed.offset, deed.octets, **residual)
-                if deed.flush or unit.may_block:
+                if deed.flush:
                     self.set_aside(action, reading)
                 else:
                     self.read(action, unit, reading)
-            elif isinstance(deed, Write) and not unit.may_block:
+            elif isinstance(deed, Write):
                 data = memoryview(deed.data)
                 frame = Frame(Operation.WRITE, deed.offset, len(data), data, task.initiator_task_tag)
                 if self._call(unit.context, unit.send_handler, frame):
@@ -203,7 +203,7 @@ class Performer:
         if self._aside is None:
             self._performed(action, reading, _done_slowly(unit, deed, reading, self._descriptors))
             return
-        if isinstance(deed, Write | Compare | WriteAndVerify | OrWrite):
+        if isinstance(deed, Compare | WriteAndVerify | OrWrite):
             deed = msgspec.structs.replace(deed, data=bytes(deed.data))  # the input will be used again
         self._aside.take(action.lun, partial(self._do_aside, action, deed, reading))
 
