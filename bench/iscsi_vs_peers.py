@@ -5,16 +5,17 @@
 The three serve files of the same size, in the page cache, on the loopback.  libiscsi's iscsi-perf reads at random
 (4 KiB) or one after another (1 MiB); ``qemu-img bench -w``, over the same libiscsi, writes.  Every case is run against
 each of them right after the others, in the opposite order each other round.  Beside the rate stands what the target's
-process costs: processor seconds for 100,000 I/Os, and at the end its memory.  ``loopback_floor`` is what a program in C
-reaches that moves as many octets between two processes and does nothing else.  ``header digests``: both sides agree on
-CRC32C; libiscsi knows none for data.  At depth 32 the client fills a core of its own: there the processor time tells
-more than the rate.
+process costs, and what its clients cost: processor seconds for 100,000 I/Os; and at the end the target's memory.
+``loopback_floor`` is what a program in C reaches that moves as many octets between two processes and does nothing else.
+``header digests``: both sides agree on CRC32C; libiscsi knows none for data.  At depth 32 the client fills a core of
+its own: there the processor time tells more than the rate.
 """
 
 import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -198,8 +199,8 @@ def istgt(directory: Path, disks: list[Path], prefix: Sequence[str] = ()) -> Ite
 CONTENDERS = {"panloom": ours, "tgtd": tgtd, "istgt": istgt}
 
 
-def run(target: Target, case: str, seconds: int) -> tuple[float, float]:
-    """Return I/Os a second, and the target's processor seconds for 100,000 of them."""
+def run(target: Target, case: str, seconds: int) -> tuple[float, float, float]:
+    """Return I/Os a second, and the processor seconds of the target and of the clients for 100,000 of them."""
     who, octets, depth, luns, digests = CASES[case]
     urls = [target.url(number) for number in range(luns)]
     query = "?header_digest=crc32c" if digests else ""
@@ -215,10 +216,10 @@ def run(target: Target, case: str, seconds: int) -> tuple[float, float]:
         step = octets if octets > 4096 else 69632
         size = ["-c", str(count), "-d", str(depth), "-s", str(octets), "-S", str(step)]
         commands = [["qemu-img", "bench", "-w", "-t", "none", *size, disk_of(url, digests)] for url in urls]
-    before = target.processor_seconds()
+    before, clients = target.processor_seconds(), children_seconds()
     started = [subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for each in commands]
     said = [each.communicate(timeout=120)[0] for each in started]
-    spent = target.processor_seconds() - before
+    spent, clients = target.processor_seconds() - before, children_seconds() - clients
     rate = 0.0
     for text in said:
         found = _AVERAGE.findall(text) if who == "perf" else _DONE.findall(text)
@@ -226,7 +227,13 @@ def run(target: Target, case: str, seconds: int) -> tuple[float, float]:
             raise RuntimeError(f"{case}: {text[-500:]}")
         rate += float(found[-1]) if who == "perf" else count / float(found[-1])
     done = rate * seconds if who == "perf" else count
-    return rate, spent / done * 100_000
+    return rate, spent / done * 100_000, clients / done * 100_000
+
+
+def children_seconds() -> float:
+    """Return the processor time of what was started and has ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def disk_of(url: str, digests: bool) -> str:
@@ -263,11 +270,12 @@ def measure(targets: dict[str, Target], cases: list[str], rounds: int, seconds: 
         for case in cases:
             for name in list(targets) if number % 2 == 0 else list(targets)[::-1]:
                 try:
-                    rate, processor = run(targets[name], case, seconds)
+                    rate, processor, clients = run(targets[name], case, seconds)
                 except (RuntimeError, subprocess.TimeoutExpired) as error:
                     done[-1][name]["error"] = str(error)
                     continue
-                done[-1][name]["rates"] |= {case: rate, f"{case}, processor": processor}
+                told = {case: rate, f"{case}, processor": processor, f"{case}, clients' processor": clients}
+                done[-1][name]["rates"] |= told
                 print(f"round {number + 1}: {case}: {name}: {rate:.0f}/s, {processor:.2f}", file=sys.stderr, flush=True)
     return done
 
