@@ -344,13 +344,28 @@ def test_a_logout_is_answered_when_nothing_is_under_way():
 def test_a_command_that_the_caller_began_is_ordered_like_any_other():
     medium = Medium()
     action = medium.session.adopt(0, 77, Write(0, b"x" * 512))
-    assert medium.session.must_see(1, iscsi.lun_field(0))
-    assert not medium.session.must_see(1, iscsi.lun_field(1))
+    assert medium.session.must_see(1, iscsi.lun_field(0), reading=True)
+    assert not medium.session.must_see(1, iscsi.lun_field(1), reading=False)
     assert medium.read(0) == []
     medium.session.performed(action, None)
     assert medium.take() == [1]
     (answer,) = medium.answers()
     assert (type(answer), answer.initiator_task_tag, answer.status) == (ScsiResponse, 77, 0)
+
+
+def test_a_read_that_the_caller_began_holds_up_no_other_read():
+    medium = Medium()
+    session, unit = medium.session, iscsi.lun_field(0)
+    action = session.adopt(0, 77, Read(0, 512, flush=False))
+    assert not session.must_see(1, unit, reading=True)
+    assert session.must_see(1, unit, reading=False)
+    assert session.must_see(77, unit, reading=True)
+    assert medium.read(4) == [1]
+    assert session.must_see(2, unit, reading=True)
+    medium.perform()
+    assert not session.must_see(2, unit, reading=True)
+    session.performed(action, None)
+    assert session.quiet
 
 
 OPERATIONS = st.tuples(st.sampled_from(["read", "write"]), st.integers(0, 12), st.integers(1, 4),

@@ -90,7 +90,7 @@ class CarefulSession(IscsiSession):
 
     quiet = False
 
-    def must_see(self, initiator_task_tag, field):
+    def must_see(self, initiator_task_tag, field, *, reading):
         return True
 
 

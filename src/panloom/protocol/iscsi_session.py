@@ -99,12 +99,12 @@ class IscsiSession:
         """Return MaxCmdSN: open tasks narrow the window, but immediate ones, for it never goes back."""
         return (self.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._by_tag) + self._tasks.immediate) & 0xFFFFFFFF
 
-    def must_see(self, initiator_task_tag: int, field: int) -> bool:
+    def must_see(self, initiator_task_tag: int, field: int, *, reading: bool) -> bool:
         """Whether even a plain READ or WRITE, the next in order, has to go through ``receive``.
 
-        ``field`` is the unit's LUN field in its shortest form.
+        ``field`` is the unit's LUN field in its shortest form; ``reading``: it is a READ, and not an ORDERED one.
         """
-        if self._by_tag and (self._tasks.busy(field) or initiator_task_tag in self._by_tag):
+        if self._by_tag and (self._tasks.busy(field, reading=reading) or initiator_task_tag in self._by_tag):
             return True
         return field in self.units.unusual or bool(self._early) or initiator_task_tag == NO_TAG
 
@@ -151,7 +151,7 @@ class IscsiSession:
         Its deed is not in ``actions``: it is being done.  After a READ the caller has sent data and GOOD, as always.
         """
         task = Task(ScsiCommand(initiator_task_tag=initiator_task_tag, cmd_sn=0, cdb=bytes(16)), lun)
-        task.extent = extent_of(deed)
+        task.extent, task.plain_read = extent_of(deed), isinstance(deed, Read)
         task.began(deed)
         self._tasks.add(task)
         return Action(lun, deed, task)

@@ -174,6 +174,7 @@ class Task:
         self.under_way = 0  # actions that are not performed yet
         self.sense: Sense | None = None  # why it has failed, while actions are still under way
         self.aborted = False
+        self.plain_read = False  # one that the caller has begun by itself, as any other READ may be meanwhile
         self.dormant = False  # it waits for older tasks
         self.then: Callable[[], Verdict] | None = None  # the verdict once what is under way is done
         self.verdict: Verdict | None = None  # what it means; None: not known yet

@@ -36,6 +36,7 @@ class TaskSet:
         self.by_tag: dict[int, Task] = {}
         self.immediate = 0  # how many came outside the order of CmdSN
         self._open = Counter[int]()  # how many, by LUN field
+        self._ordering = Counter[int]()  # and how many of them a SIMPLE READ may have to wait for
         self._dormant = 0
         self._freed = False  # something may let a dormant task go on
         self.kept_octets = 0  # of the dormant ones
@@ -50,15 +51,16 @@ class TaskSet:
         """Return the task with this tag; None if there is none."""
         return self.by_tag.get(initiator_task_tag)
 
-    def busy(self, field: int) -> bool:
-        """Whether a unit, by the field that its shortest form makes, has tasks."""
-        return field in self._open
+    def busy(self, field: int, *, reading: bool) -> bool:
+        """Whether a unit, by the field of its LUN's shortest form, has tasks; ``reading``: that a READ may wait for."""
+        return field in (self._ordering if reading else self._open)
 
     def add(self, task: Task) -> None:
         """Take a task in, as the youngest."""
         self.by_tag[task.initiator_task_tag] = task
         self.immediate += task.immediate
-        self._open[_field(task)] += 1
+        for counter in self._counters(task):
+            counter[_field(task)] += 1
 
     def remove(self, task: Task) -> None:
         """Let a task go, which has ended or been aborted."""
@@ -68,9 +70,10 @@ class TaskSet:
             self._freed = True
             self._stir(task)
             field = _field(task)
-            self._open[field] -= 1
-            if not self._open[field]:
-                del self._open[field]
+            for counter in self._counters(task):
+                counter[field] -= 1
+                if not counter[field]:
+                    del counter[field]
 
     def of(self, lun: int | None) -> tuple[Task, ...]:
         """Return the tasks of a unit, oldest first; None: of all units."""
@@ -124,6 +127,9 @@ class TaskSet:
                 return task, self._stir(task)
         self._freed = False
         return None
+
+    def _counters(self, task: Task) -> tuple[Counter[int], ...]:
+        return (self._open,) if task.plain_read else (self._open, self._ordering)
 
     def _stir(self, task: Task) -> list[ScsiCommand | DataOut]:
         """End a task's sleep; return what was kept for it."""

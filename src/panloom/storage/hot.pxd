@@ -8,7 +8,7 @@ from panloom.storage.input cimport Input
 from panloom.storage.output cimport Output
 
 cdef uint32_t _NO_TAG, _LAST, _PLAIN_READ, _PLAIN_WRITE, _ATTRIBUTES
-cdef int _SCSI_COMMAND, _READ_10, _READ_16, _WRITE_10, _WRITE_16
+cdef int _UNTAGGED, _SIMPLE, _SCSI_COMMAND, _READ_10, _READ_16, _WRITE_10, _WRITE_16
 cdef Py_ssize_t _HEADER_OCTETS, _BLOCK_OCTETS
 
 
@@ -37,7 +37,7 @@ cdef class HotLoop:
     cdef Py_ssize_t _consume(self, Py_ssize_t start) except -1
     cdef bint _is_whole(self, Py_ssize_t start, Py_ssize_t data, Py_ssize_t after, Py_ssize_t octets) except -1
     @cython.locals(at="uint8_t*", flags=uint32_t, lengths=uint32_t, tag=uint32_t, expected=uint32_t, cmd_sn=uint32_t,
-                   operation=int, bits=uint32_t, lun=uint64_t, lba=uint64_t, blocks=uint64_t, limit=uint64_t,
+                   operation=int, reads=bint, bits=uint32_t, lun=uint64_t, lba=uint64_t, blocks=uint64_t, limit=uint64_t,
                    unit=_Unit)
     cdef bint _answer_plain(self, Py_ssize_t start, Py_ssize_t data) except -1
     @cython.locals(stat_sn=uint32_t, exp_cmd_sn=uint32_t, max_cmd_sn=uint32_t, frame=Frame)

@@ -40,6 +40,7 @@ from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
 from panloom.protocol.iscsi_session import BLOCK_OCTETS, NOT_SUPPORTED, IscsiSession
 from panloom.protocol.iscsi_task import Action, Write
+from panloom.protocol.iscsi_task_set import Attribute
 from panloom.protocol.scsi_disk import Read
 from panloom.protocol.scsi_pages import Disk
 from panloom.protocol.scsi_unit import LogicalUnit
@@ -71,6 +72,7 @@ _SCSI_COMMAND, DATA_DIGEST_ERROR = 0x01, 0x02
 _HEADER_OCTETS, _BLOCK_OCTETS = HEADER_OCTETS, BLOCK_OCTETS  # C's, where there is C
 _PLAIN_READ, _PLAIN_WRITE = iscsi.FINAL | iscsi.READ, iscsi.FINAL | iscsi.WRITE
 _ATTRIBUTES = 0x07  # task attributes, which change nothing here
+_UNTAGGED, _SIMPLE = 0, int(Attribute.SIMPLE)
 _READ_10, _READ_16 = int(Operation.READ_10), int(Operation.READ_16)
 _WRITE_10, _WRITE_16 = int(Operation.WRITE_10), int(Operation.WRITE_16)
 _LAST = iscsi.FINAL | iscsi.DATA_IN_STATUS
@@ -330,9 +332,12 @@ class HotLoop:
         session = self._session
         if cmd_sn != session.exp_cmd_sn or tag == _NO_TAG:
             return False
-        if (self._unusual or not self._quiet) and session.must_see(tag, lun):
+        reads = operation in (_READ_10, _READ_16)
+        if (self._unusual or not self._quiet) and session.must_see(
+            tag, lun, reading=reads and flags & _ATTRIBUTES in (_UNTAGGED, _SIMPLE)
+        ):
             return False
-        if operation in (_READ_10, _READ_16):
+        if reads:
             if flags & ~_ATTRIBUTES != _PLAIN_READ or lengths or bits & ~DPO:
                 return False
             session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
