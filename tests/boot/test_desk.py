@@ -2,9 +2,13 @@
 
 from ipaddress import IPv4Address
 
+import msgspec
+
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
+from panloom.decide.boot_menu import menu_of
 from panloom.decide.hardware import Hardware
+from panloom.model.resources import Becoming, Image, Rule
 from panloom.values import MacAddress
 from panloom.wire.dhcp import MessageType
 from support.boot_chassis import MACS, server, table
@@ -50,6 +54,30 @@ def test_a_stranger_is_told_to_report_and_what_it_reports_is_passed_on():
     assert told.kinds() == ["discovered", "waiting", "hardware"]
     assert told.events[-1].hardware == Hardware(vendor="Dell")
     assert (told.events[-1].mac, told.events[-1].node) == (STRANGER, None)
+
+
+def with_menu():
+    web = Becoming(pan="shop", image="web")
+    menu = menu_of(Rule(name="web", server=web, approve="prompt"), [Image(name="web", version=3)])
+    return msgspec.structs.replace(table(), menus={STRANGER: menu})
+
+
+def test_a_stranger_whose_console_is_to_ask_gets_the_menu_and_its_choice_is_passed_on():
+    told = Told(with_menu())
+    told.desk.acknowledged(asks(told), ADDRESS, now=1.0)
+    page = told.desk.script("token0", ADDRESS, now=2.0)
+    assert "item --key 1 web 1  web@3\n" in page.text
+    assert "choose --default web --timeout 30000 choice" in page.text
+    told.desk.acknowledged(asks(told), ADDRESS, now=500.0)  # as the script does: the first token is long over
+    assert told.desk.install("token0", ADDRESS, "web", now=500.0).status == 404
+    assert told.desk.install("token1", ELSEWHERE, "web", now=500.0).status == 403
+    assert told.desk.install("token1", ADDRESS, "root", now=500.0).status == 404
+    assert "chosen" not in told.kinds()
+    assert told.desk.install("token1", ADDRESS, "web", now=500.0).status == 200
+    assert (told.events[-1].kind, told.events[-1].choice, told.events[-1].mac) == ("chosen", "web", STRANGER)
+    told.desk.replace(table())
+    assert "it is decided" in told.desk.install("token1", ADDRESS, "web", now=501.0).text
+    assert told.kinds().count("chosen") == 1
 
 
 def test_a_report_counts_with_the_machines_own_token_from_its_own_address_only():

@@ -4,6 +4,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from panloom.decide.boot_menu import SPARE
 from panloom.decide.hardware import Hardware
 from panloom.decide.provisioning import (
     DEAF_SECONDS,
@@ -16,11 +17,13 @@ from panloom.decide.provisioning import (
     is_held,
     meet,
     next_step,
+    node_name,
+    prompt_for,
     rule_for,
     server_of,
     why_unfit,
 )
-from panloom.model.resources import Becoming, Match, Nic, Node, Rule
+from panloom.model.resources import Becoming, Image, Match, Nic, Node, Rule
 from panloom.values import MacAddress
 
 MAC = MacAddress.parse("52:54:00:77:00:0a")
@@ -48,6 +51,17 @@ def test_without_a_rule_the_platform_decides():
     assert meet(Candidate(MAC), [], "always") == TakeIn()
     assert meet(known(), [rule("others", vendor="HP*")], "always") == TakeIn()
     assert meet(known(), [rule("others", vendor="HP*")], "manual") is None
+
+
+def test_a_rule_that_asks_at_the_console_waits_for_the_answer_and_takes_its_image():
+    rules, images = [rule("any", approve="prompt")], [Image(name="db", version=1)]
+    assert prompt_for(Candidate(MAC), rules, images) is None  # it may fit another, once it says what it is
+    assert prompt_for(known(), rules, images).offers("db")
+    assert prompt_for(known(), [rule("any")], images) is None
+    assert meet(known(), rules, "always") is None
+    answered = meet(Candidate(MAC, DELL, choice="db"), rules, "manual")
+    assert (answered.rule.name, answered.rule.server.image) == ("any", "db")
+    assert meet(Candidate(MAC, DELL, choice=SPARE), rules, "manual") == TakeIn()
 
 
 def test_a_rule_that_asks_for_a_person_takes_nobody_in():
@@ -86,14 +100,25 @@ def test_of_rules_that_fit_the_one_that_asks_most_is_taken():
     assert rule_for(known(Hardware()), [two, large, small]) is None
 
 
-def test_the_same_machine_becomes_the_same_server_unless_that_name_is_anothers():
-    node = Node(name="n-77000a", mac=MAC, address=IPv4Address("10.77.0.2"), port="p1", memory_octets=0)
-    made = server_of(rule("web"), node, ())
-    assert (made.label, made.node, made.image) == ("shop/web-77000a", "n-77000a", "web")
+def machine(mac=MAC):
+    return Node(name=node_name(mac), mac=mac, address=IPv4Address("10.77.0.2"), port="p1", memory_octets=0)
+
+
+def test_the_same_machine_becomes_the_same_server():
+    made = server_of(rule("web"), machine())
+    assert (made.label, made.node, made.image) == ("shop/web-52540077000a", "n-52540077000a", "web")
     assert made.nics == (Nic(lan="front"), Nic(lan="back"))
-    assert server_of(rule("web"), node, {"shop/web-77000a"}).label == "shop/web-52540077000a"
-    assert len(server_of(rule("x" * 63), node, {f"shop/{'x' * 50}-77000a"}).name) == 63
-    assert server_of(rule("spare", server=None), node, ()) is None
+    assert server_of(rule("web"), machine()) == made
+    assert server_of(rule("spare", server=None), machine()) is None
+
+
+def test_no_two_machines_and_no_two_rules_make_a_server_of_one_name_for_its_disk_is_kept_under_that():
+    other = MacAddress.parse("ba:bb:00:77:00:0a")
+    assert node_name(other) != node_name(MAC)
+    assert server_of(rule("web"), machine(other)).name != server_of(rule("web"), machine()).name
+    long = [server_of(rule("x" * 50 + end), machine()).name for end in ("", "y", "z", "y" * 13)]
+    assert len({*long}) == 4
+    assert max(map(len, long)) == 63
 
 
 def test_each_step_follows_from_the_record_and_from_what_is_seen():

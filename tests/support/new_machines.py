@@ -1,6 +1,7 @@
 """Machines that no document names, and what they become."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from panloom.lab.qemu import Machine
@@ -16,8 +17,8 @@ lans:
 """
 
 
-def rule(name: str = "web", match: str = "{}", *, image: str = "web", approve: str = "always") -> str:
-    """Return a rule's document: a server of shop, with a NIC in its LAN."""
+def rule(name: str = "web", match: str = "{}", *, image: str = "web", approve: str = "always", more: str = "") -> str:
+    """Return a rule's document: a server of shop, with a NIC in its LAN; ``more`` is a line of it."""
     return f"""
 ---
 apiVersion: panloom/v1
@@ -25,13 +26,19 @@ kind: Rule
 name: {name}
 match: {match}
 approve: {approve}
+{more}
 server: {{pan: shop, image: {image}, lans: [front]}}
 """
 
 
+def donor(name: str, source: Path, *, version: int = 1) -> str:
+    """Return an image's document."""
+    return f"---\napiVersion: panloom/v1\nkind: Image\nname: {name}\nversion: {version}\nsource: {source}\n"
+
+
 def digits(machine: Machine) -> str:
-    """Return the end of its MAC, by which it is called."""
-    return machine.mac.replace(":", "")[-6:]
+    """Return its MAC as it is called by it."""
+    return machine.mac.replace(":", "")
 
 
 def node_of(machine: Machine) -> str:

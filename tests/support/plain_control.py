@@ -98,7 +98,8 @@ class PlainControl:
             raise UnavailableError(f"the power driver of {node} does not answer")
         return {"node": node, "power": "off" if action == "off" else "on"}
 
-    async def approve(self, node: str, *, rule: str | None, who: str) -> Mapping[str, Any]:
+    async def approve(self, node: str, *, rule: str | None, image: str | None, who: str) -> Mapping[str, Any]:
+        rule = f"{rule or 'any'}-{image}" if image else rule
         return {"node": node, "state": "installing" if rule else "spare", "server": f"shop/{rule}-9" if rule else None}
 
     async def release(self, node: str, *, who: str) -> Mapping[str, Any]:

@@ -73,6 +73,7 @@ failovers = st.builds(
     within_seconds=durations,
     fence=st.sampled_from(["storage+port", "power"]),
 )
+prompts = st.builds(resources.Prompt, images=st.lists(image_names, max_size=2).map(tuple), timeout_seconds=durations)
 rules = st.builds(
     resources.Rule,
     name=names,
@@ -95,6 +96,8 @@ rules = st.builds(
         failover=failovers,
     ),
     approve=st.sampled_from(["manual", "always"]),
+) | st.builds(
+    resources.Rule, name=names, match=st.just(resources.Match()), approve=st.just("prompt"), prompt=st.none() | prompts
 )
 donors = st.sampled_from(["shop/web1", "shop/web1@before", "iscsi://10.0.0.5:3261/iqn.2001-01.com.example:old/1"])
 notes = st.dictionaries(

@@ -20,6 +20,7 @@ from panloom.decide.boot_answer import (
     Scope,
     boot_answer,
     boot_script,
+    menu_script,
     pause_seconds,
     proxy_answer,
     report_script,
@@ -179,6 +180,8 @@ class BootDesk:
         self.say(self._about("waiting", now, ticket.mac, peer, why))
         if node is not None:
             return Page(200, wait_script(why, pause_seconds(node, times)))
+        if menu := self.index.table.menus.get(ticket.mac):
+            return Page(200, menu_script(menu))
         place = f"{self.index.table.address}:{self.index.table.http_port}"
         return Page(200, report_script(why, f"http://{place}/boot/{token}/hardware", pause_seconds(node, times)))
 
@@ -191,6 +194,19 @@ class BootDesk:
         self.say(msgspec.structs.replace(event, hardware=hardware_of_report(words)))
         times = self._waited.get(ticket.mac, 1) - 1
         return Page(200, wait_script("its hardware is known; asking again", pause_seconds(None, times)))
+
+    def install(self, token: str, peer: IPv4Address, choice: str, *, now: float) -> Page:
+        """Take what was chosen at a machine's console, and return the script by which it asks again, or a refusal."""
+        ticket = self._redeem(token, peer, now)
+        if isinstance(ticket, Page):
+            return ticket
+        menu = self.index.table.menus.get(ticket.mac)
+        if menu is None:  # somebody else has said meanwhile what it becomes
+            return Page(200, wait_script("it is decided what this machine becomes; asking again", 1))
+        if not menu.offers(choice):
+            return Page(404, "the menu has no such item\n")
+        self.say(msgspec.structs.replace(self._about("chosen", now, ticket.mac, peer, ""), choice=choice))
+        return Page(200, wait_script(f"{choice.lstrip('.')} is chosen; asking again", 1))
 
     def _redeem(self, token: str, peer: IPv4Address, now: float) -> Ticket | Page:
         found = self._tokens.redeem(token, peer, now=now)

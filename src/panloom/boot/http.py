@@ -1,6 +1,6 @@
 """HTTP boot: a machine's script, what it reports of itself, and files, whole or in ranges (RFC 9110 section 14).
 
-    /boot/TOKEN    /boot/TOKEN/hardware?…    /files/NAME
+    /boot/TOKEN    /boot/TOKEN/hardware?…    /boot/TOKEN/install?choice=…    /files/NAME
 
 Served by uvicorn and Starlette from a socket of our own, so that nothing but the named interface is listened to.
 """
@@ -91,6 +91,7 @@ class HttpService:
             routes=[
                 Route("/boot/{token}", self._script),
                 Route("/boot/{token}/hardware", self._hardware),
+                Route("/boot/{token}/install", self._install),
                 Route("/files/{name:path}", self._file),
             ],
         )
@@ -132,6 +133,10 @@ class HttpService:
     async def _hardware(self, request: Request) -> Response:
         words, token = words_of(request.url.query), request.path_params["token"]
         return _answer(request, lambda peer: self._desk.hardware(token, peer, words, now=time.monotonic()))
+
+    async def _install(self, request: Request) -> Response:
+        choice, token = words_of(request.url.query).get("choice", ""), request.path_params["token"]
+        return _answer(request, lambda peer: self._desk.install(token, peer, choice, now=time.monotonic()))
 
     async def _file(self, request: Request) -> Response:
         path = self._files.find(request.path_params["name"])

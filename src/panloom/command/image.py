@@ -15,7 +15,7 @@ from panloom.command import completing
 from panloom.command.output import emit, say, suggest
 from panloom.control.client import Client
 from panloom.errors import ConfigError, ConflictError, UnavailableError
-from panloom.model.documents import API_VERSION
+from panloom.model.written import API_VERSION
 from panloom.values import format_size
 
 _NAME = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?:@([1-9][0-9]{0,5}))?")

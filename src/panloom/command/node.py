@@ -1,4 +1,4 @@
-"""``panloom node approve|release|power``: let machines into the pool of spares, and switch them."""
+"""``panloom node approve|install|release|power``: let machines into the pool, make servers of them, switch them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +31,19 @@ def approve(client: Client, node: str, rule: str | None, *, spare: bool) -> int:
     made = client.post("nodes", node, "approve", body={"rule": "" if spare else rule})
     emit(f"{made['node']}: becomes {made['server']}" if made["server"] else f"{made['node']}: a spare")
     suggest("See the pool", "panloom get nodes")
+    return 0
+
+
+@command.command("install")
+@click.argument("node", metavar="NODE", shell_complete=completing.nodes)
+@click.option("--image", metavar="IMAGE", required=True, help="What its disk is a clone of: web, web@3, web@stable.")
+@click.option("--rule", metavar="RULE", shell_complete=completing.rules, help="Whose PAN, LANs and disk it gets.")
+@click.pass_obj
+def install(client: Client, node: str, image: str, rule: str | None) -> int:
+    """Make a discovered machine, by its MAC, a server from an image, all else as the rule says that fits."""
+    made = client.post("nodes", node, "approve", body={"rule": rule, "image": image})
+    emit(f"{made['node']}: becomes {made['server']}")
+    suggest("Follow it", f"panloom show node {made['node']}")
     return 0
 
 

@@ -5,7 +5,7 @@
     DELETE /v1/resources/KIND/NAME?yes=        yes=true for a volume or a snapshot
     POST   /v1/servers/PAN/NAME/failover
     POST   /v1/nodes/NAME/power                {action: on | off | reset | kill}
-    POST   /v1/nodes/MAC/approve               {rule}
+    POST   /v1/nodes/MAC/approve               {rule, image}
     POST   /v1/nodes/NAME/release
     GET    /v1/nodes/NAME/console?types=       its serial line, without end;  …/console/log  what is written down of it
     POST   /v1/nodes/NAME/console              {keyboard, octets}: what was typed
@@ -94,8 +94,11 @@ class Control(HistoryControl, VolumeControl, Protocol):
         """Switch a node on, off, reset it or pull its plug; return ``{"node", "power"}``."""
         ...
 
-    async def approve(self, node: str, *, rule: str | None, who: str) -> Row:
-        """Take a discovered machine (by its MAC) in: by a rule, by the one that fits (None), or as a spare ("")."""
+    async def approve(self, node: str, *, rule: str | None, image: str | None, who: str) -> Row:
+        """Take a discovered machine (by its MAC) in: by a rule, by the one that fits (None), or as a spare ("").
+
+        ``image`` takes the place of the rule's.
+        """
         ...
 
     async def release(self, node: str, *, who: str) -> Row:
@@ -161,6 +164,8 @@ class ApproveBody(_Body):
     """By which rule a machine is taken in; None: by the one that fits, empty: by none, as a spare."""
 
     rule: str | None = None
+    image: str | None = None
+    """None: the rule's."""
 
 
 class PowerBody(_Body):
@@ -236,7 +241,8 @@ def _add_acts(app: FastAPI, control: Control) -> None:
 
     @app.post("/v1/nodes/{name}/approve")
     async def approve(name: str, request: Request, body: ApproveBody | None = None) -> JSONResponse:
-        return JSONResponse(await control.approve(name, rule=body.rule if body else None, who=_who(request)))
+        asked = body or ApproveBody()
+        return JSONResponse(await control.approve(name, rule=asked.rule, image=asked.image, who=_who(request)))
 
     @app.post("/v1/nodes/{name}/release")
     async def release(name: str, request: Request) -> JSONResponse:

@@ -7,19 +7,21 @@
 What lies between is the reconciler's: the disk is made, the machine placed and admitted, as for any server.
 """
 
+import asyncio
 import time
-from collections.abc import Callable
-from ipaddress import IPv4Address
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from panloom.control import failpoint
 from panloom.control.documents import Documents
 from panloom.control.events import EventLog
-from panloom.control.image_imports import Say
+from panloom.control.free_addresses import FreeAddresses
+from panloom.control.image_imports import MAX_PAUSE_SECONDS, PAUSE_SECONDS, Say
 from panloom.control.observer import Observer
 from panloom.control.ports import Ports
-from panloom.control.world import BLADES, World
+from panloom.control.world import BLADES, SERVERS, World
+from panloom.decide.boot_menu import Menu
 from panloom.decide.port_filter import is_filterable
 from panloom.decide.provisioning import (
     Advance,
@@ -27,15 +29,16 @@ from panloom.decide.provisioning import (
     BladeRecord,
     BladeState,
     Candidate,
-    digits_of,
     is_held,
     meet,
     next_step,
+    node_name,
+    prompt_for,
     server_of,
 )
 from panloom.decide.records import BASE_IQN, Discovered, Phase, volume_of
-from panloom.errors import ConfigError, ConfigErrors, ConflictError, UnavailableError
-from panloom.model.resources import Node, Rule, Server
+from panloom.errors import ConfigError, ConfigErrors, ConflictError
+from panloom.model.resources import WANT, Image, Node, Rule, Server
 from panloom.state.contract import Store
 from panloom.values import Iqn, MacAddress
 
@@ -44,7 +47,15 @@ class Blades:
     """Takes machines in and follows them; ``wake`` is called when there is something new for the reconciler."""
 
     def __init__(
-        self, store: Store, observer: Observer, ports: Ports, events: EventLog, wake: Callable[[], None]
+        self,
+        store: Store,
+        observer: Observer,
+        ports: Ports,
+        events: EventLog,
+        wake: Callable[[], None],
+        *,
+        addresses: FreeAddresses | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._documents = Documents(store)
@@ -52,41 +63,59 @@ class Blades:
         self._ports = ports
         self._events = events
         self._wake = wake
+        self._clock = clock
+        self._addresses = addresses or FreeAddresses()
+        self._one_by_one = asyncio.Lock()
+        """Whoever holds it takes a machine in: two at a time would be given the same address."""
+        self._refused: dict[tuple[str, str], tuple[int, float]] = {}
+        """MAC and choice → how often taking it in failed, and the clock's seconds of the next try."""
 
     async def meet(self, world: World, say: Say) -> None:
-        """Take in who may come; ``say`` what keeps one from it."""
+        """Take in who may come; ``say`` what keeps one from it, and try that one again ever less often."""
         platform = world.platform
         if platform is None:
             return
+        for mac, choice in [known for known in self._refused if known[0] not in self._observer.discovered]:
+            del self._refused[mac, choice]
+            say(mac, None)
         for found in list(self._observer.discovered.values()):
             step = meet(candidate(found), world.all(Rule).values(), platform.approve)
-            if step is None:
+            tries, next_try = self._refused.get((found.mac, found.choice), (0, float("-inf")))
+            if step is None or self._clock() < next_try:
                 continue
             try:
-                await self.take_in(found, step.rule, await World.read(self._store), who="panloom")
+                await self.take_in(found, step.rule, who="panloom")
+                self._refused.pop((found.mac, found.choice), None)
                 say(found.mac, None)
             except (ConflictError, ConfigError, ConfigErrors) as error:  # it keeps no other waiting
+                pause = min(PAUSE_SECONDS * 2**tries, MAX_PAUSE_SECONDS)
+                self._refused[found.mac, found.choice] = tries + 1, self._clock() + pause
                 say(found.mac, f"{found.mac} is not taken in: {error}")
 
-    async def take_in(self, found: Discovered, rule: Rule | None, world: World, *, who: str) -> Node:
+    async def take_in(self, found: Discovered, rule: Rule | None, *, who: str) -> Node:
         """Make a discovered machine a node, and the server that the rule says, as if documents named them.
 
         ``ConflictError``, ``ConfigError`` or ``ConfigErrors`` when that cannot be.
         """
+        async with self._one_by_one:
+            return await self._take_in(found, rule, await World.read(self._store), who)
+
+    async def _take_in(self, found: Discovered, rule: Rule | None, world: World, who: str) -> Node:
         mac, port = MacAddress.parse(found.mac), await self._ports.port_of(found.mac) or ""
         if port and not is_filterable(port):
             raise ConflictError(f"its frames come in at {port}, which no filter can name: rename the interface")
-        short, whole = digits_of(mac)
         node = Node(
-            name=f"n-{whole}" if f"n-{short}" in world.all(Node) else f"n-{short}",
+            name=node_name(mac),
             mac=mac,
-            address=free_address(world),
+            address=await self._addresses.choose(world),
             port=port,
             memory_octets=found.hardware.memory_octets,
             initiator=own_initiator(found, world),
         )
-        others = {label for label, server in world.all(Server).items() if server.node != node.name}
-        server = server_of(rule, node, others) if rule is not None else None
+        server = server_of(rule, node) if rule is not None else None
+        other = world.all(Server).get(server.label) if server is not None else None
+        if other is not None and other.node != node.name:
+            raise ConflictError(f"there is a server {other.label} already, which prefers {other.node or 'no node'}")
         state = BladeState.INSTALLING if server is not None else BladeState.DISCOVERED
         record = BladeRecord(
             state=state,
@@ -108,9 +137,10 @@ class Blades:
 
     async def follow(self, world: World) -> None:
         """Note how far those have come that were taken in."""
-        gone = {name: None for name in world.blades if name not in world.all(Node)}
-        if gone:
-            await world.edit(blades=gone)
+        gone = [name for name in world.blades if name not in world.all(Node)]
+        if gone:  # unless the node came while this world was read: its record was read after its document
+            documents = [f"{WANT}node/{name}" for name in gone]
+            await world.edit(blades=dict.fromkeys(gone), rests_on=documents)
         underway = {name: record for name, record in world.blades.items() if record.server}
         if not underway:
             return
@@ -133,8 +163,10 @@ class Blades:
     async def _note(self, name: str, record: BladeRecord, state: BladeState, world: World) -> None:
         now = time.time()
         changed = msgspec.structs.replace(record, state=state, since=(*record.since, (state.value, now)))
+        before = world.blades[name].server
+        rests_on = [f"{WANT}server/{before}", SERVERS + before]  # read before the record: it may have come since
         failpoint.reached(f"note {state.value}")
-        await world.edit(blades={name: changed})
+        await world.edit(blades={name: changed}, rests_on=() if record.server else rests_on)
         failpoint.reached(f"noted {state.value}")
         seconds = now - record.since[0][1]
         text = f"{state.value}, {seconds:.1f} s after it was first seen"
@@ -153,7 +185,15 @@ def candidate(found: Discovered) -> Candidate:
         mac=MacAddress.parse(found.mac),
         hardware=found.hardware if found.reported_at else None,
         known_seconds=time.monotonic() - found.known_at,
+        choice=found.choice,
     )
+
+
+def menus_of(world: World, machines: Iterable[Discovered]) -> Mapping[MacAddress, Menu]:
+    """Return what the consoles of discovered machines are to ask."""
+    rules, images = world.all(Rule).values(), world.all(Image).values()
+    menus = {MacAddress.parse(found.mac): prompt_for(candidate(found), rules, images) for found in machines}
+    return {mac: menu for mac, menu in menus.items() if menu is not None}
 
 
 def held_for(node: str, world: World) -> str | None:
@@ -170,17 +210,3 @@ def own_initiator(found: Discovered, world: World) -> str | None:
     name = found.hardware.initiator
     taken = {world.initiator(node) for node in world.all(Node)}
     return None if not name or Iqn(name) in taken or name.startswith(BASE_IQN) else name
-
-
-def free_address(world: World) -> IPv4Address:
-    """Return a storage address that no node has and discovery does not lend; ConflictError when there is none."""
-    platform = world.platform
-    if platform is None:
-        raise UnavailableError("no platform document is applied; write one and: panloom apply platform.yaml")
-    storage = platform.storage
-    taken = {node.address for node in world.all(Node).values()} | {storage.address}
-    for address in storage.subnet.hosts():
-        lent = storage.discovery is not None and storage.discovery[0] <= address <= storage.discovery[1]
-        if address not in taken and not lent:
-            return address
-    raise ConflictError(f"no address of {storage.subnet} is free for another node")

@@ -1,13 +1,20 @@
 """From documents and records to what the boot services may hand out."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 from panloom.control.world import World
 from panloom.decide.boot_answer import BootNode, BootRelay, BootServer, BootTable, ServerNic
+from panloom.decide.boot_menu import Menu
 from panloom.decide.records import Phase, target_of, user_of
 from panloom.model.resources import Node, Server, VirtualLan
 from panloom.values import MacAddress
 
+NO_MENUS: Final[Mapping[MacAddress, Menu]] = MappingProxyType({})
 
-def boot_table(world: World) -> BootTable | None:
+
+def boot_table(world: World, menus: Mapping[MacAddress, Menu] = NO_MENUS) -> BootTable | None:
     """Return who is handed what now, None before a platform is declared.
 
     A server is handed out only while its record says that it boots or runs on that node: not during its fence.
@@ -31,6 +38,7 @@ def boot_table(world: World) -> BootTable | None:
             for node in world.all(Node).values()
         ),
         nics=_nics(world),
+        menus=menus,
     )
 
 

@@ -21,9 +21,10 @@ from panloom.control.power import SocketDriver
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
 from panloom.control.world import World
+from panloom.decide import boot_menu
 from panloom.decide.console_access import Access
 from panloom.decide.history import Revision
-from panloom.decide.plan import Plan
+from panloom.decide.plan import Plan, newest
 from panloom.decide.provisioning import rule_for
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
 from panloom.errors import ConfigError, ConflictError, RefusedError
@@ -320,7 +321,7 @@ class ControlNode:
             return {"node": node, "state": "ready"}
         raise ConflictError(f"node {node} keeps changing; try again")
 
-    async def approve(self, node: str, *, rule: str | None, who: str) -> Row:
+    async def approve(self, node: str, *, rule: str | None, image: str | None, who: str) -> Row:
         """Take a discovered machine (by its MAC) in; see ``Control.approve``."""
         world = await World.read(self._store)
         found = self._observer.discovered.get(node.lower())
@@ -331,7 +332,9 @@ class ControlNode:
         if rule and rule not in rules:
             raise ConfigError(f"rule {rule}", f"there is none of that name; {did_you_mean(rule, rules)}")
         chosen = rule_for(candidate(found), rules.values()) if rule is None else rules.get(rule)
-        made = await self._reconciler.blades.take_in(found, chosen, world, who=who)
+        if image is not None:
+            chosen = _with_image(chosen, image, world)
+        made = await self._reconciler.blades.take_in(found, chosen, who=who)
         server = (await World.read(self._store)).blades[made.name].server or None
         state = "installing" if server else "spare"
         return {"node": made.name, "mac": found.mac, "address": str(made.address), "state": state, "server": server}
@@ -341,3 +344,15 @@ class ControlNode:
         if found is None:
             raise ConfigError(f"node {name}", "there is none of that name; see: panloom get nodes")
         return found
+
+
+def _with_image(rule: resources.Rule | None, image: str, world: World) -> resources.Rule | None:
+    """Return a rule whose server's disk is a clone of another image; ``ConfigError`` where there is no server."""
+    if rule is None or rule.server is None:
+        why = "no rule that fits the machine makes a server of it; name one that does: --rule"
+        raise ConfigError(f"image {image}", why)
+    images = world.all(resources.Image).values()
+    if newest(image, images) is None:
+        known = [*dict.fromkeys(one.name for one in images), *(one.label for one in images)]
+        raise ConfigError(f"image {image}", f"there is none of that name; {did_you_mean(image, known)}")
+    return boot_menu.chosen(rule, image)

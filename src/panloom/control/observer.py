@@ -187,7 +187,7 @@ class Observer:
                     self.events.report("waiting", "asks to boot; it is a spare and is told to wait", node=event.node)
                 self.waiting[event.node] = event.at
                 self.changed()
-            case "discovered" | "waiting" | "hardware":
+            case "discovered" | "waiting" | "hardware" | "chosen":
                 if event.node is None:
                     self._discover(event)
             case "dhcp" if event.server is not None:
@@ -219,9 +219,10 @@ class Observer:
             asked_at=found.asked_at if event.kind == "discovered" else event.at,  # an address alone asks for no boot
             hardware=hardware,
             reported_at=reported,
+            choice=event.choice or found.choice,
         )
         if known is not None:
-            if (known.hardware, known.reported_at) != (hardware, reported):
+            if (known.hardware, known.reported_at) != (hardware, reported) or event.choice:
                 self.changed()
             return
         if len(self.discovered) > MAX_DISCOVERED:

@@ -5,10 +5,11 @@
                   └─▶ one worker for each server:  view ─▶ next_act ─▶ act ─▶ view ─▶ …
 
 A fence goes on by its record alone and asks nobody for anything, so that what is down holds up its own step only.  Each
-image and volume has a worker too, so that no pass, and with it no new fence, waits for a slow disk.  A part of a pass
-that fails does not keep the others from their work.  Workers of several servers run side by side, one server has never
-more than one, and a worker that fails leaves its server to the next pass.  Nothing is kept between passes but what the
-observer sees, so that a restart continues where the records stand.
+image and volume has a worker too, and the taking in of new machines one, so that no pass, and with it no new fence,
+waits for a slow disk or for many of them.  A part of a pass that fails does not keep the others from their work.
+Workers of several servers run side by side, one server has never more than one, and a worker that fails leaves its
+server to the next pass.  Nothing is kept between passes but what the observer sees, so that a restart continues where
+the records stand.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ import msgspec
 
 from panloom.control import failpoint
 from panloom.control.acts import Acts
-from panloom.control.blades import Blades, held_for
+from panloom.control.blades import Blades, held_for, menus_of
 from panloom.control.boot_table import boot_table
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
@@ -35,7 +36,7 @@ from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
 from panloom.control.volumes import Volumes, can_be_made
-from panloom.control.world import DOOMED, World
+from panloom.control.world import BLADES, DOOMED, World
 from panloom.decide.placement import Machine, Wish, place, why_none, why_not
 from panloom.decide.plan import Preview
 from panloom.decide.records import (
@@ -135,7 +136,7 @@ class Reconciler:
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
         await self._part("cables", self._follow_cables(world))
-        await self._part("discovered machines", self.blades.meet(world, self._say))
+        self._start("discovered machines", partial(self._meet_machines, world))
         await self._part("new machines", self.blades.follow(world))
         self._replace_boot_table(world)
         await self._part("ports", self._ports.apply(world))
@@ -267,6 +268,10 @@ class Reconciler:
             fresh = tuple([VirtualNic(lan=lan, mac=str(await self._macs.allocate(serial))) for lan in missing])
             await world.edit(servers={name: msgspec.structs.replace(record, nics=record.nics + fresh)})
 
+    async def _meet_machines(self, world: World) -> None:
+        """Take new machines in; in a worker of its own, since each costs a commit and no fence may wait for them."""
+        await self._part("discovered machines", self.blades.meet(world, self._say))
+
     async def _clear_doubts(self, world: World) -> None:
         """A node fenced without a confirmed power-off is free again once it is seen off, or asks to boot afresh."""
         for name, record in list(world.node_records.items()):
@@ -289,7 +294,7 @@ class Reconciler:
 
     def _replace_boot_table(self, world: World) -> None:
         """Hand out what this world says, unless a newer one has been handed out."""
-        table = boot_table(world)
+        table = boot_table(world, menus_of(world, self._observer.discovered.values()))
         if table is not None and world.revision >= self._table_revision:
             self._table_revision = world.revision
             self._edge.replace(table)
@@ -319,7 +324,8 @@ class Reconciler:
             )
             known = world.node_records.get(node, NodeRecord())
             carries = msgspec.structs.replace(known, server=name, seen_at=None)
-            await world.edit(servers={name: changed}, nodes={node: carries}, rests_on=[world.all(Node)[node].key])
+            rests_on = [world.all(Node)[node].key, BLADES + node]  # it may be held for another by now
+            await world.edit(servers={name: changed}, nodes={node: carries}, rests_on=rests_on)
             self._observer.waiting.pop(node, None)
             self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)
         if placed:

@@ -193,6 +193,8 @@ class Rows:
         why = f"asks to boot; take it in: panloom node approve {mac}"
         row: Row = {"name": mac, "node": None, "state": "discovered", "power": "on", "server": None, "mac": mac}
         rule = rule_for(candidate(found), world.all(resources.Rule).values())
+        if rule is not None and rule.approve == "prompt":
+            why = f"its console asks what it becomes; or say so: panloom node install {mac} --image IMAGE"
         row |= {"address": found.address, "since": found.first_seen, "why": why, "rule": rule.name if rule else None}
         return row | _hardware(found.hardware) | {"memory_octets": found.hardware.memory_octets or None}
 

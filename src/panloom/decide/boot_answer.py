@@ -19,13 +19,15 @@ credentials.
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
+from types import MappingProxyType
 
 import msgspec
 
 from panloom.decide.boot_firmware import HTTP_CLIENT, Asking, Firmware, asking
+from panloom.decide.boot_menu import Menu
 from panloom.decide.hardware import Hardware, report_address
 from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
@@ -104,6 +106,8 @@ class BootTable(msgspec.Struct, frozen=True):
     relays: tuple[BootRelay, ...] = ()
     nodes: tuple[BootNode, ...] = ()
     nics: tuple[ServerNic, ...] = ()
+    menus: Mapping[MacAddress, Menu] = MappingProxyType({})
+    """Unknown machines whose consoles ask what they become."""
 
 
 class Scope(Enum):
@@ -144,6 +148,7 @@ class BootEvent(msgspec.Struct, frozen=True):
     script      the machine fetched the script that boots its server
     waiting     the machine fetched a script that tells it to wait
     hardware    the machine said what it is
+    chosen      at its console somebody chose what it becomes, or nobody did in time; ``choice`` is the menu's label
     file        a file was fetched whole by TFTP
     released, declined   what the machine did with its address
     refused     what it asked for was refused; ``why`` says why
@@ -158,6 +163,7 @@ class BootEvent(msgspec.Struct, frozen=True):
     epoch: int = 0
     why: str = ""
     hardware: Hardware | None = None  # of ``discovered`` and ``hardware``
+    choice: str = ""
 
 
 class BootIndex:
@@ -288,14 +294,14 @@ def boot_script(table: BootTable, node: BootNode, server: BootServer) -> str:
         f"sanboot {path} ||",
         f"echo Panloom: no disk of {server.name} from {table.address}; asking again",
         *(["clear username ||", "clear password ||"] if server.user is not None else ()),
-        *_ask_again(NODE_PAUSE_SECONDS),
+        *ask_again(NODE_PAUSE_SECONDS),
     ]
     return "\n".join(lines) + "\n"
 
 
 def wait_script(why: str, pause_seconds: int) -> str:
     """Return the iPXE script that says why the machine waits, sleeps, and asks again for ever."""
-    return "\n".join(("#!ipxe", f"echo Panloom: {why}", *_ask_again(pause_seconds))) + "\n"
+    return "\n".join(("#!ipxe", f"echo Panloom: {why}", *ask_again(pause_seconds))) + "\n"
 
 
 def report_script(why: str, url: str, pause_seconds: int) -> str:
@@ -304,7 +310,23 @@ def report_script(why: str, url: str, pause_seconds: int) -> str:
     What comes from there goes on in its place; where nothing comes it is a wait script.
     """
     report = f"chain --replace --autofree {report_address(url)} ||"
-    return "\n".join(("#!ipxe", f"echo Panloom: {why}", report, *_ask_again(pause_seconds))) + "\n"
+    return "\n".join(("#!ipxe", f"echo Panloom: {why}", report, *ask_again(pause_seconds))) + "\n"
+
+
+def menu_script(menu: Menu) -> str:
+    """Return the iPXE script that shows a menu and tells what was chosen; without an answer it asks again."""
+    lines = ["#!ipxe", f"menu {menu.title}"]
+    for item in menu.items:
+        key = f"--key {item.key} " if item.key else ""
+        lines.append(f"item {key}{item.label} {item.key or '-'}  {item.text}")
+    milliseconds = max(1, round(menu.timeout_seconds * 1000))
+    lines += [
+        f"choose --default {menu.items[0].label} --timeout {milliseconds} choice || goto again",
+        "dhcp netX || goto again",
+        "isset ${filename} && chain --replace --autofree ${filename}/install?choice=${choice} ||",
+        *ask_again(NODE_PAUSE_SECONDS),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def why_waiting(node: BootNode | None) -> str:
@@ -319,7 +341,8 @@ def pause_seconds(node: BootNode | None, times: int) -> int:
     return NODE_PAUSE_SECONDS if node is not None else min(1 + times, LONGEST_PAUSE_SECONDS)
 
 
-def _ask_again(pause: int) -> tuple[str, ...]:
+def ask_again(pause: int) -> tuple[str, ...]:
+    """Return the end of a script: its label ``again``, a pause, and whatever DHCP says then, for ever."""
     # netX is the interface that was booted from; "dhcp" alone would try each, with its time-out.
     return (
         ":again",

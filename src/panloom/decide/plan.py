@@ -273,7 +273,8 @@ def describe(resource: Resource, image: str = "") -> str:
             return str(resource.subnet)
         case Rule():
             made = f"a server of {resource.server.pan}, image {resource.server.image}" if resource.server else "a spare"
-            return f"{made}{', once approved' if resource.approve == 'manual' else ''}"
+            when = {"manual": ", once approved", "prompt": ", or what is chosen at its console"}
+            return f"{made}{when.get(resource.approve, '')}"
         case Server():
             addresses = [str(nic.address or f"one of lan {nic.lan}") for nic in resource.nics]
             return ", ".join([f"image {image or resource.image}", *addresses])

@@ -14,19 +14,22 @@ Each step is named by records and by what is seen, so that a control process kil
 """
 
 import fnmatch
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable
 from enum import Enum
 
 import msgspec
 
+from panloom.decide.boot_menu import Menu, chosen, menu_of
 from panloom.decide.hardware import Hardware
-from panloom.model.resources import Approval, Match, Nic, Node, Rule, Server
+from panloom.model.resources import Approval, Image, Match, Nic, Node, Rule, Server
 from panloom.values import MacAddress, natural_key
 
 DEAF_SECONDS = 10.0
 """After which a machine that says nothing of its hardware is judged without: one whose firmware is no iPXE."""
 
 _LONGEST_STEM = 50  # with a dash and twelve digits a DNS label
+_DIGEST_DIGITS = 12
 
 
 class BladeState(Enum):
@@ -55,6 +58,7 @@ class Candidate(msgspec.Struct, frozen=True):
     mac: MacAddress
     hardware: Hardware | None = None
     known_seconds: float = 0.0
+    choice: str = ""  # of the menu on its console; empty: none was made
 
 
 class TakeIn(msgspec.Struct, frozen=True):
@@ -76,12 +80,26 @@ class BecomeSpare(msgspec.Struct, frozen=True):
 def meet(candidate: Candidate, rules: Iterable[Rule], approve: Approval) -> TakeIn | None:
     """Return what to do with a machine that nobody has approved, None while it must wait."""
     rules = tuple(rules)
-    if candidate.hardware is None and rules and candidate.known_seconds < DEAF_SECONDS:
+    if is_undecided(candidate, rules):
         return None
     rule = rule_for(candidate, rules)
-    if rule is not None:
-        return TakeIn(rule) if rule.approve == "always" else None
-    return TakeIn() if approve == "always" else None
+    if rule is None:
+        return TakeIn() if approve == "always" else None
+    if rule.approve == "prompt" and candidate.choice:
+        return TakeIn(chosen(rule, candidate.choice))
+    return TakeIn(rule) if rule.approve == "always" else None
+
+
+def prompt_for(candidate: Candidate, rules: Iterable[Rule], images: Iterable[Image]) -> Menu | None:
+    """Return the menu that a machine's console is to show now, None for none."""
+    rules = tuple(rules)
+    rule = None if is_undecided(candidate, rules) else rule_for(candidate, rules)
+    return menu_of(rule, images) if rule is not None and rule.approve == "prompt" else None
+
+
+def is_undecided(candidate: Candidate, rules: Collection[Rule]) -> bool:
+    """Whether rules have to wait for what a machine says of itself."""
+    return candidate.hardware is None and bool(rules) and candidate.known_seconds < DEAF_SECONDS
 
 
 def next_step(
@@ -146,29 +164,38 @@ def why_unfit(candidate: Candidate, match: Match) -> str | None:
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def digits_of(mac: MacAddress) -> tuple[str, str]:
-    """Return the end of a MAC by which its machine is called, and the whole for where that is another's."""
-    digits = str(mac).replace(":", "")
-    return digits[-6:], digits
+def node_name(mac: MacAddress) -> str:
+    """Return what a machine is called: by its whole MAC, since makers give the same last digits to many."""
+    return f"n-{_digits(mac)}"
 
 
-def server_of(rule: Rule, node: Node, taken: Iterable[str]) -> Server | None:
-    """Return the server that a machine becomes by a rule, None for a spare; ``taken`` are labels of other servers.
+def server_of(rule: Rule, node: Node) -> Server | None:
+    """Return the server that a machine becomes by a rule, None for a spare.
 
-    The same machine becomes the same server each time, so that one taken in again has its disk back.
+    The same machine becomes the same server each time, so that one taken in again has its disk back; no other machine,
+    and no other rule, ever comes to that disk.
     """
     becoming = rule.server
     if becoming is None:
         return None
-    stem = rule.name[:_LONGEST_STEM]
-    short, whole = (f"{stem}-{digits}" for digits in digits_of(node.mac))
-    name = whole if f"{becoming.pan}/{short}" in taken else short
     return Server(
         pan=becoming.pan,
-        name=name,
+        name=f"{_stem(rule.name)}-{_digits(node.mac)}",
         image=becoming.image,
         disk=becoming.disk,
         nics=tuple(Nic(lan=lan) for lan in becoming.lans),
         node=node.name,
         failover=becoming.failover,
     )
+
+
+def _digits(mac: MacAddress) -> str:
+    return str(mac).replace(":", "")
+
+
+def _stem(rule: str) -> str:
+    """Return a rule's name, its end replaced by a digest of the whole where a DNS label would be too long."""
+    if len(rule) <= _LONGEST_STEM:
+        return rule
+    digest = hashlib.sha256(rule.encode()).hexdigest()[:_DIGEST_DIGITS]
+    return f"{rule[: _LONGEST_STEM - _DIGEST_DIGITS]}{digest}"

@@ -111,6 +111,7 @@ class Discovered(msgspec.Struct, frozen=True):
     known_at: float = 0.0  # monotonic seconds of its first request
     hardware: Hardware = Hardware()
     reported_at: float | None = None  # wall clock, seconds, of its first report
+    choice: str = ""  # at its console: an image, or ``boot_menu.SPARE``
 
 
 STAGES = ("power", "dhcp", "script", "login", "first read", "kernel", "userland")

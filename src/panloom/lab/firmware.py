@@ -21,7 +21,7 @@ import msgspec
 from panloom.errors import MalformedError, PanloomError, UnavailableError
 from panloom.initiator import Session
 from panloom.lab.board import NIC, Board
-from panloom.lab.ipxe_script import Act, Chain, Dhcp, Echo, RootPath, Sanboot, Sleep, run_script
+from panloom.lab.ipxe_script import Act, Chain, Choose, Dhcp, Echo, RootPath, Sanboot, Sleep, run_script
 from panloom.lab.qemu import Machine, uuid_of
 from panloom.protocol.dhcp_client import DhcpClient
 from panloom.values import Iqn, MacAddress
@@ -107,6 +107,11 @@ class Firmware:
                 await asyncio.sleep(seconds)
             case Dhcp():
                 return await self._dhcp()
+            case Choose(title, items, default, seconds, setting):  # nobody sits at its keyboard
+                for line in (title, *(text for _, text in items)):
+                    self._say(line)
+                await asyncio.sleep(seconds)
+                self._settings[setting] = default
         return True
 
     # ── DHCP ─────────────────────────────────────────────────────────────────────────────────────────────────────────

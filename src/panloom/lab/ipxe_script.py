@@ -7,7 +7,7 @@
 It holds no socket: ``Run.acts()`` yields what is to be done in the world and is sent whether that succeeded.  A line
 that fails without ``||`` ends the script, as does its last line.
 
-    Echo(text)   Sleep(seconds)   Dhcp()   Chain(url)   Sanboot(root_path)
+    Echo(text)   Sleep(seconds)   Dhcp()   Chain(url)   Sanboot(root_path)   Choose(items, default, …)
 """
 
 import re
@@ -50,7 +50,18 @@ class Sanboot(msgspec.Struct, frozen=True):
     root_path: str
 
 
-Act = Echo | Sleep | Dhcp | Chain | Sanboot
+class Choose(msgspec.Struct, frozen=True):
+    """Show a menu and have the label of one item set; without a key pressed in time it is the default's."""
+
+    title: str
+    items: tuple[tuple[str, str], ...]
+    """Label and text of each."""
+    default: str
+    timeout_seconds: float
+    setting: str
+
+
+Act = Echo | Sleep | Dhcp | Chain | Sanboot | Choose
 
 
 class RootPath(msgspec.Struct, frozen=True):
@@ -82,7 +93,7 @@ def run_script(text: str, settings: MutableMapping[str, str]) -> Generator[Act, 
     if not lines or lines[0].strip() != "#!ipxe":
         raise MalformedError("no iPXE script: the first line is not #!ipxe")
     labels = {line[1:].strip(): number for number, line in enumerate(lines) if line.startswith(":")}
-    number, steps = 1, 0
+    number, steps, menu = 1, 0, _Menu()
     while number < len(lines):
         steps += 1
         if steps > _MAX_STEPS:
@@ -98,7 +109,7 @@ def run_script(text: str, settings: MutableMapping[str, str]) -> Generator[Act, 
             expanded = [
                 _SETTING.sub(lambda found: _shown(settings.get(found[1], ""), found[2]), word) for word in words
             ]
-            step = _command([word for word in expanded if word], settings, labels)
+            step = _command([word for word in expanded if word], settings, labels, menu)
             if isinstance(step, bool):
                 succeeded = step
             elif isinstance(step, int):
@@ -136,7 +147,17 @@ def _commands(line: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _command(words: list[str], settings: MutableMapping[str, str], labels: dict[str, int]) -> Act | bool | int:
+class _Menu:
+    """The menu that ``item`` adds to."""
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.items: list[tuple[str, str]] = []
+
+
+def _command(
+    words: list[str], settings: MutableMapping[str, str], labels: dict[str, int], menu: _Menu
+) -> Act | bool | int:
     """Do one command: what it asks of the world, whether it succeeded, or the line to go on with."""
     match words:
         case []:
@@ -162,4 +183,15 @@ def _command(words: list[str], settings: MutableMapping[str, str], labels: dict[
             return Chain(url)
         case ["sanboot", root_path]:
             return Sanboot(root_path)
+        case ["menu", *title]:
+            menu.title, menu.items = " ".join(title), []
+            return True
+        case ["item", "--key", key, label, *text] if len(key) == 1:
+            menu.items.append((label, " ".join(text)))
+            return True
+        case ["item", label, *text] if not label.startswith("--"):
+            menu.items.append((label, " ".join(text)))
+            return True
+        case ["choose", "--default", default, "--timeout", milliseconds, setting] if milliseconds.isdigit():
+            return Choose(menu.title, tuple(menu.items), default, int(milliseconds) / 1000, setting)
     raise MalformedError(f"iPXE knows no {' '.join(words[:2])!r}, or not like this")

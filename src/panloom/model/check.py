@@ -171,6 +171,8 @@ class _Whole:
 
     def check_rules(self) -> None:
         for rule in self._all(Rule):
+            for index, image in enumerate(rule.prompt.images if rule.prompt else ()):
+                self._check_image(rule, image, ("prompt", "images", index))
             if rule.server is None:
                 continue
             self._check_pan(rule, rule.server.pan, ("server", "pan"))

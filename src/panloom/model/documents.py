@@ -10,10 +10,9 @@ servers have the same fields as documents of their own::
 ``spec.resource(pan, name)`` is the flat resource it becomes.
 """
 
-from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from panloom.model import resources
 from panloom.model.fields import (
@@ -44,43 +43,7 @@ from panloom.model.fields import (
     Word,
     is_switch,
 )
-
-API_VERSION = "panloom/v1"
-
-
-class Written(BaseModel):
-    """A mapping in a document: unknown keys are refused, a key with nothing behind it counts as left out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_nothing(cls, value: Any) -> Any:  # noqa: ANN401 -- what stood in the file, of any shape
-        if not isinstance(value, dict):
-            return value
-        return {key: inner for key, inner in value.items() if inner is not None or key not in cls.model_fields}
-
-
-class Spec(Written):
-    """The body of a document, below its header."""
-
-    @abstractmethod
-    def resource(self, pan: str, name: str) -> resources.Resource:
-        """Return what it means; ``pan`` is empty for what belongs to none."""
-
-
-class Header(Written):
-    """The head of every document."""
-
-    apiVersion: Literal["panloom/v1"] = Field(examples=[API_VERSION])  # noqa: N815 -- as people know it from other tools
-    kind: str = Field(examples=["PAN"])
-    name: Name = Field(examples=["shop"])
-
-
-class MemberHeader(Header):
-    """The head of a document of something that belongs to a PAN."""
-
-    pan: Name = Field(examples=["shop"])
+from panloom.model.written import Header, MemberHeader, Spec, Written
 
 
 class ControlNodeSpec(Written):
@@ -404,7 +367,7 @@ class MatchSpec(Written):
 
 
 class BecomingSpec(Written):
-    """The server that a machine becomes; its name is the rule's and the end of the machine's MAC."""
+    """The server that a machine becomes; its name is the rule's and the machine's MAC."""
 
     pan: Name = Field(examples=["shop"])
     image: ImageName = Field(examples=["web"])
@@ -421,6 +384,20 @@ class BecomingSpec(Written):
         )
 
 
+class PromptSpec(Written):
+    """The menu on a machine's console."""
+
+    images: tuple[ImageName, ...] = ()
+    """Offered beside the rule's own; left out: all that there are."""
+    timeout: Duration = 30.0
+    """After which it takes the rule's own."""
+
+    @property
+    def meaning(self) -> resources.Prompt:
+        """Return what it means."""
+        return resources.Prompt(images=self.images, timeout_seconds=self.timeout)
+
+
 class RuleSpec(Spec):
     """What a machine becomes that asks to boot and that no document names."""
 
@@ -428,15 +405,27 @@ class RuleSpec(Spec):
     """Left out: every machine fits."""
     server: BecomingSpec | None = None
     """Left out: it becomes a spare."""
-    approve: resources.Approval = "always"
-    """`manual`: a person must say so, by `panloom node approve`."""
+    approve: resources.RuleApproval = "always"
+    """`manual`: a person must say so, by `panloom node approve`; `prompt`: the machine's console asks"""
+    prompt: PromptSpec | None = None
+    """What its console offers; for `approve: prompt`."""
+
+    @model_validator(mode="after")
+    def _prompt_is_shown(self) -> Self:
+        if self.prompt is not None and self.approve != "prompt":
+            raise ValueError("`prompt:` is for `approve: prompt`; write that too, or leave this out")
+        return self
 
     def resource(self, pan: str, name: str) -> resources.Rule:  # noqa: ARG002
         """Return what it means."""
         match = dict(self.match)
         match["memory_octets"] = match.pop("memory")
         return resources.Rule(
-            name=name, match=resources.Match(**match), server=self.server and self.server.meaning, approve=self.approve
+            name=name,
+            match=resources.Match(**match),
+            server=self.server and self.server.meaning,
+            approve=self.approve,
+            prompt=self.prompt and self.prompt.meaning,
         )
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from panloom.model.documents import API_VERSION, SPECS, PanSpec, Spec, inner_model
+from panloom.model.documents import SPECS, PanSpec, inner_model
 from panloom.model.resources import Member, Node, Pan, Platform, Resource, Server, VirtualLan, Volume, order
+from panloom.model.written import API_VERSION, Spec
 
 Document = dict[str, Any]
 _UNITS = ("", "_octets", "_seconds")

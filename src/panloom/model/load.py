@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from panloom.model import nodeset
-from panloom.model.documents import API_VERSION, SPECS, MemberHeader, PanSpec, Spec, model_at
+from panloom.model.documents import SPECS, PanSpec, model_at
 from panloom.model.fields import name as read_name
 from panloom.model.resources import WANT, Image, Member, Pan, Resource
 from panloom.model.sources import Findings, Place, Source, Step, did_you_mean, nearest
 from panloom.model.tree import Entry, Mapping, Position, Scalar, Sequence, Text, TextError, Tree
+from panloom.model.written import API_VERSION, MemberHeader, Spec
 
 MAX_UNITS = 20_000
 Model = TypeVar("Model", bound=BaseModel)

@@ -37,6 +37,7 @@ Provisioning = Literal["thin", "thick"]
 DiskFormat = Literal["raw", "qcow2", "vmdk"]
 Architecture = Literal["x86-64", "arm64"]
 Approval = Literal["manual", "always"]
+RuleApproval = Literal["manual", "always", "prompt"]
 
 
 class Part(BaseModel):
@@ -316,7 +317,7 @@ class Match(Part):
 
 
 class Becoming(Part):
-    """The server that a machine becomes; its name is the rule's and the end of the machine's MAC."""
+    """The server that a machine becomes; its name is the rule's and the machine's MAC."""
 
     pan: str
     image: str
@@ -326,6 +327,15 @@ class Becoming(Part):
     failover: Failover = Failover()
 
 
+class Prompt(Part):
+    """The menu on a machine's console: which images it offers beside the rule's own."""
+
+    images: tuple[str, ...] = ()
+    """Empty: all that there are."""
+    timeout_seconds: float = 30.0
+    """After which it takes the rule's own."""
+
+
 class Rule(Resource):
     """What a machine becomes that asks to boot and that no document names."""
 
@@ -333,8 +343,10 @@ class Rule(Resource):
     match: Match = Match()
     server: Becoming | None = None
     """None: a spare."""
-    approve: Approval = "always"
-    """Whether a person must say so."""
+    approve: RuleApproval = "always"
+    """Whether a person must say so, and where: ``prompt`` asks at the machine's console."""
+    prompt: Prompt | None = None
+    """None: as it is by itself."""
 
 
 class Volume(Member):

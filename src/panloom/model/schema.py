@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from panloom.model.documents import API_VERSION, SPECS, FailoverSpec, MemberHeader, PanSpec, Spec, inner_model
+from panloom.model.documents import SPECS, FailoverSpec, PanSpec, inner_model
 from panloom.model.fields import Switch, name_schema
+from panloom.model.written import API_VERSION, MemberHeader, Spec
 
 Schema = dict[str, Any]
 _ALONE = ("Platform", "Image", "PAN")  # the name of one of these never stands for several
