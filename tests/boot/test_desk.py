@@ -6,6 +6,7 @@ import msgspec
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
+from panloom.decide.boot_answer import inventory_files
 from panloom.decide.boot_menu import menu_of
 from panloom.decide.hardware import Hardware
 from panloom.model.resources import Becoming, Image, Rule
@@ -21,10 +22,10 @@ ADDRESS, ELSEWHERE = IPv4Address("10.77.0.200"), IPv4Address("10.77.0.201")
 class Told:
     """A desk whose tokens are numbered, and the events that it reports."""
 
-    def __init__(self, the_table):
+    def __init__(self, the_table, files=None):
         self.events = []
         self.tokens = iter(range(100))
-        self.desk = BootDesk(the_table, FileRoot(None), self.events.append, lambda: f"token{next(self.tokens)}")
+        self.desk = BootDesk(the_table, FileRoot(files), self.events.append, lambda: f"token{next(self.tokens)}")
 
     def kinds(self):
         return [event.kind for event in self.events]
@@ -56,6 +57,15 @@ def test_a_stranger_is_told_to_report_and_what_it_reports_is_passed_on():
     assert (told.events[-1].mac, told.events[-1].node) == (STRANGER, None)
 
 
+def test_a_spare_says_what_it_is_once():
+    told, n1 = Told(table()), table().nodes[0]
+    told.desk.acknowledged(asks(told, MACS["n1"]), n1.address, now=1.0)
+    assert "/boot/token0/hardware?" in told.desk.script("token0", n1.address, now=2.0).text
+    assert told.desk.hardware("token0", n1.address, {"cores": "04"}, now=3.0).status == 200
+    assert (told.events[-1].kind, told.events[-1].node, told.events[-1].hardware.cores) == ("hardware", "n1", 4)
+    assert "hardware" not in told.desk.script("token0", n1.address, now=4.0).text
+
+
 def with_menu():
     web = Becoming(pan="shop", image="web")
     menu = menu_of(Rule(name="web", server=web, approve="prompt"), [Image(name="web", version=3)])
@@ -80,6 +90,32 @@ def test_a_stranger_whose_console_is_to_ask_gets_the_menu_and_its_choice_is_pass
     assert told.kinds().count("chosen") == 1
 
 
+def test_a_stranger_that_waits_looks_at_what_it_has_once_where_there_is_an_inventory(tmp_path):
+    for name in inventory_files("x86-64"):
+        (tmp_path / name).write_bytes(b"")
+    told = Told(table(), tmp_path)
+    told.desk.acknowledged(asks(told), ADDRESS, now=1.0)
+    assert "/hardware?" in told.desk.script("token0", ADDRESS, now=2.0).text
+    told.desk.hardware("token0", ADDRESS, {"arch": "x86_64", "manufacturer": "Dell"}, now=3.0)
+    page = told.desk.script("token0", ADDRESS, now=4.0).text
+    assert "kernel http://10.77.0.1:8080/files/inventory-x86-64.vmlinuz initrd=inventory-x86-64.cpio.gz " in page
+    assert "panloom.report=http://10.77.0.1:8080/boot/token0/inventory ||" in page
+    assert told.desk.inventory("token0", ELSEWHERE, "cores=4\n", now=5.0).status == 403
+    assert told.desk.inventory("token0", ADDRESS, "cores=4\n", now=5.0).status == 200
+    assert (told.events[-1].kind, told.events[-1].hardware) == ("hardware", Hardware(cores=4))
+    assert "/hardware?" in told.desk.script("token0", ADDRESS, now=6.0).text
+
+
+def test_one_of_another_architecture_does_not(tmp_path):
+    for name in inventory_files("x86-64"):
+        (tmp_path / name).write_bytes(b"")
+    told = Told(table(), tmp_path)
+    told.desk.acknowledged(asks(told), ADDRESS, now=1.0)
+    told.desk.hardware("token0", ADDRESS, {"arch": "arm64"}, now=3.0)
+    for now in (4.0, 5.0):
+        assert "/hardware?" in told.desk.script("token0", ADDRESS, now=now).text
+
+
 def test_a_report_counts_with_the_machines_own_token_from_its_own_address_only():
     told = Told(table())
     told.desk.acknowledged(asks(told), ADDRESS, now=1.0)
@@ -89,7 +125,7 @@ def test_a_report_counts_with_the_machines_own_token_from_its_own_address_only()
     assert told.kinds() == ["discovered", "refused", "refused", "refused"]
 
 
-def test_a_node_is_not_asked_what_it_is():
+def test_a_node_that_boots_as_a_server_is_not_asked_what_it_is():
     told = Told(table(n1=server()))
     request = DhcpClient(MACS["n1"], IPXE).message(MessageType.DISCOVER)
     told.desk.acknowledged(request, told.desk.assignment(request).first, now=1.0)

@@ -115,6 +115,22 @@ def test_firmware_that_needs_a_file_that_we_lack(told):
     assert why in told.boot()["likely"]
 
 
+def test_a_machine_without_a_console_is_told_of_by_the_files_that_it_asked_for(told):
+    told.reached("power", "dhcp")
+    now = time.monotonic()
+    told.observer.boot_event(BootEvent("file", now, MacAddress(1), node="n1", why="undionly.kpxe"))
+    boot = told.boot()
+    assert (boot["state"], boot["seen"]["text"]) == ("booting", "file: undionly.kpxe")
+    told.observer.boot_event(BootEvent("no file", now, MacAddress(1), node="n1", why="boot/grub.cfg"))
+    assert told.boot()["likely"] == "it asked for a file that is not there: boot/grub.cfg"
+
+
+def test_a_machine_that_nobody_named_and_that_needs_a_file_that_we_lack_is_told_of(told):
+    why = "snponly-arm64.efi is not among the files"
+    told.observer.boot_event(BootEvent("discovered", time.monotonic(), MacAddress(1), why=why))
+    assert why in [event.text for event in asyncio.run(told.events.after(0))]
+
+
 def test_the_console_tells_of_kernel_and_userland(told):
     told.reached("power", "dhcp", "script", "login", "first read")
     for line in ("Linux version 6.1", "Linux version 6.1", "web1 login:"):

@@ -132,11 +132,14 @@ def test_the_states_of_a_node(tmp_path):
     assert (far("node")["n1"]["state"], far("node")["n1"]["power"]) == ("spare", "off")
     far.observer.waiting["n1"] = time.monotonic()
     assert far("node")["n1"]["why"] == "asks to boot and waits"
-    far.observer.discovered["52:54:00:77:00:99"] = Discovered("52:54:00:77:00:99", "10.77.0.200", 1.0)
+    new = Discovered("52:54:00:77:00:99", "10.77.0.200", 1.0, known_at=time.monotonic())
+    far.observer.discovered[new.mac] = new
     found = far("node")["52:54:00:77:00:99"]
     assert (found["state"], found["why"]) == (
         "discovered", "asks to boot; take it in: panloom node approve 52:54:00:77:00:99"
     )  # fmt: skip
+    far.observer.discovered[new.mac] = msgspec.structs.replace(new, known_at=time.monotonic() - 60.0)
+    assert "did not fetch its boot script" in far("node")[new.mac]["why"]
 
 
 def test_the_last_boot_shows_with_its_node():

@@ -96,6 +96,9 @@ TEXTS = (  # last stage, where, what was seen, a part of the cause, a part of th
      "10.77.0.11 is in use by 52:54:00:77:00:99", "`address:`"),
     ("power", "event", "refused: it chose another DHCP server, 10.77.0.9", "server, 10.77.0.9, gave it", "dhcp: proxy"),
     ("dhcp", "event", "refused: this word is not, or no longer, good", "was refused: this word", "reset"),
+    ("dhcp", "event", "no file: snponly.efi", "not there: snponly.efi", "--files"),
+    ("dhcp", "event", "broken file: snponly.efi: the client fell silent", "snponly.efi: the client fell silent",
+     "port 69"),
     ("dhcp", "event", "no loader: snponly.efi is not among the files", "snponly.efi", "panloom doctor"),
 )  # fmt: skip
 

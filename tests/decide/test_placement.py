@@ -34,6 +34,27 @@ def test_the_smallest_machine_that_fits_is_taken():
     assert place([wish("a/x")], [machine("n1", memory=1024), machine("n2", memory=128)]) == {"a/x": "n2"}
 
 
+def test_a_machine_that_does_not_have_what_is_needed_is_passed_over_and_told_of():
+    small = machine("n1", cores=2, architecture="x86-64", nics=1)
+    right = machine("n2", cores=4, architecture="arm64", nics=2)
+    for needs, why in (
+        ({"cores": 4}, "has 2 cores, and 4 are needed"),
+        ({"architecture": "arm64"}, "is x86-64, and arm64 is needed"),
+        ({"nics": 2}, "has 1 NIC, and 2 are needed"),
+    ):
+        assert place([wish("a/x", **needs)], [small, right]) == {"a/x": "n2"}
+        assert place([wish("a/x", prefer="n1", **needs)], [small]) == {}
+        assert why_not(wish("a/x", **needs), [small]) == f"no spare: n1 {why}"
+
+
+def test_what_nobody_knows_of_a_machine_is_enough_but_who_is_known_to_fit_goes_first():
+    unknown, large = machine("n1", memory=0), machine("n2", memory=4096, cores=8, architecture="x86-64", nics=2)
+    needs = wish("a/x", cores=8, architecture="x86-64", nics=2)
+    assert place([needs], [unknown, large]) == {"a/x": "n2"}
+    assert place([needs], [unknown]) == {"a/x": "n1"}
+    assert place([wish("a/x", memory=0)], [unknown, large]) == {"a/x": "n1"}
+
+
 def test_equal_machines_are_taken_as_people_count_them():
     assert place([wish("a/x")], [machine("n10"), machine("n2")]) == {"a/x": "n2"}
 

@@ -35,7 +35,7 @@ def test_cap_065_a_menu_of_donor_images_a_choice_by_time_out_by_the_api_or_by_ru
         at = shown.index("Panloom: this machine becomes a server of shop, its disk a clone of")
         assert shown[at + 1 : at + 4] == ["1 web@1", "2 db@1", "0 no server: a spare"]
         assert "its console asks" in until_discovered(lab, asked)["why"]
-        with pytest.raises(ConfigErrors, match=r"image dp: there is none of that name; did you mean `db`"):
+        with pytest.raises(ConfigErrors, match=r"image dp: there is none of that name; there are db, db@1, web"):
             lab.call(lab.lab.post("nodes", asked.mac, "approve", body={"image": "dp"}))
         made = lab.call(lab.lab.post("nodes", asked.mac, "approve", body={"image": "db"}))
         assert made["server"] == server_of(asked, "long")

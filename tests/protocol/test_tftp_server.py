@@ -178,7 +178,7 @@ def test_a_client_that_falls_silent_is_given_up():
         transfer.handle_timer(now=shelf.now)
         sent += len(shelf.sends(transfer))
     assert sent == 5
-    assert transfer.events() == (TransferEnd("file", 0, "the client fell silent"),)
+    assert transfer.events() == (TransferEnd("file", 0, "the client fell silent", is_silence=True),)
 
 
 @pytest.mark.parametrize(("asked", "waits"), [("1", [0.5, 1, 1, 1]), ("3", [0.5, 1, 2, 3]), ("9", [0.5, 1, 2, 4])])

@@ -8,6 +8,7 @@ control ── replace, login_seen ─────▶ └──────┘ �
 import logging
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
+from typing import TypeVar
 
 import msgspec
 
@@ -20,6 +21,8 @@ from panloom.decide.boot_answer import (
     Scope,
     boot_answer,
     boot_script,
+    inventory_files,
+    inventory_script,
     menu_script,
     pause_seconds,
     proxy_answer,
@@ -29,6 +32,7 @@ from panloom.decide.boot_answer import (
 )
 from panloom.decide.boot_firmware import HTTP_CLIENT, PXE_CLIENT, Firmware, firmware_of
 from panloom.decide.hardware import hardware_of_report, hardware_of_request
+from panloom.decide.inventory import hardware_of_inventory
 from panloom.protocol.boot_tokens import BootTokens, Ticket
 from panloom.protocol.dhcp_leases import Assignment
 from panloom.protocol.dhcp_proxy import Boot
@@ -36,7 +40,9 @@ from panloom.protocol.dhcp_server import DhcpEvent, DhcpEventKind
 from panloom.values import Iqn, MacAddress
 from panloom.wire.dhcp import Message
 
+_LONGEST_NAME = 160
 _REMEMBERED = 4096  # machines whose times of waiting are counted
+Value = TypeVar("Value")
 _log = logging.getLogger("panloom.boot")
 
 
@@ -59,6 +65,10 @@ class BootDesk:
         self._new_token = new_token
         self._tokens = BootTokens()
         self._waited: dict[MacAddress, int] = {}
+        self._reported: dict[MacAddress, str] = {}
+        """Architecture of machines that have said what they are, the latest at the end; strangers say it each time."""
+        self._inventoried: dict[MacAddress, None] = {}
+        """Those that were sent to look at what they have."""
         self._strangers: dict[MacAddress, None] = {}  # that asked last, the latest at the end
 
     def replace(self, table: BootTable) -> None:
@@ -77,10 +87,7 @@ class BootDesk:
         if answer is None:
             return None
         if answer.scope is Scope.DISCOVERY:
-            self._strangers.pop(request.chaddr, None)
-            self._strangers[request.chaddr] = None
-            if len(self._strangers) > _REMEMBERED:
-                del self._strangers[next(iter(self._strangers))]
+            _remember(self._strangers, request.chaddr, None)
         first, last = answer.addresses
         return Assignment(
             first,
@@ -174,14 +181,14 @@ class BootDesk:
         # What the token was minted for is no more, or there never was a server: nothing secret, ask again.
         why = why_waiting(node) if server is None else f"{server.name} has just come; asking for it"
         times = self._waited.pop(ticket.mac, 0)
-        self._waited[ticket.mac] = times + 1
-        if len(self._waited) > _REMEMBERED:
-            del self._waited[next(iter(self._waited))]
+        _remember(self._waited, ticket.mac, times + 1)
         self.say(self._about("waiting", now, ticket.mac, peer, why))
-        if node is not None:
+        if node is not None and (server is not None or ticket.mac in self._reported):
             return Page(200, wait_script(why, pause_seconds(node, times)))
         if menu := self.index.table.menus.get(ticket.mac):
             return Page(200, menu_script(menu))
+        if times and (inventory := self._inventory(ticket.mac, token)):
+            return Page(200, inventory)
         place = f"{self.index.table.address}:{self.index.table.http_port}"
         return Page(200, report_script(why, f"http://{place}/boot/{token}/hardware", pause_seconds(node, times)))
 
@@ -190,10 +197,29 @@ class BootDesk:
         ticket = self._redeem(token, peer, now)
         if isinstance(ticket, Page):
             return ticket
+        told = hardware_of_report(words)
+        self.say(msgspec.structs.replace(self._about("hardware", now, ticket.mac, peer, ""), hardware=told))
+        node, times = self.index.nodes.get(ticket.mac), self._waited.get(ticket.mac, 1) - 1
+        _remember(self._reported, ticket.mac, told.architecture)
+        return Page(200, wait_script("its hardware is known; asking again", pause_seconds(node, times)))
+
+    def inventory(self, token: str, peer: IPv4Address, report: str, *, now: float) -> Page:
+        """Take what the inventory found in a machine, or refuse it."""
+        ticket = self._redeem(token, peer, now)
+        if isinstance(ticket, Page):
+            return ticket
         event = self._about("hardware", now, ticket.mac, peer, "")
-        self.say(msgspec.structs.replace(event, hardware=hardware_of_report(words)))
-        times = self._waited.get(ticket.mac, 1) - 1
-        return Page(200, wait_script("its hardware is known; asking again", pause_seconds(None, times)))
+        self.say(msgspec.structs.replace(event, hardware=hardware_of_inventory(report)))
+        return Page(200, "it is known\n")
+
+    def _inventory(self, mac: MacAddress, token: str) -> str | None:
+        """Return the script that has a machine look at what it has, None if it did or cannot."""
+        architecture = self._reported.get(mac, "")
+        if mac in self._inventoried or not all(name in self._files for name in inventory_files(architecture)):
+            return None
+        _remember(self._inventoried, mac, None)
+        place = f"{self.index.table.address}:{self.index.table.http_port}"
+        return inventory_script(self.index.table, architecture, f"http://{place}/boot/{token}/inventory")
 
     def install(self, token: str, peer: IPv4Address, choice: str, *, now: float) -> Page:
         """Take what was chosen at a machine's console, and return the script by which it asks again, or a refusal."""
@@ -207,6 +233,12 @@ class BootDesk:
             return Page(404, "the menu has no such item\n")
         self.say(msgspec.structs.replace(self._about("chosen", now, ticket.mac, peer, ""), choice=choice))
         return Page(200, wait_script(f"{choice.lstrip('.')} is chosen; asking again", 1))
+
+    def tell_file(self, kind: str, peer: IPv4Address, why: str, *, now: float) -> None:
+        """Report what became of a file that was asked for: ``file``, ``no file`` or ``broken file``."""
+        node = next((node for node in self.index.table.nodes if node.address == peer), None)
+        printable = "".join(letter if letter.isprintable() else "?" for letter in why)[:_LONGEST_NAME]
+        self.say(self._about(kind, now, node.mac if node else None, peer, printable))
 
     def _redeem(self, token: str, peer: IPv4Address, now: float) -> Ticket | Page:
         found = self._tokens.redeem(token, peer, now=now)
@@ -237,3 +269,11 @@ class BootDesk:
             epoch=server.epoch if server is not None else 0,
             why=why,
         )
+
+
+def _remember(known: dict[MacAddress, Value], mac: MacAddress, value: Value) -> None:
+    """Note a machine as the latest of those that are remembered."""
+    known.pop(mac, None)
+    known[mac] = value
+    if len(known) > _REMEMBERED:
+        del known[next(iter(known))]

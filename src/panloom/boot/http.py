@@ -1,6 +1,7 @@
 """HTTP boot: a machine's script, what it reports of itself, and files, whole or in ranges (RFC 9110 section 14).
 
     /boot/TOKEN    /boot/TOKEN/hardware?…    /boot/TOKEN/install?choice=…    /files/NAME
+    POST /boot/TOKEN/inventory
 
 Served by uvicorn and Starlette from a socket of our own, so that nothing but the named interface is listened to.
 """
@@ -14,7 +15,7 @@ from ipaddress import IPv4Address
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -25,6 +26,7 @@ from panloom.boot.http_protocol import HttpProtocol
 from panloom.boot.interface import tcp_listener
 from panloom.decide.boot_answer import BootTable
 from panloom.decide.hardware import words_of
+from panloom.decide.inventory import LONGEST_REPORT
 
 REQUEST_SECONDS = 5.0  # within which a whole request must have come
 _CONNECTIONS = 512
@@ -92,6 +94,7 @@ class HttpService:
                 Route("/boot/{token}", self._script),
                 Route("/boot/{token}/hardware", self._hardware),
                 Route("/boot/{token}/install", self._install),
+                Route("/boot/{token}/inventory", self._inventory, methods=["POST"]),
                 Route("/files/{name:path}", self._file),
             ],
         )
@@ -134,6 +137,19 @@ class HttpService:
         words, token = words_of(request.url.query), request.path_params["token"]
         return _answer(request, lambda peer: self._desk.hardware(token, peer, words, now=time.monotonic()))
 
+    async def _inventory(self, request: Request) -> Response:
+        body, token = bytearray(), request.path_params["token"]
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > LONGEST_REPORT:
+                        return PlainTextResponse("that is no report\n", 413)
+        except (TimeoutError, ClientDisconnect):
+            return PlainTextResponse("the report did not come whole\n", 408)
+        text = body.decode("ascii", "replace")
+        return _answer(request, lambda peer: self._desk.inventory(token, peer, text, now=time.monotonic()))
+
     async def _install(self, request: Request) -> Response:
         choice, token = words_of(request.url.query).get("choice", ""), request.path_params["token"]
         return _answer(request, lambda peer: self._desk.install(token, peer, choice, now=time.monotonic()))
@@ -145,6 +161,9 @@ class HttpService:
         except OSError:
             status = None
         if path is None or status is None:
+            if request.client is not None:
+                peer, name = IPv4Address(request.client.host), request.path_params["name"]
+                self._desk.tell_file("no file", peer, name, now=time.monotonic())
             return PlainTextResponse("no such file\n", 404)
         return FileResponse(path, media_type="application/octet-stream", stat_result=status)
 

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
 from panloom.boot.interface import udp_socket
-from panloom.decide.boot_answer import BootEvent, BootTable
+from panloom.decide.boot_answer import BootTable
 from panloom.errors import PanloomError
 from panloom.protocol.tftp_server import Transfer, open_transfer
 from panloom.wire import tftp
@@ -136,8 +136,18 @@ class TftpService:
         if not self._desk.is_customer(IPv4Address(peer[0])):
             _log.info("tftp=ignored peer=%s:%d why=%r", *peer, "of no network here")
             return None
-        opened = open_transfer(octets, self._size_of, now=time.monotonic())
+        missing: list[str] = []
+
+        def size_of(name: str) -> int | None:
+            size = self._size_of(name)
+            if size is None:
+                missing.append(name)
+            return size
+
+        opened = open_transfer(octets, size_of, now=time.monotonic())
         if isinstance(opened, Error):
+            if missing:
+                self._desk.tell_file("no file", IPv4Address(peer[0]), missing[0], now=time.monotonic())
             _log.info("tftp=refused peer=%s:%d why=%r", *peer, opened.text)
             return opened
         transfer, file = opened
@@ -194,5 +204,7 @@ class TftpService:
                 "tftp=%s peer=%s:%d name=%r octets=%d why=%r",
                 *("broken" if end.why else "sent", *peer, end.name, end.sent_octets, end.why),
             )
-            if not end.why:
-                self._desk.say(BootEvent("file", time.monotonic(), address=IPv4Address(peer[0]), why=end.name))
+            said, now = "file" if not end.why else "broken file", time.monotonic()
+            if not end.why or end.sent_octets or end.is_silence:  # ROMs ask for a file's size alone, and leave
+                why = f"{end.name}: {end.why}" if end.why else end.name
+                self._desk.tell_file(said, IPv4Address(peer[0]), why, now=now)

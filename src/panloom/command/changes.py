@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from panloom.command.output import counted, emit, emit_table, mark
+from panloom.command.output import counted, emit, emit_table, mark, say
 
 
 def show(plan: Any, *, wide: bool = False) -> None:  # noqa: ANN401 -- JSON
@@ -20,6 +20,8 @@ def show(plan: Any, *, wide: bool = False) -> None:  # noqa: ANN401 -- JSON
     for sign, name, detail, note in rows:
         line = f"{name:<{widths[1]}}   {detail:<{widths[2]}}   {note}".rstrip()
         emit(f"  {mark(sign)} {line}")
+    for warning in plan.get("warnings", ()):
+        say(f"warning: {warning}")
 
 
 def show_fields(plan: Any) -> None:  # noqa: ANN401 -- JSON

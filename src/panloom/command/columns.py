@@ -162,6 +162,8 @@ KINDS = (
             Column("PROCESSOR", text("processor"), wide=True),
             Column("CORES", text("cores"), wide=True),
             Column("NIC", text("nic"), wide=True),
+            Column("NICS", text("nics"), wide=True),
+            Column("DISKS", text("disks"), wide=True),
             Column("UUID", text("uuid"), wide=True),
             Column("WHY", text("why"), wide=True),
         ),

@@ -1,6 +1,7 @@
 """``panloom node approve|install|release|power``: let machines into the pool, make servers of them, switch them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import click
 
@@ -44,6 +45,23 @@ def install(client: Client, node: str, image: str, rule: str | None) -> int:
     made = client.post("nodes", node, "approve", body={"rule": rule, "image": image})
     emit(f"{made['node']}: becomes {made['server']}")
     suggest("Follow it", f"panloom show node {made['node']}")
+    return 0
+
+
+@command.command("inventory")
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@click.option(
+    "--packages", metavar="TREE", type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Where Debian's kernel and busybox-static are unpacked.",
+)  # fmt: skip
+def inventory(directory: Path, packages: Path | None) -> int:
+    """Put into DIR, the --files of the control process, a small Linux by which new machines tell what they have."""
+    from panloom.doctor.packages import unpacked_tree
+    from panloom.lab.inventory import make_inventory
+
+    for made in make_inventory(packages or unpacked_tree() or Path("/"), directory):
+        emit(str(made))
+    suggest("See new machines", "panloom get nodes -o wide")
     return 0
 
 

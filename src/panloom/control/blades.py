@@ -22,6 +22,7 @@ from panloom.control.observer import Observer
 from panloom.control.ports import Ports
 from panloom.control.world import BLADES, SERVERS, World
 from panloom.decide.boot_menu import Menu
+from panloom.decide.hardware import Hardware
 from panloom.decide.port_filter import is_filterable
 from panloom.decide.provisioning import (
     Advance,
@@ -36,7 +37,7 @@ from panloom.decide.provisioning import (
     prompt_for,
     server_of,
 )
-from panloom.decide.records import BASE_IQN, Discovered, Phase, volume_of
+from panloom.decide.records import BASE_IQN, Discovered, NodeRecord, Phase, volume_of
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
 from panloom.model.resources import WANT, Image, Node, Rule, Server
 from panloom.state.contract import Store
@@ -115,7 +116,8 @@ class Blades:
         server = server_of(rule, node) if rule is not None else None
         other = world.all(Server).get(server.label) if server is not None else None
         if other is not None and other.node != node.name:
-            raise ConflictError(f"there is a server {other.label} already, which prefers {other.node or 'no node'}")
+            why = f"there is a server {other.label} already, which is not its own"
+            raise ConflictError(f"{why}; first: panloom delete server {other.label}")
         state = BladeState.INSTALLING if server is not None else BladeState.DISCOVERED
         record = BladeRecord(
             state=state,
@@ -200,6 +202,12 @@ def held_for(node: str, world: World) -> str | None:
     """Return the server that a machine is being installed as, None if it is not."""
     record = world.blades.get(node)
     return record.server if record is not None and is_held(record) and record.server in world.all(Server) else None
+
+
+def hardware_of(node: str, world: World) -> Hardware:
+    """Return what a node has said of itself, when it was taken in and since."""
+    record, blade = world.node_records.get(node, NodeRecord()), world.blades.get(node)
+    return record.hardware.over(blade.hardware) if blade is not None else record.hardware
 
 
 def own_initiator(found: Discovered, world: World) -> str | None:

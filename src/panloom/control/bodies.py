@@ -16,6 +16,7 @@ def plan_body(plan: Plan) -> dict[str, Any]:
         "boots": plan.servers(Effect.BOOTS),
         "reboots": plan.servers(Effect.REBOOTS),
         "stops": plan.servers(Effect.STOPS),
+        "warnings": plan.warnings,
     }
 
 

@@ -18,7 +18,7 @@ from panloom.decide.boot_diagnosis import ROUND_SECONDS, BootFacts, BootState, j
 from panloom.decide.boot_signs import Seen, Source
 from panloom.decide.records import NodeRecord
 
-_KINDS = ("login refused", "refused", "declined", "no loader")
+_KINDS = ("login refused", "refused", "declined", "no loader", "no file", "broken file", "file")
 
 
 class BootStory:
@@ -50,7 +50,8 @@ class BootStory:
         )
         judgement = judge(facts)
         runs = judgement.state in (BootState.BOOTING, BootState.STOPPED)
-        said = [one for one in seen if one.source is Source.CONSOLE and one.seconds >= 0.0]
+        since = [one for one in seen if one.seconds >= 0.0 and one.source is not Source.CONTROL]
+        said = [one for one in since if one.source is Source.CONSOLE] or since
         shown = judgement.seen or (said[-1] if runs and said else None)
         return {
             "at": boot.began_wall,

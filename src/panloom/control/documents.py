@@ -62,6 +62,10 @@ async def _no_preview() -> Preview:
     return planning.nothing_to_preview
 
 
+async def _no_warnings(_wanted: Mapping[str, Resource]) -> Sequence[str]:
+    return ()
+
+
 async def _no_images() -> Container[str]:
     return ()
 
@@ -79,17 +83,20 @@ class Documents:
         *,
         clock: Callable[[], float] = time.time,
         preview: Callable[[], Awaitable[Preview]] = _no_preview,
+        preflight: Callable[[Mapping[str, Resource]], Awaitable[Sequence[str]]] = _no_warnings,
         permit: Callable[[Plan], Awaitable[Mapping[str, int]]] = _anything,
         imported: Callable[[], Awaitable[Container[str]]] = _no_images,
     ) -> None:
         """``permit`` says what an edit rests on besides documents, or raises ``ConflictError``: see its module.
 
-        ``imported`` returns the labels of the images that were copied in.
+        ``preflight`` returns what will go wrong later with all that is wanted then, ``imported`` the labels of the
+        images that were copied in.
         """
         self.history = History(store)
         self._store = store
         self._clock = clock
         self._preview = preview
+        self._preflight = preflight
         self._permit = permit
         self._imported = imported
 
@@ -222,7 +229,8 @@ class Documents:
         findings.raise_if_any()
         want, preview = {**loaded.resources, **read.volumes}, await self._preview()
         plan = await asyncio.to_thread(planning.changes, stored.resources, want, absent=read.gone, preview=preview)
-        return plan, stored, loaded
+        told = await self._preflight(planning.result(stored.resources, plan, prune=prune)) if plan.changes else ()
+        return msgspec.structs.replace(plan, warnings=tuple(told)), stored, loaded
 
     async def _plan_rollback(self, number: int | None) -> tuple[Return, Stored, dict[str, str]]:
         stored = await Stored.read(self._store)

@@ -69,7 +69,7 @@ def unnamed_addresses(world: World) -> Iterator[IPv4Address]:
     lent = [span for span in (storage.discovery, *(lan.range for lan in lans)) if span]
     own, subnet = int(storage.address), storage.subnet
     first, last = int(subnet.network_address), int(subnet.broadcast_address)
-    if subnet.prefixlen < 31:  # RFC 3021: of two addresses both are hosts'
+    if subnet.prefixlen < 31:  # of two addresses both are hosts'
         first, last = first + 1, last - 1
     for number in chain(range(own + 1, last + 1), range(own - 1, first - 1, -1)):
         address = IPv4Address(number)

@@ -83,7 +83,11 @@ async def serve(options: argparse.Namespace) -> None:
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
         documents = Documents(
-            store, preview=reconciler.preview, permit=partial(permit, store), imported=observer.imported
+            store,
+            preview=reconciler.preview,
+            preflight=reconciler.preflight,
+            permit=partial(permit, store),
+            imported=observer.imported,
         )
         consoles = Consoles(store, options.directory / "console", observer.heard)
         story = BootStory(observer, events, consoles, edge)

@@ -25,6 +25,7 @@ from panloom.control.power_program import IpmiDriver, ScriptDriver
 from panloom.control.world import World
 from panloom.decide.boot_answer import BootEvent
 from panloom.decide.boot_signs import stage_of
+from panloom.decide.hardware import Hardware
 from panloom.decide.liveness import Liveness, Verdict
 from panloom.decide.records import (
     Discovered,
@@ -71,6 +72,8 @@ class Observer:
         """Node → monotonic seconds when it last asked to boot and was told to wait."""
         self.discovered: dict[str, Discovered] = {}
         """Hardware MAC → a machine that asks to boot and is named by no document; who asked last comes last."""
+        self.hardware: dict[str, Hardware] = {}
+        """Node → what it said of itself while it waited."""
         self.logged_in: Callable[[str, int], None] = lambda initiator, epoch: None  # noqa: ARG005
         """Called with a node's initiator name and its server's epoch when it has logged in."""
         self._dead_at: dict[str, float] = {}
@@ -177,7 +180,7 @@ class Observer:
 
     def boot_event(self, event: BootEvent) -> None:
         """Note what the boot services met."""
-        if event.kind == "dhcp" and event.why:
+        if event.kind in ("dhcp", "discovered") and event.why:
             self._tell_seldom("no loader", event.why, server=event.server, node=event.node, mac=str(event.mac))
         match event.kind:
             case "dhcp" | "script" if event.node is not None:
@@ -190,6 +193,9 @@ class Observer:
             case "discovered" | "waiting" | "hardware" | "chosen":
                 if event.node is None:
                     self._discover(event)
+                elif event.hardware is not None and self.hardware.get(event.node) != event.hardware:
+                    self.hardware[event.node] = event.hardware
+                    self.changed()
             case "dhcp" if event.server is not None:
                 self.events.report("dhcp", f"{event.mac} has {event.address}", server=event.server)
                 self.changed()

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ import msgspec
 
 from panloom.control import failpoint
 from panloom.control.acts import Acts
-from panloom.control.blades import Blades, held_for, menus_of
+from panloom.control.blades import Blades, hardware_of, held_for, menus_of
 from panloom.control.boot_table import boot_table
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
@@ -39,6 +39,7 @@ from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import BLADES, DOOMED, World
 from panloom.decide.placement import Machine, Wish, place, why_none, why_not
 from panloom.decide.plan import Preview
+from panloom.decide.preflight import warnings, without_spare
 from panloom.decide.records import (
     NodeRecord,
     Phase,
@@ -135,6 +136,7 @@ class Reconciler:
         await self._part("volumes", self._volumes.tend(world, self._start, self._say))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
+        await self._part("hardware", self._note_hardware(world))
         await self._part("cables", self._follow_cables(world))
         self._start("discovered machines", partial(self._meet_machines, world))
         await self._part("new machines", self.blades.follow(world))
@@ -211,6 +213,18 @@ class Reconciler:
 
         return where
 
+    async def preflight(self, wanted: Mapping[str, resources.Resource]) -> Sequence[str]:
+        """Return what would go wrong with these documents once a machine fails: servers that no spare could carry."""
+        world = await World.read(self._store)
+        servers = [server for server in wanted.values() if isinstance(server, Server) and server.failover.enabled]
+        machines = []
+        for node in (node for node in wanted.values() if isinstance(node, Node)):
+            given_up = world.node_records.get(node.name, NodeRecord()).quarantined  # all else may be well by then
+            unfit = f"is quarantined: {given_up}" if given_up is not None else None
+            machines.append(msgspec.structs.replace(self._machine(node, world), unfit=unfit))
+        wishes = [wish_of(server, world.server_records.get(server.label)) for server in servers]
+        return warnings(without_spare(wishes, machines))
+
     async def move(self, server: str, cause: str) -> None:
         """Fence a server's node now, so that the server moves; ConflictError while another act changes its record."""
         world = await World.read(self._store)
@@ -280,6 +294,14 @@ class Reconciler:
             if record.power_unknown and (self._observer.power.get(name) is False or fresh):
                 await world.edit(nodes={name: msgspec.structs.replace(record, power_unknown=False)})
 
+    async def _note_hardware(self, world: World) -> None:
+        """Keep what nodes say of themselves, so that placement knows it of machines that are off."""
+        for name in world.all(Node).keys() & self._observer.hardware.keys():
+            record = world.node_records.get(name, NodeRecord())
+            told = self._observer.hardware[name].over(record.hardware)
+            if told != record.hardware:
+                await world.edit(nodes={name: msgspec.structs.replace(record, hardware=told)})
+
     async def _follow_cables(self, world: World) -> None:
         """Say which nodes could not be fenced; remember where those in use are seen, which no bridge knows for long."""
         await self._ports.look()
@@ -335,9 +357,13 @@ class Reconciler:
 
     def _machine(self, node: Node, world: World) -> Machine:
         record = world.node_records.get(node.name, NodeRecord())
+        told = hardware_of(node.name, world)
         return Machine(
             name=node.name,
-            memory_octets=node.memory_octets,
+            memory_octets=node.memory_octets or told.memory_octets,
+            cores=node.cores or told.cores,
+            architecture=node.architecture or told.architecture,
+            nics=node.nics or len(told.nics),
             server=record.server,
             unfit=self._unfit(node, record, world),
             has_port=bool(node.port),
@@ -443,6 +469,9 @@ def wish_of(server: Server, record: ServerRecord | None) -> Wish:
     return Wish(
         server=server.label,
         memory_octets=server.needs.memory_octets,
+        cores=server.needs.cores,
+        architecture=server.needs.architecture or "",
+        nics=server.needs.nics,
         prefer=server.node if server.node not in (None, avoid) else None if avoid else left,
         avoid=avoid,
         fence_needs_power=server.failover.fence == "power",

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from panloom.control.blades import candidate
+from panloom.control.blades import candidate, hardware_of
 from panloom.control.boot_story import BootStory
 from panloom.control.disk_statistics import statistics_row
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.volumes import can_be_made, origin_of
 from panloom.control.world import World
+from panloom.decide.boot_signs import LATE
 from panloom.decide.hardware import Hardware
 from panloom.decide.provisioning import is_held, rule_for
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
@@ -159,7 +160,7 @@ class Rows:
         if blade is not None and is_held(blade) and record.quarantined is None:
             state, why = blade.state.value, why or f"becomes {blade.server}"
         return {
-            **(_hardware(blade.hardware) if blade else {}),
+            **_known_hardware(node, hardware_of(node.name, world)),
             "name": node.name,
             "node": node.name,
             "state": state,
@@ -167,7 +168,7 @@ class Rows:
             "server": record.server,
             "mac": str(node.mac),
             "address": str(node.address),
-            "memory_octets": node.memory_octets,
+            "memory_octets": node.memory_octets or hardware_of(node.name, world).memory_octets or None,
             "port": node.port,
             "why": why,
         }
@@ -195,6 +196,9 @@ class Rows:
         rule = rule_for(candidate(found), world.all(resources.Rule).values())
         if rule is not None and rule.approve == "prompt":
             why = f"its console asks what it becomes; or say so: panloom node install {mac} --image IMAGE"
+        late = LATE["dhcp"]
+        if not found.asked_at and time.monotonic() - found.known_at > late.seconds:  # it asks no more than an address
+            why = f"{late.cause}; or see what it asked for: panloom events"
         row |= {"address": found.address, "since": found.first_seen, "why": why, "rule": rule.name if rule else None}
         return row | _hardware(found.hardware) | {"memory_octets": found.hardware.memory_octets or None}
 
@@ -326,6 +330,13 @@ def _pan(pan: resources.Pan, world: World) -> Row:
 
 def _hardware(hardware: Hardware) -> Row:
     return {name: value for name, value in msgspec.structs.asdict(hardware).items() if name != "memory_octets"}
+
+
+def _known_hardware(node: resources.Node, told: Hardware) -> Row:
+    """Return what a node's document says of it, and what it says itself beside that."""
+    known = _hardware(told) if told != Hardware() else {}
+    written = {"cores": node.cores, "architecture": node.architecture}
+    return known | {name: value for name, value in written.items() if value}
 
 
 def _rule(rule: resources.Rule, world: World) -> Row:

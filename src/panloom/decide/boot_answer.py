@@ -149,7 +149,9 @@ class BootEvent(msgspec.Struct, frozen=True):
     waiting     the machine fetched a script that tells it to wait
     hardware    the machine said what it is
     chosen      at its console somebody chose what it becomes, or nobody did in time; ``choice`` is the menu's label
-    file        a file was fetched whole by TFTP
+    file        a file was fetched whole by TFTP; ``why`` is its name
+    no file     a file was asked for that is not there
+    broken file a file was begun and did not arrive
     released, declined   what the machine did with its address
     refused     what it asked for was refused; ``why`` says why
     """
@@ -327,6 +329,31 @@ def menu_script(menu: Menu) -> str:
         *ask_again(NODE_PAUSE_SECONDS),
     ]
     return "\n".join(lines) + "\n"
+
+
+def inventory_script(table: BootTable, architecture: str, report: str) -> str:
+    """Return the iPXE script that boots the inventory, which tells what the machine has and starts it again."""
+    files = f"http://{table.address}:{table.http_port}/files"
+    kernel, initramfs = inventory_files(architecture)
+    words = (
+        f"initrd={initramfs} console=ttyS0,115200 console=tty0 panic=10 quiet",
+        "panloom.mac=${netX/mac} panloom.address=${netX/ip} panloom.mask=${netX/netmask}",
+        f"panloom.report={report}",
+    )
+    lines = (
+        "#!ipxe",
+        "echo Panloom: this machine looks at what it has, and starts again",
+        f"kernel {files}/{kernel} {' '.join(words)} || goto again",
+        f"initrd {files}/{initramfs} || goto again",
+        "boot || goto again",
+        *ask_again(NODE_PAUSE_SECONDS),
+    )
+    return "\n".join(lines) + "\n"
+
+
+def inventory_files(architecture: str) -> tuple[str, str]:
+    """Return the names of the inventory's kernel and initramfs among the boot files."""
+    return f"inventory-{architecture}.vmlinuz", f"inventory-{architecture}.cpio.gz"
 
 
 def why_waiting(node: BootNode | None) -> str:

@@ -193,6 +193,18 @@ _OUR_SIGNS = (
             "see which package brings it: panloom doctor",
         ),
         (
+            _BEFORE_DISK,
+            r"^no file: (?P<what>.+)",
+            "it asked for a file that is not there: {what}",
+            "give the control process its files (--files); see which are missing: panloom doctor",
+        ),
+        (
+            _BEFORE_DISK,
+            r"^broken file: (?P<what>.+)",
+            "a file did not reach it whole: {what}",
+            "look for loss or a filter between the two: UDP port 69, and the ports that it answers from",
+        ),
+        (
             _NO_DISK,
             r"^login refused: the CHAP response is wrong",
             "it proved a secret that is not, or no longer, its own",

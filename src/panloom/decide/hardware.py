@@ -17,17 +17,19 @@ from urllib.parse import unquote
 
 import msgspec
 
-from panloom.values import Iqn
+from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Option
 
 ARCHITECTURES = ("x86-64", "arm64")
 LONGEST_WORD = 64
 MEMORY_RANGES = 4
+MOST_NICS = 8
 _PXE_ARCHITECTURES = {0: "x86-64", 6: "x86", 7: "x86-64", 9: "x86-64", 11: "arm64", 16: "x86-64", 19: "arm64"}  # IANA
 _EFI_ARCHITECTURES = (6, 7, 9, 11, 16, 19)
 _BUILDS = {"x86_64": "x86-64", "i386": "x86-64", "arm64": "arm64"}  # iPXE for a BIOS is 32-bit code on any PC
 _UNPRINTABLE = re.compile(r"[^ -~]")
+_MAC_OCTETS = 6
 _NOWHERE = 0xFFFFFFFF  # SMBIOS 3.6 section 7.20: see the extended fields
 
 
@@ -44,6 +46,9 @@ class Hardware(msgspec.Struct, frozen=True, omit_defaults=True):
     cores: int = 0
     memory_octets: int = 0
     nic: str = ""
+    nics: tuple[str, ...] = ()  # their MACs, as far as its firmware, or the inventory's kernel, knows them
+    links: tuple[str, ...] = ()  # of these, those with a link, as the inventory saw them
+    disks: tuple[str, ...] = ()  # name, size, model; of the inventory too
     initiator: str = ""  # the name its own initiator was set to, if it was
 
     def over(self, earlier: "Hardware") -> "Hardware":
@@ -75,6 +80,7 @@ _SETTINGS = {
     "cpu": "smbios/4.16.0:uristring",
     "cores": "smbios/4.35.1:hexraw",
     "initiator": "initiator-iqn:uristring",
+    **{f"nic{number}": f"net{number}/mac:hexraw" for number in range(MOST_NICS)},
     **{f"memory{number}": f"smbios/{number}.19.4.8:hexraw" for number in range(MEMORY_RANGES)},
 }
 """Word of the report → iPXE's setting."""
@@ -100,7 +106,7 @@ def hardware_of_report(words: Mapping[str, str]) -> Hardware:
     return Hardware(
         architecture=_BUILDS.get(text("arch"), ""),
         firmware={"pcbios": "bios", "efi": "efi"}.get(text("platform"), ""),
-        uuid=_uuid(text("uuid")),
+        uuid=uuid_in(text("uuid")),
         vendor=text("manufacturer"),
         product=text("product"),
         serial=text("serial"),
@@ -108,6 +114,7 @@ def hardware_of_report(words: Mapping[str, str]) -> Hardware:
         cores=int.from_bytes(_octets(text("cores"))[:1]),
         memory_octets=sum(_mapped(_octets(text(f"memory{number}"))) for number in range(MEMORY_RANGES)),
         nic=text("nic"),
+        nics=tuple(filter(None, (_mac(text(f"nic{number}")) for number in range(MOST_NICS)))),
         initiator=_iqn(text("initiator")),
     )
 
@@ -127,7 +134,13 @@ def _mapped(octets: bytes) -> int:
     return (last + 1 - first) << 10 if first <= last < _NOWHERE else 0
 
 
-def _uuid(text: str) -> str:
+def _mac(text: str) -> str:
+    octets = _octets(text)
+    return str(MacAddress.from_octets(octets)) if len(octets) == _MAC_OCTETS and any(octets) else ""
+
+
+def uuid_in(text: str) -> str:
+    """Return a UUID as it is written, nothing where that is none, or all zero."""
     try:
         found = uuid.UUID(text)
     except ValueError:

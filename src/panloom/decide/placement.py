@@ -1,9 +1,9 @@
 """Which free machine carries which waiting server.
 
 One pool of free machines serves every PAN (lines 191, 196).  ``node:`` in a document is a preference: it wins while
-that machine is free and fits, and is passed over otherwise.  Among the others the smallest machine that fits is
-taken, so that large ones stay free for servers that need them; equal ones go by name, n2 before n10, so that two runs
-decide alike.
+that machine is free and fits, and is passed over otherwise.  Among the others those go first of which all that is asked
+for is known, then the smallest that fits, so that large ones stay free for servers that need them; equal ones go by
+name, n2 before n10, so that two runs decide alike.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +17,15 @@ from panloom.values import natural_key
 class Machine(msgspec.Struct, frozen=True, gc=False):
     """What placement knows of one node. ``unfit`` says why it may carry nothing at all, None if it may.
 
-    ``memory_octets`` 0 is unknown (a discovered machine that a person approved): it is taken to be enough.
+    Hardware that is 0 or empty is unknown, since no document tells of it and the machine has not yet: it is taken to be
+    enough.
     """
 
     name: str
     memory_octets: int
+    cores: int = 0
+    architecture: str = ""
+    nics: int = 0
     server: str | None = None
     unfit: str | None = None
     has_port: bool = True
@@ -35,6 +39,9 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
 
     server: str
     memory_octets: int
+    cores: int = 0
+    architecture: str = ""
+    nics: int = 0
     prefer: str | None = None
     avoid: str | None = None
     fence_needs_power: bool = False
@@ -49,13 +56,36 @@ def objection(machine: Machine, wish: Wish) -> str | None:
         return f"is being installed as {machine.held_for}"
     if machine.unfit is not None:
         return machine.unfit
-    if machine.memory_octets and machine.memory_octets < wish.memory_octets:
-        return f"too small ({machine.memory_octets >> 20} MiB, {wish.memory_octets >> 20} MiB needed)"
+    if (why := misfit(machine, wish)) is not None:
+        return why
     if not machine.has_port:
         return "its port is not known, so it could not be fenced"
     if wish.fence_needs_power and not machine.has_power:
         return "it has no power driver, and the server asks for fence: power"
     return None
+
+
+def misfit(machine: Machine, wish: Wish) -> str | None:
+    """Return what of its hardware is not as the server needs it, None if all is, or nobody knows better."""
+    if machine.memory_octets and machine.memory_octets < wish.memory_octets:
+        return f"too small ({machine.memory_octets >> 20} MiB, {wish.memory_octets >> 20} MiB needed)"
+    if machine.architecture and wish.architecture not in ("", machine.architecture):
+        return f"is {machine.architecture}, and {wish.architecture} is needed"
+    for what, has, needed in (("core", machine.cores, wish.cores), ("NIC", machine.nics, wish.nics)):
+        if has and has < needed:
+            return f"has {has} {what}{'s' if has > 1 else ''}, and {needed} are needed"
+    return None
+
+
+def _unknown(machine: Machine, wish: Wish) -> int:
+    """Return how much is asked for that nobody knows of the machine."""
+    pairs = (
+        (machine.memory_octets, wish.memory_octets),
+        (machine.cores, wish.cores),
+        (machine.architecture, wish.architecture),
+        (machine.nics, wish.nics),
+    )
+    return sum(bool(needed and not has) for has, needed in pairs)
 
 
 def place(wishes: Iterable[Wish], machines: Iterable[Machine]) -> Mapping[str, str]:
@@ -72,6 +102,7 @@ def place(wishes: Iterable[Wish], machines: Iterable[Machine]) -> Mapping[str, s
             key=lambda machine: (
                 machine.name != wish.prefer,
                 machine.name == wish.avoid,
+                _unknown(machine, wish),
                 machine.memory_octets,
                 natural_key(machine.name),
             ),

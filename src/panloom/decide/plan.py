@@ -85,6 +85,8 @@ class Plan(msgspec.Struct, frozen=True):
     """The changes in the order in which they are made."""
 
     changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What will go wrong later if nothing else changes."""
 
     def count(self, mark: Mark) -> int:
         """Return how many a person would count."""
@@ -92,7 +94,9 @@ class Plan(msgspec.Struct, frozen=True):
 
     def without(self, mark: Mark) -> "Plan":
         """Return the plan that leaves that kind of change undone."""
-        return Plan(tuple(change for change in self.changes if change.mark is not mark))
+        return msgspec.structs.replace(
+            self, changes=tuple(change for change in self.changes if change.mark is not mark)
+        )
 
     def servers(self, effect: Effect) -> tuple[str, ...]:
         """Return the servers whose machines that happens to."""

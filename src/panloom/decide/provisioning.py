@@ -185,6 +185,7 @@ def server_of(rule: Rule, node: Node) -> Server | None:
         disk=becoming.disk,
         nics=tuple(Nic(lan=lan) for lan in becoming.lans),
         node=node.name,
+        needs=becoming.needs,
         failover=becoming.failover,
     )
 

@@ -120,6 +120,19 @@ def initramfs(packages: Path, kernel: Path, script: bytes, *, modules: Iterable[
     return _archive(_initramfs_tree(packages, packages / "lib/modules" / _release(kernel), script, modules))
 
 
+def bare_initramfs(packages: Path, kernel: Path, script: bytes, modules: Iterable[str]) -> bytes:
+    """Return an initramfs for a kernel: ``script`` is /init, beside busybox and those of the modules that there are.
+
+    Raises ``UnavailableError`` when a file of a package is missing.
+    """
+    place = packages / "lib/modules" / _release(kernel)
+    there = {path.name.partition(".")[0].replace("-", "_") for path in place.rglob("*.ko*")}
+    tree = {"init": Node(_SCRIPT, script), "bin/sh": Node(_LINK, b"busybox")}
+    for index, module in enumerate(_modules_in_order(place, [name for name in modules if name in there])):
+        tree[f"modules/{index:03}-{module.name.partition('.')[0]}.ko"] = Node(_DATA, _module(module))
+    return _archive(_with_directories(tree | _busybox(packages)))
+
+
 def _release(kernel: Path) -> str:
     return kernel.name.removeprefix("vmlinuz-")
 

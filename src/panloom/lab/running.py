@@ -88,14 +88,16 @@ class RunningLab:
         """Start the control process, or start it again, with more in its environment if need be."""
         options = ("--directory", self.directory / "state", "--socket", self.control_socket)
         storage = ("--storage", self.storage_socket)
-        files = ("--files", self._make_files()) if "uefi-pxe" in self.chassis.firmware else ()
+        given = self.directory / "files"
+        files = ("--files", self._make_files()) if "uefi-pxe" in self.chassis.firmware or given.exists() else ()
         await self._spawn("control", "panloom.control", (*options, *storage, *files), self.control_socket, environment)
 
     def _make_files(self) -> Path:
-        """Return a directory with the loader that machines fetch whose firmware has no iPXE."""
+        """Return a directory with the loader that machines fetch whose firmware has no iPXE, and what is there."""
         files = self.directory / "files"
         files.mkdir(exist_ok=True)
-        shutil.copyfile(loader(), files / LOADER)
+        if "uefi-pxe" in self.chassis.firmware:
+            shutil.copyfile(loader(), files / LOADER)
         return files
 
     async def _spawn(

@@ -45,6 +45,8 @@ from panloom.model.fields import (
 )
 from panloom.model.written import Header, MemberHeader, Spec, Written
 
+Amount = Annotated[int, Field(ge=0, le=1 << 16)]
+
 
 class ControlNodeSpec(Written):
     """The control node itself."""
@@ -184,6 +186,10 @@ class NodeSpec(Spec):
     port: Interface | None = Field(None, examples=["port1"])
     """The interface of the control node where its cable ends; left out behind a relay."""
     memory: Size = Field(examples=["16GiB"])
+    cores: Amount = 0
+    """Left out, as the next two: what it says itself."""
+    architecture: resources.Architecture | None = None
+    nics: Amount = 0
     initiator: IscsiName | None = Field(None, examples=["iqn.2010-04.org.ipxe:blade7"])
     """The iSCSI name that its firmware was set to; left out: one is made of its name."""
     power: PowerSpec | None = None
@@ -196,6 +202,9 @@ class NodeSpec(Spec):
             address=self.address,
             port=self.port or "",
             memory_octets=self.memory,
+            cores=self.cores,
+            architecture=self.architecture,
+            nics=self.nics,
             initiator=self.initiator,
             power=self.power and self.power.resource(name),
         )
@@ -309,6 +318,16 @@ class NeedsSpec(Written):
     """What a node must have."""
 
     memory: MinimumSize = 0
+    cores: Amount = 0
+    architecture: resources.Architecture | None = None
+    nics: Amount = 0
+
+    @property
+    def meaning(self) -> resources.Needs:
+        """Return what it means."""
+        return resources.Needs(
+            memory_octets=self.memory, cores=self.cores, architecture=self.architecture, nics=self.nics
+        )
 
 
 class FailoverSpec(Written):
@@ -349,7 +368,7 @@ class ServerSpec(Spec):
             disk=self.disk.meaning,
             nics=tuple(resources.Nic(lan=nic.lan, address=nic.address) for nic in self.nics),
             node=self.node,
-            needs=resources.Needs(memory_octets=self.needs.memory),
+            needs=self.needs.meaning,
             failover=self.failover.meaning,
             auth=self.auth,
         )
@@ -363,7 +382,7 @@ class MatchSpec(Written):
     product: Pattern | None = Field(None, examples=["PowerEdge R6?0"])
     architecture: resources.Architecture | None = None
     memory: MinimumSize = 0
-    cores: Annotated[int, Field(ge=0, le=1 << 16)] = 0
+    cores: Amount = 0
 
 
 class BecomingSpec(Written):
@@ -374,13 +393,19 @@ class BecomingSpec(Written):
     disk: DiskSpec = DiskSpec()
     lans: tuple[Name, ...] = ()
     """It has a NIC in each, with an address of the LAN's `range`."""
+    needs: NeedsSpec = NeedsSpec()
     failover: FailoverSpec = FailoverSpec()
 
     @property
     def meaning(self) -> resources.Becoming:
         """Return what it means."""
         return resources.Becoming(
-            pan=self.pan, image=self.image, disk=self.disk.meaning, lans=self.lans, failover=self.failover.meaning
+            pan=self.pan,
+            image=self.image,
+            disk=self.disk.meaning,
+            lans=self.lans,
+            needs=self.needs.meaning,
+            failover=self.failover.meaning,
         )
 
 

@@ -194,6 +194,10 @@ class Node(Resource):
     port: str
     """The interface of the control node where its cable ends; empty behind a relay."""
     memory_octets: int
+    cores: int = 0
+    """0, as None below: what the machine says itself."""
+    architecture: Architecture | None = None
+    nics: int = 0
     initiator: str | None = None
     """The iSCSI name that its firmware was set to; None: one is made of its name."""
     power: Power | None = None
@@ -279,6 +283,9 @@ class Needs(Part):
     """What a node must have to be this server."""
 
     memory_octets: int = 0
+    cores: int = 0
+    architecture: Architecture | None = None
+    nics: int = 0
 
 
 class Failover(Part):
@@ -324,6 +331,7 @@ class Becoming(Part):
     disk: Disk = Disk()
     lans: tuple[str, ...] = ()
     """It has a NIC in each, with an address of the LAN's range."""
+    needs: Needs = Needs()
     failover: Failover = Failover()
 
 

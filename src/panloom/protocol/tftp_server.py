@@ -73,6 +73,8 @@ class TransferEnd(msgspec.Struct, frozen=True):
     name: str
     sent_octets: int
     why: str = ""
+    is_silence: bool = False
+    """Whether nothing came back for too long, rather than a word that it is over."""
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -186,7 +188,7 @@ class Transfer:
         if self._deadline is None or self._now < self._deadline:
             return
         if self._sendings >= _SENDINGS and self._now - self._heard_at >= _PATIENCE_SECONDS:
-            self._end("the client fell silent")
+            self._end("the client fell silent", is_silence=True)
             return
         self._backed_off += 1
         if self._state is _State.OFFERED:
@@ -278,10 +280,9 @@ class Transfer:
         self._deadline = self._now + (usual if asked is None else min(usual, asked))
         self._sendings += 1
 
-    def _end(self, why: str) -> None:
-        self._events.append(
-            TransferEnd(self._file.name, min(self._acknowledged * self._terms.blksize, self._file.octets), why)
-        )
+    def _end(self, why: str, *, is_silence: bool = False) -> None:
+        sent = min(self._acknowledged * self._terms.blksize, self._file.octets)
+        self._events.append(TransferEnd(self._file.name, sent, why, is_silence))
         self._state = _State.DONE
         self._octets = memoryview(b"")
         self._deadline = None
