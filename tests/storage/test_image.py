@@ -102,3 +102,37 @@ def test_of_two_files_of_one_name_neither_is_taken_silently(opened, sources, tmp
     store = opened()
     assert store.create("w", "web@1", 0) == (5120, True)
     assert read(store.open("w")) == sources[0].read_bytes()
+
+
+def test_an_image_goes_when_nobody_reads_it_and_its_name_is_free(opened, sources, tmp_path):
+    store = opened()
+    store.import_image("web@1", sources[0])
+    store.create("v", "web@1", 0)
+    with pytest.raises(ConflictError, match="image web@1 is read by v; delete or flatten these first"):
+        store.delete_image("web@1")
+    assert read(store.open("v")) == sources[0].read_bytes()
+    store.delete("v")
+    for _ in range(2):
+        store.delete_image("web@1")
+        assert store.facts().images == ()
+    assert list((tmp_path / "store" / "images").iterdir()) == []
+    store.import_image("web@1", sources[1])
+    assert opened().facts().images[0].name == "web@1"
+
+
+def test_a_snapshot_holds_its_image(opened, sources):
+    store = opened()
+    store.import_image("web@1", sources[0])
+    store.create("v", "web@1", 0)
+    store.snapshot("v@before")
+    with pytest.raises(ConflictError, match="is read by v@before"):
+        store.delete_image("web@1")
+
+
+def test_no_image_goes_while_a_file_cannot_be_read(opened, sources, tmp_path):
+    store = opened()
+    store.import_image("web@1", sources[0])
+    (tmp_path / "store" / "volumes" / "torn.volume").write_bytes(b"no header")
+    with pytest.raises(ConflictError, match=r"may be needed by what cannot be read: torn\.volume"):
+        store.delete_image("web@1")
+    assert store.facts().images

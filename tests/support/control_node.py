@@ -108,7 +108,7 @@ class ControlNode:
             f"{name} is ready",
             seconds=SECONDS,
         )
-        assert process.poll() is None, path.read_text()[-2000:]
+        assert ready in path.read_bytes()[before:], path.read_text()[-2000:]
 
     def kill(self, name):
         self.processes[name].kill()

@@ -29,6 +29,8 @@ from support.initiator import FIRMWARE_ISID, FIRMWARE_KEYS, Initiator, connect
 
 PATIENCE_SECONDS = 0.2
 TAG_LBA, TAG_BLOCKS = 64, 64
+UNBOOTABLE = b"no system"
+"""A disk that begins so boots no machine."""
 
 
 class PoweredOffError(Exception):
@@ -205,7 +207,8 @@ class PlayedMachine:
             session = self.log_in(target, portal, user, secret, isid=FIRMWARE_ISID, keys=FIRMWARE_KEYS)
             if session is not None:
                 with session:
-                    return isinstance(session.read(0, 1), DataIn)
+                    found = session.read(0, 1)
+                    return isinstance(found, DataIn) and not bytes(found.data).startswith(UNBOOTABLE)
         except (OSError, AttributeError):  # closed half-way
             pass
         return False

@@ -49,6 +49,11 @@ platforms = st.builds(
     boot_timeout_seconds=durations,
     max_boot_attempts=counts,
     consoles=st.builds(resources.ConsoleUsers, type=users, read=users),
+    images=st.builds(
+        resources.ImagePolicy,
+        unsigned=st.sampled_from(["allow", "refuse"]),
+        keys=st.dictionaries(words, st.just("11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="), max_size=2),
+    ),
 )
 powers = st.one_of(
     st.builds(resources.SocketPower, path=paths, name=words),
@@ -109,6 +114,7 @@ contents = {
     "sha256": st.none() | st.just("0123456789abcdef" * 4),
     "tags": st.sampled_from([(), ("stable",), ("next", "lts-1")]),
     "provenance": notes,
+    "signatures": st.sampled_from([(), (f"{'0a' * 8}:{'A' * 86}==",)]),
 }
 images = st.builds(
     resources.Image, **contents, source=paths, format=st.sampled_from([None, "raw", "qcow2", "vmdk"])
@@ -139,6 +145,13 @@ def members(pans):
         node=st.none() | names,
         needs=st.builds(resources.Needs, memory_octets=sizes),
         failover=failovers,
+        health=st.builds(
+            resources.Health,
+            tcp=st.none() | ports,
+            command=st.none() | paths,
+            within_seconds=durations,
+            settle_seconds=durations,
+        ),
         auth=st.none() | auths,
     )
     shape = {"pan": pans, "name": names, "size_octets": sizes, "provisioning": provisionings}

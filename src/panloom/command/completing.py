@@ -47,6 +47,11 @@ def volumes(context: click.Context, _parameter: click.Parameter, incomplete: str
     return _beginning(incomplete, _names_of(context, "volume"))
 
 
+def images(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete NAME@VERSION."""
+    return _beginning(incomplete, _names_of(context, "image"))
+
+
 def nodes(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a node's name."""
     return _beginning(incomplete, _names_of(context, "node"))

@@ -17,6 +17,7 @@ _NEXT = {
     "image": ("Use it: write `image: {image}` in a server, then", "panloom plan FILE"),
     "volume": ("See one", "panloom show volume {volume}"),
     "snapshot": ("Clone it: write `snapshot: …` in a server's `disk:`, then", "panloom plan FILE"),
+    "update": ("See one, server by server", "panloom show update {image}"),
     "pan": ("See its servers", "panloom get servers"),
     "lan": ("See one", "panloom show lan {pan}/{lan}"),
     "rule": ("See the machines", "panloom get nodes"),
@@ -33,7 +34,7 @@ _NEXT = {
 def command(client: Client, kind: str, form: str, *, watch: bool) -> int:
     """List the resources of a KIND.
 
-    Kinds are servers, nodes, images, volumes, snapshots, pans, lans, rules, platform and events.
+    Kinds are servers, nodes, images, updates, volumes, snapshots, pans, lans, rules, platform and events.
     """
     found = kind_of(kind)
     rows = _rows(client, found)

@@ -1,6 +1,9 @@
 """``panloom image``: golden disks, brought in as versions that never change.
 
 image import FILE NAME[@VERSION]      a document `kind: Image` is applied, and the file copied in
+image update NAME@VERSION             its servers get new disks: ``image_update``
+image tag, prune, delete              ``image_versions``
+image key, sign, verify               ``image_signing``
 """
 
 import re
@@ -11,7 +14,7 @@ from typing import Any
 
 import click
 
-from panloom.command import completing
+from panloom.command import completing, image_signing, image_update, image_versions
 from panloom.command.output import emit, say, suggest
 from panloom.control.client import Client
 from panloom.errors import ConfigError, ConflictError, UnavailableError
@@ -130,6 +133,18 @@ def import_file(
     document |= {"provenance": dict(_note(note) for note in notes) or None, "tags": list(tags) or None}
     bring_in(client, name, document)
     return 0
+
+
+for _more in (
+    image_update.command,
+    image_versions.tag,
+    image_versions.prune,
+    image_versions.delete,
+    image_signing.key,
+    image_signing.sign,
+    image_signing.verify,
+):
+    command.add_command(_more)
 
 
 def bring_in(client: Client, name: str, document: Mapping[str, Any]) -> None:

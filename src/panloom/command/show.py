@@ -61,6 +61,8 @@ def _lines(kind: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from statistics_lines(value, now=time.time()) if value else [(key, "unknown")]
         elif kind == "volume" and key == "limits":
             yield key, limits_text(value)
+        elif key == "turns":
+            yield from ((turn["server"], turn["stage"] + (f": {turn['why']}" if turn["why"] else "")) for turn in value)
         elif key not in ("boot", "name", "state") and (text := _value(key, value, row)):
             yield _key(key), text
 

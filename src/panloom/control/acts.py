@@ -18,6 +18,7 @@ from panloom.control.ports import Ports
 from panloom.control.volumes import limits_of, make, origin_of
 from panloom.control.world import World
 from panloom.decide import failover, server_plan
+from panloom.decide.image_update import failed, is_on_trial
 from panloom.decide.records import (
     NodeRecord,
     Phase,
@@ -26,7 +27,6 @@ from panloom.decide.records import (
     personality_target_of,
     target_of,
     user_of,
-    volume_of,
 )
 from panloom.errors import ConflictError, UnavailableError
 from panloom.model.resources import Node, Server, Volume
@@ -67,6 +67,8 @@ class Acts:
                 await self._reset(name, record, world, attempt, why)
             case server_plan.Quarantine(why):
                 await self._begin(name, record, world, why, restart=False, quarantine=why)
+            case server_plan.FailTrial(why):
+                await self._fail_trial(name, world, why)
             case server_plan.MarkUp():
                 await self._mark_up(name, record, world)
             case server_plan.BeginFence(cause, restart):
@@ -85,7 +87,7 @@ class Acts:
     # ── towards up ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _make_volume(self, name: str, world: World) -> None:
-        volume = world.all(Volume)[name]
+        volume = _disk(world, name)
         began = time.monotonic()
         if await make(volume, self._storage):
             seconds = time.monotonic() - began
@@ -105,7 +107,8 @@ class Acts:
         except ValueError as error:
             raise UnavailableError(f"{error}; give {name} fewer NICs, or its LANs shorter settings") from error
         identity = ExportedLun(lun=0, content=personality, read_only=True)
-        disk = ExportedLun(lun=0, volume=volume_of(name), limits=limits_of(world.all(Volume)[name]))
+        volume = _disk(world, name)
+        disk = ExportedLun(lun=0, volume=volume.storage_name, limits=limits_of(volume))
         try:
             await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)
             await self._storage.export(str(target_of(name)), [disk], record.epoch, access)
@@ -140,6 +143,12 @@ class Acts:
         )
         await (driver.reset() if self._observer.power.get(node.name) else driver.on())
         self._observer.stage(node.name, "power", time.monotonic())
+
+    async def _fail_trial(self, name: str, world: World, why: str) -> None:
+        for image, update in world.updates.items():
+            if is_on_trial(name, [update]):
+                await world.edit(updates={image: failed(update, name, why, wall=time.time())})
+                self._events.report("image update", f"is to go back to its old disk: {why}", server=name)
 
     async def _mark_up(self, name: str, record: ServerRecord, world: World) -> None:
         now, moved = time.time(), ""
@@ -262,6 +271,13 @@ class Acts:
         gone = msgspec.structs.replace(record, phase=Phase.GONE, since=time.time(), moving_since=None)
         await world.edit(servers={name: gone})
         self._events.report("removed", f"{name} is gone; its volume stays", server=name)
+
+
+def _disk(world: World, server: str) -> Volume:
+    volume = world.disk(server)
+    if volume is None:
+        raise UnavailableError(f"server {server} has no disk")
+    return volume
 
 
 def _node(world: World, record: ServerRecord) -> Node:

@@ -14,6 +14,7 @@
     GET    /v1/personalities/PAN/NAME
     …                                          revisions, diff, rollback, export: ``history_api``
     …                                          snapshots, flatten: ``volumes_api``
+    …                                          updates of images: ``images_api``
 
 An error is ``{"errors": [{"kind", "where", "why"}, …]}`` with the status of its kind (``_STATUS``).  ``where`` may be
 empty. Whoever is connected (``door.py``) is named as the one who did it.
@@ -31,11 +32,12 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from panloom.control import history_api, volumes_api
+from panloom.control import history_api, images_api, volumes_api
 from panloom.control.bodies import outcome_body, plan_body
 from panloom.control.consoles import Viewer
 from panloom.control.documents import Outcome
 from panloom.control.history_api import HistoryControl
+from panloom.control.images_api import ImageControl
 from panloom.control.volumes_api import VolumeControl
 from panloom.decide.plan import Plan
 from panloom.errors import (
@@ -58,12 +60,12 @@ Row = Mapping[str, Any]
 _log = logging.getLogger("panloom.api")
 
 
-class Control(HistoryControl, VolumeControl, Protocol):
+class Control(HistoryControl, ImageControl, VolumeControl, Protocol):
     """What the API asks of the control process.
 
     Each call raises ``ConfigError`` or ``ConfigErrors`` for what the caller got wrong, ``ConflictError`` when others
     changed it first, ``UnavailableError`` for a part that does not answer.  ``who`` is the caller's user name;
-    ``server`` is PAN/NAME; a kind is one of ``platform node image pan lan rule server volume snapshot``.
+    ``server`` is PAN/NAME; a kind is one of ``platform node image pan lan rule server volume snapshot update``.
     """
 
     async def plan(self, files: Sequence[File]) -> Plan:
@@ -193,6 +195,7 @@ def create(control: Control) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _malformed_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.include_router(history_api.router(control))
+    app.include_router(images_api.router(control))
     app.include_router(volumes_api.router(control))
     _add_documents(app, control)
     _add_acts(app, control)

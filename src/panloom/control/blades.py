@@ -37,7 +37,7 @@ from panloom.decide.provisioning import (
     prompt_for,
     server_of,
 )
-from panloom.decide.records import BASE_IQN, Discovered, NodeRecord, Phase, volume_of
+from panloom.decide.records import BASE_IQN, Discovered, NodeRecord, Phase
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
 from panloom.model.resources import WANT, Image, Node, Rule, Server
 from panloom.state.contract import Store
@@ -148,11 +148,11 @@ class Blades:
             return
         made = {volume.name for volume in (await self._observer.volumes()).volumes}
         for name, record in underway.items():
-            carried = world.server_records.get(record.server)
+            carried, disk = world.server_records.get(record.server), world.disk(record.server)
             step = next_step(
                 record,
                 wanted=record.server in world.all(Server),
-                volume_ready=volume_of(record.server) in made and record.server not in world.doomed,
+                volume_ready=disk is not None and disk.storage_name in made and disk.label not in world.doomed,
                 booted=carried is not None and carried.phase is Phase.UP and carried.node == name,
                 elsewhere=carried is not None and carried.node not in (None, name),
             )

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from panloom.control.history import History, Stored, origin_key
-from panloom.control.world import DOOMED
+from panloom.control.world import DOOMED, DOOMED_IMAGES
 from panloom.decide import history
 from panloom.decide import plan as planning
 from panloom.decide.history import Revision
@@ -29,6 +29,7 @@ from panloom.errors import ConfigError, ConfigErrors, ConflictError
 from panloom.model import export
 from panloom.model import resources as model
 from panloom.model.check import APPLIED_EARLIER, check
+from panloom.model.disks import is_server_disk, with_owners
 from panloom.model.export import Exported
 from panloom.model.load import File, Loaded, load
 from panloom.model.resources import WANT, Resource
@@ -37,6 +38,8 @@ from panloom.state.contract import NOTHING, Store
 
 _ATTEMPTS = 5
 _SHOWN_USERS = 6
+_DOOMED: Mapping[type[Resource], str] = {model.Volume: DOOMED, model.Image: DOOMED_IMAGES}
+"""What is destroyed when its document is deleted, and where that is written down."""
 _BUSY = "the documents keep changing under this edit; look who else does: panloom history"
 
 
@@ -46,6 +49,14 @@ class Outcome(msgspec.Struct, frozen=True):
     plan: Plan
     revision: int
     kept: tuple[str, ...] = ()
+
+
+class Edit(NamedTuple):
+    """Resources to want, keys of those that go, and records written in the same commit."""
+
+    want: Mapping[str, Resource]
+    absent: frozenset[str] = frozenset()
+    also: Mapping[str, bytes] = NOTHING
 
 
 class Return(msgspec.Struct, frozen=True):
@@ -125,9 +136,9 @@ class Documents:
     async def delete(self, kind: str, label: str, *, yes: bool, who: str) -> Outcome:
         """Take one resource out of what is wanted.
 
-        A volume goes only with ``yes`` and only when no server uses it: the same commit dooms its data, which the
-        reconciler destroys.  Raises ``ConfigError`` when there is none of that name, and ``ConfigErrors`` when others
-        refer to it.
+        A volume goes only with ``yes`` and only when no server uses it, an image only when no volume is a clone of it
+        and nobody names it: the same commit dooms the data, which the reconciler destroys.  Raises ``ConfigError`` when
+        there is none of that name, and ``ConfigErrors`` when others refer to it.
         """
         for _ in range(_ATTEMPTS):
             stored = await Stored.read(self._store)
@@ -139,7 +150,7 @@ class Documents:
             await asyncio.to_thread(_check_deletion, resource, stored.resources, yes=yes)
             plan = planning.changes(stored.resources, {}, absent=frozenset((key,)))
             revision = self._revision(stored, who, "delete", plan)
-            doomed = {DOOMED + label: who.encode()} if isinstance(resource, model.Volume) else {}
+            doomed = {prefix + label: who.encode()} if (prefix := _DOOMED.get(type(resource))) else NOTHING
             if await self._commit(stored, plan, {}, revision, also=doomed):
                 return Outcome(plan, revision.number)
         raise ConflictError(_BUSY)
@@ -166,6 +177,33 @@ class Documents:
             revision = self._revision(stored, who, "approve", plan)
             if await self._commit(stored, plan, {}, revision, also=also):
                 return Outcome(plan, revision.number)
+        raise ConflictError(_BUSY)
+
+    async def edit(
+        self,
+        change: Callable[[Mapping[str, Resource]], Edit],
+        *,
+        what: str,
+        who: str,
+        rests_on: Mapping[str, int] = NOTHING,
+    ) -> Outcome:
+        """Make an edit of what is stored, and its records, in one commit; ``rests_on`` are revisions of records.
+
+        ``change`` may be asked several times.  ``ConflictError`` when what it rests on is another by now, and
+        ``ConfigErrors`` where things would no longer fit together.
+        """
+        for _ in range(_ATTEMPTS):
+            stored = await Stored.read(self._store)
+            edit = change(stored.resources)
+            kept = {key: known for key, known in stored.resources.items() if key not in edit.absent}
+            after = {**kept, **edit.want}
+            await asyncio.to_thread(_check_together, what, stored.resources, after)
+            plan = planning.changes(stored.resources, edit.want, absent=edit.absent)
+            revision = self._revision(stored, who, what, plan) if plan.changes else None
+            if not plan.changes and not edit.also:
+                return Outcome(plan, 0)
+            if await self._commit(stored, plan, {}, revision, also=edit.also, expect=rests_on):
+                return Outcome(plan, revision.number if revision else 0)
         raise ConflictError(_BUSY)
 
     async def plan_rollback(self, revision: int | None) -> Return:
@@ -278,6 +316,7 @@ class Documents:
         revision: Revision | None,
         *,
         also: Mapping[str, bytes] = NOTHING,
+        expect: Mapping[str, int] = NOTHING,
     ) -> bool:
         """Write the changes, where they are from, and the revision, all at once; False if others came first."""
         put = {change.key: model.encode(change.after) for change in plan.changes if change.after is not None}
@@ -288,7 +327,7 @@ class Documents:
         rests_on = await self._permit(plan)
         try:
             await self._store.commit(
-                expect={**stored.expect((*put, *gone)), **rests_on},
+                expect={**stored.expect((*put, *gone)), **rests_on, **expect},
                 put={**put, **known, **remembered, **also},
                 delete=(*gone, *map(origin_key, gone), *outdated),
             )
@@ -315,7 +354,7 @@ def _read(files: Sequence[File], stored: Stored, *, prune: bool) -> _Read:
     gone = planning.absent(
         stored.resources, loaded.resources, origins=stored.origins, files=loaded.files, pans=loaded.pans
     )
-    whole = {**stored.resources, **loaded.resources}
+    whole = {**stored.resources, **with_owners(loaded.resources, stored.resources)}
     if prune:
         whole = {key: resource for key, resource in whole.items() if key not in gone}
     check(whole, loaded, findings)
@@ -338,8 +377,8 @@ def _with_server(node: model.Node, server: model.Server | None, stored: Mapping[
     disks, refusals = planning.volumes(stored, whole)
     if mine := [refusal for refusal in refusals if refusal.key == server.key]:
         raise ConfigErrors([ConfigError(f"server {server.label}", refusal.why) for refusal in mine])
-    key = f"{WANT}volume/{server.label}"
-    return {**want, key: disks[key]}
+    disk = next(disk for disk in disks.values() if disk.serves == server.label)
+    return {**want, disk.key: disk}
 
 
 def _are_one(node: model.Node, other: model.Node) -> bool:
@@ -350,8 +389,8 @@ def _are_one(node: model.Node, other: model.Node) -> bool:
 def _check_deletion(resource: Resource, stored: Mapping[str, Resource], *, yes: bool) -> None:
     what = _noun(resource)
     if isinstance(resource, model.Volume):
-        if f"{WANT}server/{resource.label}" in stored:
-            raise ConfigError(what, f"server {resource.label} uses it; first: panloom delete server {resource.label}")
+        if is_server_disk(resource, stored):
+            raise ConfigError(what, f"server {resource.serves} uses it; first: panloom delete server {resource.serves}")
         if not yes:
             raise ConfigError(what, "its data would be gone for ever; say so with --yes")
     nodes = [other for other in stored.values() if isinstance(other, model.Node)]

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,8 +37,8 @@ _ZEROES = bytes(HOLE_OCTETS)
 EPOCH = 1  # of the target that a clone is exported by: nobody else ever is
 
 
-async def capture(image: Image, storage: StorageClient, path: Path) -> None:
-    """Copy the disk of an image's donor to a new file.
+async def capture(image: Image, storage: StorageClient, path: Path, disk_of: Callable[[str], str]) -> None:
+    """Copy the disk of an image's donor to a new file; ``disk_of`` says which volume a name means by now.
 
     ConfigError: the donor is no disk that can become an image, or its secret cannot be read.  PeerError or
     UnavailableError: the target refuses, or does not answer.  OSError: there is no room for the file.
@@ -48,6 +48,8 @@ async def capture(image: Image, storage: StorageClient, path: Path) -> None:
         async with await _login(donor, image.user, _secret(image)) as session:
             await _copy(session, donor.lun, path, image.capture)
         return
+    if donor.snapshot is None:
+        donor = VolumeDonor(disk_of(donor.volume), None)
     async with (
         _exported(donor, image, storage) as (target, user, secret),
         await _login(target, user, secret) as session,

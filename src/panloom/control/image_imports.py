@@ -1,4 +1,4 @@
-"""Images as they should be: each that a document names is copied in, beside all other work.
+"""Images as they should be: each that a document names is copied in, each whose document is deleted is destroyed.
 
 not in the store ──▶ a raw file of it ──▶ record ──▶ import_image ──▶ in the store
         ▲                    └───────────────┴───────────┴─ failed: said, and tried again after 1 s, 2 s, 4 s …
@@ -10,13 +10,14 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from panloom.control import failpoint
 from panloom.control.events import EventLog
 from panloom.control.image_sources import ImageSources
 from panloom.control.observer import Observer
 from panloom.control.world import World
 from panloom.decide.records import ImageRecord
 from panloom.errors import PanloomError
-from panloom.model.resources import Image
+from panloom.model.resources import Image, Server
 from panloom.storage.client import StorageClient
 
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
@@ -25,7 +26,7 @@ Start = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 
 
 class ImageImports:
-    """Has images imported; ``done`` is called when one is in the store."""
+    """Has images imported and destroyed; ``done`` is called when one is in the store, or gone."""
 
     def __init__(
         self,
@@ -49,7 +50,10 @@ class ImageImports:
     async def tend(self, world: World, start: Start, say: Say) -> None:
         """Begin what is to be imported now, by ``start``; ``say`` what holds an image up."""
         stored = {image.name for image in (await self._observer.volumes()).images}
-        wanted = {(label, image.origin): image for label, image in world.all(Image).items() if label not in stored}
+        for label in world.doomed_images:
+            start(label, partial(self._destroy, world, label, say))
+        there = stored | world.doomed_images
+        wanted = {(label, image.origin): image for label, image in world.all(Image).items() if label not in there}
         for label, source in self._failed.keys() - wanted.keys():
             del self._failed[label, source]
             say(label, None)
@@ -58,10 +62,24 @@ class ImageImports:
             if self._clock() >= next_try:
                 start(label, partial(self._import, world, image, say))
 
+    async def _destroy(self, world: World, label: str, say: Say) -> None:
+        """Destroy an image whose document is gone, then forget that it was doomed."""
+        failpoint.reached("destroy image")
+        try:
+            await self._storage.delete_image(label)
+            failpoint.reached("forget image")
+            await world.forget_image(label)
+        except PanloomError as error:
+            say(label, f"image {label} is not destroyed yet: {error}")
+            return
+        say(label, None)
+        self._events.report("destroyed", f"image {label} is gone")
+        self._done()
+
     async def _import(self, world: World, image: Image, say: Say) -> None:
         label, source, began = image.label, image.origin, self._clock()
         try:
-            async with self._sources.raw(image) as raw:
+            async with self._sources.raw(image, partial(_disk_of, world)) as raw:
                 record = ImageRecord(source, raw.format, time.time(), raw.sha256)
                 await world.edit(images={label: record}, rests_on=(image.key,))
                 await self._storage.import_image(label, raw.path)
@@ -75,3 +93,10 @@ class ImageImports:
         say(label, None)
         self._events.report("image", f"{label} is in the store", seconds=self._clock() - began)
         self._done()
+
+
+def _disk_of(world: World, volume: str) -> str:
+    """Return what the storage process calls the disk of the server of that name, or the volume if there is none."""
+    label = volume.replace(".", "/", 1)
+    disk = world.disk(label) if label in world.all(Server) else None
+    return disk.storage_name if disk else volume

@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -48,14 +48,14 @@ class ImageSources:
         shutil.rmtree(directory, ignore_errors=True)
 
     @asynccontextmanager
-    async def raw(self, image: Image) -> AsyncIterator[Source]:
-        """Lend an image's disk as a raw file.
+    async def raw(self, image: Image, disk_of: Callable[[str], str] = str) -> AsyncIterator[Source]:
+        """Lend an image's disk as a raw file; ``disk_of`` says which volume a donor's name means by now.
 
         ConfigError: the file or donor is none that can become an image, or not the one that the document means.
         PeerError: the donor's target refuses.  UnavailableError: it does not answer, there is no qemu-img, or no room.
         """
         if image.capture:
-            async with self._captured(image) as path:
+            async with self._captured(image, disk_of) as path:
                 yield Source(path, "copy", None)
             return
         with _opened(image.source) as file:
@@ -72,12 +72,12 @@ class ImageSources:
                 path.unlink(missing_ok=True)
 
     @asynccontextmanager
-    async def _captured(self, image: Image) -> AsyncIterator[Path]:
+    async def _captured(self, image: Image, disk_of: Callable[[str], str]) -> AsyncIterator[Path]:
         path = self._directory / image.label
         try:
             try:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                await capture(image, self._storage, path)
+                await capture(image, self._storage, path, disk_of)
                 await _check(image, path)
             except OSError as error:
                 raise UnavailableError(f"{image.capture} cannot be copied: {error.strerror or error}") from error

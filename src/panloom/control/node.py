@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,23 +13,26 @@ from panloom.control.api import Row
 from panloom.control.blades import candidate
 from panloom.control.boot_story import BootStory
 from panloom.control.consoles import Consoles, Viewer
-from panloom.control.documents import Documents, Outcome, Return
+from panloom.control.documents import Documents, Edit, Outcome, Return
 from panloom.control.events import EventLog
+from panloom.control.image_updates import update_row
 from panloom.control.observer import Observer
 from panloom.control.personalities import personality_of
 from panloom.control.power import SocketDriver
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
-from panloom.control.world import World
+from panloom.control.world import DOOMED_IMAGES, World
 from panloom.decide import boot_menu
 from panloom.decide.console_access import Access
 from panloom.decide.history import Revision
+from panloom.decide.images import prune, tagged, untagged
 from panloom.decide.plan import Plan, newest
 from panloom.decide.provisioning import rule_for
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
 from panloom.errors import ConfigError, ConflictError, RefusedError
 from panloom.model import resources
 from panloom.model.export import Exported
+from panloom.model.image_signatures import Statement, key_id, verify
 from panloom.model.load import File
 from panloom.model.sources import did_you_mean
 from panloom.state.contract import Store
@@ -85,6 +88,8 @@ class ControlNode:
             return await self._delete_snapshot(name, yes=yes, who=who)
         if kind == "volume" and yes:
             await self._volume_is_free(name)
+        if kind == "image" and not yes and name in await self._observer.imported():
+            raise ConfigError(f"image {name}", "its data would be gone for ever; say so with --yes")
         outcome = await self._documents.delete(kind, name, yes=yes, who=who)
         self._events.report("deleted", f"{kind} {name}", who=who)
         if kind == "volume":
@@ -127,10 +132,13 @@ class ControlNode:
         return outcome
 
     async def _volume_is_free(self, name: str) -> None:
-        if name in (await World.read(self._store)).all(resources.Server):
-            return  # documents say so, and how to go on
         status = await self._observer.status()
-        if any(export.target == str(target_of(name)) for export in status.exports):
+        exported = {lun.volume for export in status.exports for lun in export.luns}
+        if volume_of(name) in exported:
+            world = await World.read(self._store)
+            found = world.all(resources.Volume).get(name)
+            if found is not None and found.serves in world.all(resources.Server):
+                return  # documents say so, and how to go on
             raise ConflictError(f"volume {name} is still exported: its server is being taken down; try again soon")
         taken = [row["name"] for row in await self.rows("snapshot") if row["volume"] == name]
         if taken:
@@ -138,31 +146,95 @@ class ControlNode:
                 f"volume {name} has snapshots ({', '.join(taken)}); first: panloom delete snapshot {taken[0]} --yes"
             )
 
+    # ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def update_image(self, image: str, to: str, servers: Sequence[str], width: int, *, who: str) -> Row:
+        """Begin to give the servers of an image disks of a version; the one that is under way if it is the same."""
+        return update_row(await self._reconciler.updates.begin(image, to, servers, width, who))
+
+    async def stop_update(self, image: str, *, who: str) -> Row:
+        """Let no further server begin."""
+        return update_row(await self._reconciler.updates.stop(image, who))
+
+    async def prune_image(self, image: str, keep: int, *, yes: bool, who: str) -> Row:
+        """Destroy the versions of an image that nobody needs, or say which these are."""
+        updates = (await World.read(self._store)).updates
+        found = prune(image, (), (), keep=keep)
+
+        def change(stored: Mapping[str, resources.Resource]) -> Edit:
+            nonlocal found
+            found = prune(image, tuple(stored.values()), updates.values(), keep=keep)
+            if not found.gone and not found.kept:
+                raise ConfigError(f"image {image}", "there is none of that name; see: panloom get images")
+            if not yes:
+                return Edit({})
+            keys = frozenset(f"{resources.WANT}image/{label}" for label in found.gone)
+            return Edit({}, keys, {DOOMED_IMAGES + label: who.encode() for label in found.gone})
+
+        await self._documents.edit(change, what="image prune", who=who)
+        if yes and found.gone:
+            self._events.report("deleted", f"image {', '.join(found.gone)}", who=who)
+            self._reconciler.wake()
+        return {"gone": list(found.gone), "kept": dict(found.kept), "done": yes}
+
+    async def tag_image(self, label: str, tags: Sequence[str], *, remove: bool, who: str) -> Row:
+        """Have one version of an image carry tags, and no other of it; or have it carry them no more."""
+        change = untagged if remove else tagged
+        await self._documents.edit(lambda stored: Edit(change(label, tags, stored)), what="image tag", who=who)
+        self._events.report("tagged", f"{label} {'is no more' if remove else 'is'} {', '.join(tags)}", who=who)
+        return {"image": label, "tags": list(tags)}
+
+    async def sign_image(self, label: str, signature: str, public_key: str, *, who: str) -> Row:
+        """Note a signature of an image that is in the store, in the place of an earlier one by that key."""
+        world = await World.read(self._store)
+        stored_images = {facts.name: facts for facts in (await self._observer.volumes()).images}
+        if label not in world.all(resources.Image) or label not in stored_images:
+            raise ConfigError(f"image {label}", "there is no such version in the store; see: panloom get images")
+        facts = stored_images[label]
+
+        def change(stored: Mapping[str, resources.Resource]) -> Edit:
+            image = stored.get(f"{resources.WANT}image/{label}")
+            if not isinstance(image, resources.Image):
+                raise ConfigError(f"image {label}", "is deleted")
+            made_by = key_id(public_key)
+            statement = Statement(image.name, image.version, facts.octets, facts.sha256)
+            if not signature.startswith(f"{made_by}:") or verify(statement, (signature,), {"this": public_key}).bad:
+                raise ConfigError(f"image {label}", "the signature is not of this disk; nothing was noted")
+            others = tuple(one for one in image.signatures if not one.startswith(f"{made_by}:"))
+            return Edit({image.key: image.model_copy(update={"signatures": (*others, signature)})})
+
+        await self._documents.edit(change, what="image sign", who=who)
+        self._events.report("signed", f"{label} by key {signature.partition(':')[0]}", who=who)
+        self._reconciler.wake()
+        keys = world.platform.images.keys if world.platform else {}
+        trusted = next((name for name, public in keys.items() if public == public_key), None)
+        return {"image": label, "signature": signature, "trusted": trusted}
+
     # ── volumes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def take_snapshot(self, volume: str, name: str, *, who: str) -> Row:
         """Freeze what a volume holds now, as ``volume@name``; nothing happens if that is there."""
-        await self._volume(volume)
+        found = await self._volume(volume)
         began = time.monotonic()
-        created = await self._storage.take_snapshot(f"{volume_of(volume)}@{name}")
+        created = await self._storage.take_snapshot(f"{found.storage_name}@{name}")
         seconds = time.monotonic() - began
         if created:
-            self._events.report("snapshot", f"{volume}@{name} taken in {seconds * 1000:.0f} ms", who=who)
-        return {"snapshot": f"{volume}@{name}", "created": created, "seconds": seconds}
+            self._events.report("snapshot", f"{found.label}@{name} taken in {seconds * 1000:.0f} ms", who=who)
+        return {"snapshot": f"{found.label}@{name}", "created": created, "seconds": seconds}
 
     async def flatten(self, volume: str, *, who: str) -> Row:
         """Begin to copy what a volume reads of image and snapshots; returns at once."""
-        await self._volume(volume)
-        await self._storage.flatten_volume(volume_of(volume))
-        self._events.report("flatten", f"{volume} is being flattened", who=who)
-        return {"volume": volume}
+        found = await self._volume(volume)
+        await self._storage.flatten_volume(found.storage_name)
+        self._events.report("flatten", f"{found.label} is being flattened", who=who)
+        return {"volume": found.label}
 
     async def reopen(self, volume: str, *, who: str) -> Row:
         """Open a volume anew that a failed sync took offline."""
-        await self._volume(volume)
-        await self._storage.reopen_volume(volume_of(volume))
-        self._events.report("reopened", f"{volume} is opened anew: it holds what was flushed", who=who)
-        return {"volume": volume}
+        found = await self._volume(volume)
+        await self._storage.reopen_volume(found.storage_name)
+        self._events.report("reopened", f"{found.label} is opened anew: it holds what was flushed", who=who)
+        return {"volume": found.label}
 
     async def _delete_snapshot(self, label: str, *, yes: bool, who: str) -> Outcome:
         if label not in {row["name"] for row in await self.rows("snapshot")}:
@@ -181,7 +253,10 @@ class ControlNode:
         return volume.storage_name in {facts.name for facts in (await self._storage.volumes()).volumes}
 
     async def _volume(self, label: str) -> resources.Volume:
-        found = (await World.read(self._store)).all(resources.Volume).get(label)
+        """Return the disk of a server of that name, else the volume of that name."""
+        world = await World.read(self._store)
+        is_server = label in world.all(resources.Server)
+        found = world.disk(label) if is_server else world.all(resources.Volume).get(label)
         if found is None:
             raise ConfigError(f"volume {label}", "there is none of that name; see: panloom get volumes")
         return found
@@ -193,7 +268,7 @@ class ControlNode:
         return await self._rows_of(kind, await World.read(self._store))
 
     async def _rows_of(self, kind: str, world: World) -> Sequence[Row]:
-        if kind != "snapshot" and kind not in resources.KINDS:
+        if kind not in ("snapshot", "update") and kind not in resources.KINDS:
             raise ConfigError(kind, f"no such kind; there are: {', '.join(resources.KINDS)}")
         return await self._rows.of(kind, world)
 
@@ -219,7 +294,7 @@ class ControlNode:
         record, wanted = world.server_records.get(server), world.all(resources.Server).get(server)
         if record is None or wanted is None:
             raise ConfigError(f"server {server}", "there is none of that name; see: panloom get servers")
-        volume = world.all(resources.Volume).get(server)
+        volume = world.disk(server)
         personality = personality_of(server, record, world)
         return {
             "server": server,
@@ -230,7 +305,7 @@ class ControlNode:
             "storage": {
                 "target": str(target_of(server)),
                 "lun": 0,
-                "volume": volume_of(server),
+                "volume": volume.storage_name if volume else volume_of(server),
                 "image": (volume.image if volume else "") or wanted.image,
             },
             "failover": wanted.failover.model_dump(mode="json"),

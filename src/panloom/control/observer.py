@@ -271,10 +271,12 @@ class Observer:
 
     async def known_epoch(self, server: str) -> int:
         """Return the highest epoch that the storage process knows of a server, 0 if none; ours may be lower."""
+        disk = self._world.disk(server) if self._world else None
+        name = disk.storage_name if disk else volume_of(server)
         targets = {str(target_of(server)), str(personality_target_of(server))}
         status, stored = await self.status(), await self.volumes()
         known = [export.epoch for export in status.exports if export.target in targets]
-        known += [volume.epoch for volume in stored.volumes if volume.name == volume_of(server)]
+        known += [volume.epoch for volume in stored.volumes if volume.name == name]
         return max(known, default=0)
 
     async def _poll_storage(self) -> None:

@@ -5,39 +5,59 @@
 
 A node that carries a server keeps its MAC, address, iSCSI name and port, by which the server is fenced, and its
 document; a wrong port may be put right.
-A volume is not destroyed while its server is still being taken down.
+A volume is not destroyed while its server is still being taken down, or an update of its image may go back to it.
 """
 
 from collections.abc import Mapping
 
-from panloom.control.world import NODES, SERVERS, World
+from panloom.control.world import NODES, SERVERS, UPDATES, World
+from panloom.decide.image_update import UNDER_WAY
 from panloom.decide.plan import Change, Plan
 from panloom.decide.records import NodeRecord, Phase
 from panloom.errors import ConflictError
-from panloom.model.resources import Node, Volume
+from panloom.model.resources import Image, Node, Resource, Volume
 from panloom.state.contract import Store
 
 
 async def permit(store: Store, plan: Plan) -> Mapping[str, int]:
     """Return the revisions of the records that an edit rests on; ``ConflictError`` when it must not be made now."""
     nodes = {change.resource.name: change for change in plan.changes if _unfixes(change)}
-    volumes = [change.resource.label for change in plan.changes if _destroys(change)]
-    if not nodes and not volumes:
+    images = {change.resource.label for change in plan.changes if _is_gone(change, Image)}
+    if not nodes and not images and not any(_is_destroyed(change) for change in plan.changes):
         return {}
     world = await World.read(store)
+    volumes = {change.resource.label for change in plan.changes if _is_destroyed(change)}
+    for update in world.updates.values():
+        if update.ended_at is None and update.version in images:
+            raise ConflictError(f"image {update.version}: its servers are being updated to it; try again then")
+        for turn in update.turns:
+            if turn.stage in UNDER_WAY and volumes & {turn.old, turn.new}:
+                why = f"image {update.image} is being updated, and {turn.server} may need it"
+                raise ConflictError(f"volume {', '.join(volumes & {turn.old, turn.new})}: {why}; try again then")
     for name, change in nodes.items():
         known = world.node_records.get(name, NodeRecord())
         if known.server is not None and not _puts_right(change, known):
             raise ConflictError(f"node {name} carries {known.server}; first: panloom failover {known.server}")
-    for label in volumes:
-        record = world.server_records.get(label)
+    servers = {change.resource.label: _served(change) for change in plan.changes if _is_destroyed(change)}
+    for label, server in servers.items():
+        record = world.server_records.get(server)
         if record is not None and record.phase is not Phase.GONE:
             raise ConflictError(f"volume {label}: its server is still being taken down; try again soon")
-    return world.revisions((*(NODES + name for name in nodes), *(SERVERS + label for label in volumes)))
+    updates = (UPDATES + name for name in world.updates) if volumes or images else ()
+    return world.revisions((*(NODES + name for name in nodes), *(SERVERS + s for s in servers.values() if s), *updates))
 
 
-def _destroys(change: Change) -> bool:
-    return isinstance(change.before, Volume) and change.after is None
+def _is_destroyed(change: Change) -> bool:
+    return _is_gone(change, Volume)
+
+
+def _is_gone(change: Change, kind: type[Resource]) -> bool:
+    return isinstance(change.before, kind) and change.after is None
+
+
+def _served(change: Change) -> str:
+    """Return the server whose disk a volume was, nothing if it was nobody's."""
+    return change.before.serves or "" if isinstance(change.before, Volume) else ""
 
 
 def _unfixes(change: Change) -> bool:

@@ -9,13 +9,11 @@ A program that does not end in time, or keeps its output open, has failed; it is
 """
 
 import asyncio
-import os
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from panloom.control.programs import run
 from panloom.errors import UnavailableError
 from panloom.model.resources import IpmiPower, ScriptPower
 
@@ -23,7 +21,6 @@ CALL_SECONDS = 20.0
 REACH_SECONDS = 20.0
 """How long a machine may take to be off, or on, once it was told to."""
 ASK_SECONDS = 0.5
-MAX_SAID_OCTETS = 4096
 
 
 class ProgramDriver(ABC):
@@ -72,26 +69,7 @@ class ProgramDriver(ABC):
 
     async def _run(self, action: str) -> str:
         arguments = self.arguments(action)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **_libraries()},
-            )
-        except OSError as error:
-            raise UnavailableError(f"{arguments[0]} cannot be run: {error.strerror}") from error
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                said = await _last_said(process)
-                code = await process.wait()
-        except TimeoutError:
-            raise UnavailableError(f"{arguments[0]} {action} did not end within {CALL_SECONDS:g} s") from None
-        finally:
-            await _end(process)
-        text = said.decode(errors="replace").strip()
+        code, text = await run(arguments, f"{arguments[0]} {action}", seconds=CALL_SECONDS)
         if code != 0:
             why = text.splitlines()[-1][:200] if text else f"exit code {code}"
             raise UnavailableError(f"{self.name}: power {action} failed: {why}")
@@ -129,25 +107,3 @@ class IpmiDriver(ProgramDriver):
         where = ("-I", "lanplus", "-H", str(power.address), "-p", str(power.port), "-N", "2", "-R", "3")
         cipher = () if power.cipher_suite is None else ("-C", str(power.cipher_suite))
         return ("ipmitool", *where, *cipher, "-U", power.user, "-f", power.password_file, "chassis", "power", action)
-
-
-def _libraries() -> dict[str, str]:
-    path = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": path} if path else {}
-
-
-async def _last_said(process: asyncio.subprocess.Process) -> bytes:
-    """Return what the program said, its last ``MAX_SAID_OCTETS`` when it said more."""
-    said = b""
-    if process.stdout is not None:
-        while piece := await process.stdout.read(MAX_SAID_OCTETS):
-            said = (said + piece)[-MAX_SAID_OCTETS:]
-    return said
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a program that has not ended, with all that it started in its session."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):  # it has just ended, and nobody has told us yet
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()

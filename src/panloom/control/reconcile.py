@@ -16,7 +16,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.image_imports import ImageImports
 from panloom.control.image_sources import ImageSources
+from panloom.control.image_updates import ImageUpdates
 from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
 from panloom.control.observer import STORAGE_SECONDS, Observer
@@ -37,6 +38,7 @@ from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
 from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import BLADES, DOOMED, World
+from panloom.decide.image_update import is_on_trial, is_shut_out, shut_out_for
 from panloom.decide.placement import Machine, Wish, place, why_none, why_not
 from panloom.decide.plan import Preview
 from panloom.decide.preflight import warnings, without_spare
@@ -92,6 +94,7 @@ class Reconciler:
         self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
         self._images = ImageImports(storage, observer, events, self.wake, sources)
         self._volumes = Volumes(storage, observer, events, self.wake)
+        self.updates = ImageUpdates(store, observer, events, self.why, self.wake)
         self._macs = MacCounter(store)
         self.blades = Blades(store, observer, self._ports, events, self.wake)
         self._workers: dict[str, asyncio.Task[None]] = {}
@@ -120,6 +123,7 @@ class Reconciler:
                     pass
                 self._wake.clear()
         finally:
+            self.updates.close()
             for worker in self._workers.values():
                 worker.cancel()
 
@@ -134,6 +138,7 @@ class Reconciler:
         self._lateness.see_moves(world)
         await self._part("images", self._images.tend(world, self._start, self._say))
         await self._part("volumes", self._volumes.tend(world, self._start, self._say))
+        await self._part("image updates", self.updates.tend(world))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
         await self._part("hardware", self._note_hardware(world))
@@ -326,12 +331,13 @@ class Reconciler:
         powered = [node.name for node in world.all(Node).values() if node.power is not None]
         if world.platform is None or not all(node in self._observer.power for node in powered):
             return  # we have just begun: a better machine may be there than those that were asked already
-        made = {volume.name for volume in (await self._observer.volumes()).volumes} - _doomed(world)
+        made = {volume.name for volume in (await self._observer.volumes()).volumes} - world.doomed_volumes
         waiting = {
             name: record
             for name, record in world.server_records.items()
-            if record.phase is Phase.WAITING and name in world.all(Server) and volume_of(name) in made
+            if record.phase is Phase.WAITING and name in world.all(Server) and _is_among(world.disk(name), made)
         }
+        waiting = {name: one for name, one in waiting.items() if not is_shut_out(name, world.updates.values())}
         wishes = [wish_of(world.all(Server)[name], record) for name, record in waiting.items()]
         machines = [self._machine(node, world) for node in world.all(Node).values()]
         portals, network = (await self._observer.status()).portals, world.platform.storage
@@ -435,14 +441,15 @@ class Reconciler:
         progress, carrier, now = self._observer.boots.progress, record.node or "", time.monotonic()
         served = not self._edge.trouble  # else nobody's firmware gets an answer, and it is not the machines' fault
         progress.expect(carrier, (name, record.since, served), now)
-        volume = world.all(Volume).get(name)
+        volume = world.disk(name)
+        made = {facts.name for facts in have.stored.volumes} - world.doomed_volumes
         return ServerView(
             name=name,
             wanted=server is not None,
             record=record,
-            volume_ready=volume_of(name) in {volume.name for volume in have.stored.volumes} - _doomed(world),
-            volume_doomed=name in world.doomed,
-            image_ready=volume is not None and can_be_made(volume, have.stored),
+            volume_ready=_is_among(volume, made),
+            volume_doomed=volume is not None and volume.label in world.doomed,
+            image_ready=volume is not None and can_be_made(volume, have.stored, world),
             admitted=_is_admitted(name, record, have.status, world),
             port_open=have.ports_applied and self._ports.why_not_fenced(record.node or "", world) is None,
             has_power=node is not None and node.power is not None,
@@ -452,14 +459,16 @@ class Reconciler:
             enabled=server.failover.enabled if server else True,
             personality=booted_with(name, record, world) if server else record.personality,
             stage=progress.stage(carrier),
+            to_fence=shut_out_for(name, world.updates.values()),
+            on_trial=is_on_trial(name, world.updates.values()),
             stalled_seconds=progress.stalled_seconds(carrier, now) if served else 0.0,
             boot_timeout_seconds=platform.boot_timeout_seconds,
             max_boot_attempts=platform.max_boot_attempts,
         )
 
 
-def _doomed(world: World) -> set[str]:
-    return {volume_of(label) for label in world.doomed}
+def _is_among(volume: Volume | None, made: Container[str]) -> bool:
+    return volume is not None and volume.storage_name in made
 
 
 def wish_of(server: Server, record: ServerRecord | None) -> Wish:

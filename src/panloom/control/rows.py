@@ -13,11 +13,14 @@ import msgspec
 from panloom.control.blades import candidate, hardware_of
 from panloom.control.boot_story import BootStory
 from panloom.control.disk_statistics import statistics_row
+from panloom.control.image_trust import verdict, why_distrusted
+from panloom.control.image_updates import update_row
 from panloom.control.observer import STORAGE_SECONDS, Observer
-from panloom.control.volumes import can_be_made, origin_of
+from panloom.control.volumes import can_be_made, distrusted, origin_of
 from panloom.control.world import World
 from panloom.decide.boot_signs import LATE
 from panloom.decide.hardware import Hardware
+from panloom.decide.image_update import stage_of
 from panloom.decide.provisioning import is_held, rule_for
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
 from panloom.errors import UnavailableError
@@ -68,6 +71,8 @@ class Rows:
                 return await self._volume_rows(world)
             case "snapshot":
                 return [_snapshot(facts) for facts in (await _in_time(self._storage.volumes)).snapshots]
+            case "update":
+                return [update_row(update) for update in world.updates.values()]
             case "pan":
                 return [_pan(pan, world) for pan in world.all(resources.Pan).values()]
             case "rule":
@@ -128,29 +133,31 @@ class Rows:
 
     def _server(self, server: resources.Server, world: World, volumes: calls.Volumes | None) -> Row:
         record = world.server_records.get(server.label)
-        volume = world.all(resources.Volume).get(server.label)
-        facts = _volume_facts(f"{server.pan}.{server.name}", volumes)
+        volume = world.disk(server.label)
+        facts = _volume_facts(volume.storage_name, volumes) if volume else None
         return {
             "name": server.label,
             "pan": server.pan,
             "server": server.name,
             "node": record.node if record else None,
             **state_of(record, self._observer.dead.get(server.label)),
+            "update": stage_of(server.label, world.updates.values()),
             "address": [str(nic.address) for nic in server.nics if nic.address],
             "mac": [nic.mac for nic in record.nics] if record else [],
             "image": (volume.image if volume else "") or server.image,
+            "volume": volume.label if volume else None,
             "disk_octets": facts.octets if facts else None,
             "allocated_octets": facts.allocated_octets if facts else None,
             "epoch": record.epoch if record else None,
             "since": record.since if record else None,
             "moves": record.moves if record else 0,
-            "why": self._why(server.label) or (self._why_no_disk(volume, volumes) if facts is None else None),
+            "why": self._why(server.label) or (self._why_no_disk(volume, volumes, world) if facts is None else None),
         }
 
-    def _why_no_disk(self, volume: resources.Volume | None, volumes: calls.Volumes | None) -> str | None:
-        if volume is None or volumes is None or can_be_made(volume, volumes):
+    def _why_no_disk(self, volume: resources.Volume | None, volumes: calls.Volumes | None, world: World) -> str | None:
+        if volume is None or volumes is None or can_be_made(volume, volumes, world):
             return None
-        return self._why(volume.image) or f"waits for {origin_of(volume)}"
+        return self._why(volume.image) or distrusted(volume, volumes, world) or f"waits for {origin_of(volume)}"
 
     def _node(self, node: resources.Node, world: World) -> Row:
         record = world.node_records.get(node.name, NodeRecord())
@@ -228,7 +235,7 @@ class Rows:
             "allocated_octets": facts.allocated_octets if facts else None,
             "unique_octets": facts.unique_octets if facts else None,
             "shared_octets": facts.shared_octets if facts else None,
-            "server": volume.label if volume.label in world.all(resources.Server) else None,
+            "server": volume.serves if volume.serves in world.all(resources.Server) else None,
             "state": _volume_state(facts, volumes),
             "epoch": facts.epoch if facts else None,
             "why": self._why(f"volume {volume.label}"),
@@ -318,8 +325,18 @@ def _image(image: resources.Image, world: World, volumes: calls.Volumes | None) 
         "since": record.at if record and facts else None,
         "clones": [volume.name.replace(".", "/", 1) for volume in cloned],
         "tags": list(image.tags),
+        "signed": _signed(image, facts, world),
+        "distrusted": why_distrusted(image, facts, world) if facts else None,
         "provenance": image.provenance,
     }
+
+
+def _signed(image: resources.Image, facts: calls.ImageFacts | None, world: World) -> str | None:
+    """Return by which trusted keys an image is signed, or ``bad`` or ``no``; None while it is not there."""
+    if facts is None:
+        return None
+    found = verdict(image, facts, world)
+    return "bad" if found.bad else ", ".join(found.by) or "no"
 
 
 def _pan(pan: resources.Pan, world: World) -> Row:
@@ -382,4 +399,5 @@ def _platform(platform: resources.Platform) -> Row:
         "boot_timeout_seconds": platform.boot_timeout_seconds,
         "max_boot_attempts": platform.max_boot_attempts,
         "consoles": settings["consoles"],
+        "images": settings["images"],
     }

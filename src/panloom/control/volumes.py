@@ -15,10 +15,11 @@ from typing import Any
 
 from panloom.control.events import EventLog
 from panloom.control.image_imports import Say, Start
+from panloom.control.image_trust import why_distrusted
 from panloom.control.observer import Observer
 from panloom.control.world import World
 from panloom.errors import PanloomError
-from panloom.model.resources import Server, Volume
+from panloom.model.resources import Image, Server, Volume
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
 from panloom.storage.limits import Limits
@@ -33,11 +34,18 @@ def origin_of(volume: Volume) -> str:
     return f"snapshot {volume.snapshot}" if volume.snapshot else volume.image
 
 
-def can_be_made(volume: Volume, stored: calls.Volumes) -> bool:
-    """Whether the image or the snapshot that it is a clone of is there."""
+def can_be_made(volume: Volume, stored: calls.Volumes, world: World) -> bool:
+    """Whether the image or the snapshot that it is a clone of is there, and the image trusted."""
     if volume.snapshot:
         return volume.storage_snapshot in {snapshot.name for snapshot in stored.snapshots}
-    return volume.image in {image.name for image in stored.images}
+    return any(facts.name == volume.image for facts in stored.images) and not distrusted(volume, stored, world)
+
+
+def distrusted(volume: Volume, stored: calls.Volumes, world: World) -> str | None:
+    """Return why a volume may not be made of its image, None if nothing is against it."""
+    image = world.all(Image).get(volume.image)
+    facts = next((facts for facts in stored.images if facts.name == volume.image), None)
+    return why_distrusted(image, facts, world) if image is not None and facts is not None else None
 
 
 async def make(volume: Volume, storage: StorageClient) -> bool:
@@ -89,14 +97,15 @@ class Volumes:
             if label in at_work or label in world.doomed:
                 continue
             facts = found.get(volume.storage_name)
-            if facts is None and label not in world.all(Server) and can_be_made(volume, stored):
+            server = volume.serves if volume.serves in world.all(Server) else None
+            if facts is None and server is None and can_be_made(volume, stored, world):
                 due[label] = partial(self._make, volume)
             elif facts is not None and facts.limits not in (None, limits_of(volume)):
                 due[label] = partial(self._limit, volume)
             elif facts is not None and facts.octets < volume.size_octets:
-                due[label] = partial(self._grow, volume, facts.octets, label if label in world.all(Server) else None)
+                due[label] = partial(self._grow, volume, facts.octets, server)
             else:
-                say(f"volume {label}", _why_not(volume, facts, stored))
+                say(f"volume {label}", _why_not(volume, facts, stored, world))
         in_turn = sorted(due, key=lambda label: self._failed_at.get(label, 0.0))
         for label in in_turn[: MAX_AT_ONCE - len(self._at_work)]:
             self._at_work.add(label)
@@ -132,10 +141,12 @@ class Volumes:
         self._done()
 
 
-def _why_not(volume: Volume, facts: calls.VolumeFacts | None, stored: calls.Volumes) -> str | None:
+def _why_not(volume: Volume, facts: calls.VolumeFacts | None, stored: calls.Volumes, world: World) -> str | None:
     """Return why a volume is not, and will not become, what its document says; None if nothing is in its way."""
     label = volume.label
-    if facts is None and volume.snapshot and not can_be_made(volume, stored):
+    if facts is None and not volume.snapshot and (why := distrusted(volume, stored, world)):
+        return f"volume {label}: {why}"
+    if facts is None and volume.snapshot and not can_be_made(volume, stored, world):
         return f"volume {label}: there is no snapshot {volume.pan}/{volume.snapshot}; take it, or write another"
     if facts is not None and 0 < volume.size_octets < facts.octets:
         has = format_size(facts.octets)

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from panloom.boot.lease_book import leases
+from panloom.decide.image_update import ImageUpdate
 from panloom.decide.provisioning import BladeRecord
-from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, ServerRecord, Step, initiator_of
+from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, ServerRecord, Step, initiator_of, volume_of
 from panloom.model import resources
+from panloom.model.disks import disks
 from panloom.state.contract import ABSENT, Store
 from panloom.values import Iqn, MacAddress
 
@@ -24,9 +26,13 @@ SERVERS = "/record/server/"
 NODES = "/record/node/"
 IMAGES = "/record/image/"
 BLADES = "/record/blade/"
+UPDATES = "/record/image-update/"
+DOOMED_IMAGES = "/record/doomed-image/"
+"""Images whose documents are gone and that are to be destroyed; until they are, none of that name is copied in."""
 DOOMED = "/record/doomed-volume/"
 """Volumes whose documents are gone and whose data are to be destroyed; until they are, none of that name is made."""
 
+_BESIDE = (resources.WANT, NODES, IMAGES, BLADES, UPDATES, DOOMED, DOOMED_IMAGES)
 _decode = lru_cache(maxsize=10_000)(resources.decode)  # documents stay the same for many passes
 Resource = TypeVar("Resource", bound=resources.Resource)
 
@@ -43,12 +49,19 @@ class World:
         self._revisions = {key: entry[0] for key, entry in entries.items()}
         self._wanted: dict[type[resources.Resource], dict[str, resources.Resource]] = {}
         self._at_ports: dict[str, tuple[str, ...]] | None = None  # until somebody asks
+        self._disks: dict[str, resources.Volume] | None = None  # until somebody asks
         self.server_records: dict[str, ServerRecord] = {}
         self.node_records: dict[str, NodeRecord] = {}
         self.image_records: dict[str, ImageRecord] = {}
         self.blades: dict[str, BladeRecord] = {}
+        self.updates: dict[str, ImageUpdate] = {}
+        """The last update of each image, by the image's name."""
         self.doomed = frozenset(key.removeprefix(DOOMED) for key in entries if key.startswith(DOOMED))
         """Labels of volumes that are being destroyed."""
+        self.doomed_images = frozenset(
+            key.removeprefix(DOOMED_IMAGES) for key in entries if key.startswith(DOOMED_IMAGES)
+        )
+        """Labels of images that are being destroyed."""
         for key, (_, value) in entries.items():
             if key.startswith(resources.WANT):
                 resource = _decode(key, value)
@@ -61,6 +74,8 @@ class World:
                 self.image_records[key.removeprefix(IMAGES)] = msgspec.json.decode(value, type=ImageRecord)
             elif key.startswith(BLADES):
                 self.blades[key.removeprefix(BLADES)] = msgspec.json.decode(value, type=BladeRecord)
+            elif key.startswith(UPDATES):
+                self.updates[key.removeprefix(UPDATES)] = msgspec.json.decode(value, type=ImageUpdate)
 
     @classmethod
     async def read(cls, store: Store) -> "World":
@@ -68,7 +83,7 @@ class World:
         entries: dict[str, tuple[int, bytes]] = {}
         servers = await store.range(SERVERS)
         # What is doomed is read after what is wanted: a volume wanted anew is then never taken for the one before.
-        others = [await store.range(prefix) for prefix in (resources.WANT, NODES, IMAGES, BLADES, DOOMED)]
+        others = [await store.range(prefix) for prefix in _BESIDE]
         for snapshot in (servers, *others):
             entries.update({entry.key: (entry.revision, entry.value) for entry in snapshot.entries})
         world = cls(store, servers.revision, entries)
@@ -90,6 +105,17 @@ class World:
         """Return the iSCSI name that a node logs in with: its firmware's own, or one made of its name."""
         found = self.all(resources.Node).get(node)
         return Iqn(found.initiator) if found is not None and found.initiator else initiator_of(node)
+
+    @property
+    def doomed_volumes(self) -> frozenset[str]:
+        """What the storage process calls the volumes that are being destroyed."""
+        return frozenset(volume_of(label) for label in self.doomed)
+
+    def disk(self, server: str) -> resources.Volume | None:
+        """Return the volume that is a server's disk, None if there is none."""
+        if self._disks is None:
+            self._disks = disks(self.all(resources.Volume).values())
+        return self._disks.get(server)
 
     def nodes_at(self, port: str) -> tuple[str, ...]:
         """Return the names of the nodes whose cable ends at a port, by their documents."""
@@ -113,6 +139,11 @@ class World:
         """Return the revision at which each key was read, ``ABSENT`` for one that was not there."""
         return {key: self._revisions.get(key, ABSENT) for key in keys}
 
+    async def forget_image(self, label: str) -> None:
+        """Forget an image that was doomed, and where it came from; ConflictError if it is not as it was read."""
+        keys = (DOOMED_IMAGES + label, IMAGES + label)
+        await self._store.commit(expect=self.revisions(keys), delete=[key for key in keys if key in self._revisions])
+
     async def edit(
         self,
         *,
@@ -120,17 +151,19 @@ class World:
         nodes: Mapping[str, NodeRecord | None] = MappingProxyType({}),
         images: Mapping[str, ImageRecord] = MappingProxyType({}),
         blades: Mapping[str, BladeRecord | None] = MappingProxyType({}),
+        updates: Mapping[str, ImageUpdate] = MappingProxyType({}),
         rests_on: Collection[str] = (),
     ) -> None:
         """Change records in one commit, None deletes.
 
         ``ConflictError`` if any of them, or of the keys of documents in ``rests_on``, is not as it was read.
         """
-        changes: dict[str, ServerRecord | NodeRecord | ImageRecord | BladeRecord | None] = {}
+        changes: dict[str, ServerRecord | NodeRecord | ImageRecord | BladeRecord | ImageUpdate | None] = {}
         changes.update({SERVERS + name: server for name, server in servers.items()})
         changes.update({NODES + name: node for name, node in nodes.items()})
         changes.update({IMAGES + name: image for name, image in images.items()})
         changes.update({BLADES + name: blade for name, blade in blades.items()})
+        changes.update({UPDATES + name: update for name, update in updates.items()})
         revision = await self._store.commit(
             expect=self.revisions((*changes, *rests_on)),
             put={key: msgspec.json.encode(value) for key, value in changes.items() if value is not None},
@@ -146,6 +179,7 @@ class World:
         for name, node in nodes.items():
             _set(self.node_records, name, node)
         self.image_records.update(images)
+        self.updates.update(updates)
         for name, blade in blades.items():
             _set(self.blades, name, blade)
 

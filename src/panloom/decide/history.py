@@ -17,6 +17,7 @@ import msgspec
 
 from panloom.decide import plan as planning
 from panloom.decide.plan import Plan, Preview, nothing_to_preview
+from panloom.model.disks import disks
 from panloom.model.resources import WANT, Disk, Resource, Server, Volume
 
 
@@ -68,12 +69,13 @@ def undone(now: Mapping[str, Resource], replaced: Iterable[Mapping[str, Resource
 
 def way_back(now: Mapping[str, Resource], then: Mapping[str, Resource]) -> WayBack:
     """Return how to get from ``now`` to ``then`` with every disk left as it is."""
-    disks = {key: resource for key, resource in now.items() if isinstance(resource, Volume)}
-    needed = {f"{WANT}image/{disk.image}" for disk in disks.values()}
-    kept = {key: resource for key, resource in now.items() if key not in then and (key in disks or key in needed)}
-    want = {**then, **disks, **kept}
-    want = {key: _beside_its_disk(resource, now, want) for key, resource in want.items()}
-    lost = tuple(resource for key, resource in then.items() if isinstance(resource, Volume) and key not in disks)
+    volumes = {key: resource for key, resource in now.items() if isinstance(resource, Volume)}
+    needed = {f"{WANT}image/{volume.image}" for volume in volumes.values()}
+    kept = {key: resource for key, resource in now.items() if key not in then and (key in volumes or key in needed)}
+    lost = tuple(resource for key, resource in then.items() if isinstance(resource, Volume) and key not in volumes)
+    want = {**then, **volumes, **kept}
+    clones = disks(want.values())
+    want = {key: _beside_its_disk(resource, now, clones) for key, resource in want.items()}
     return WayBack(want, frozenset(now) - frozenset(want), tuple(kept.values()), lost)
 
 
@@ -84,10 +86,10 @@ def between(
     return planning.changes(before, after, absent=frozenset(before) - frozenset(after), preview=preview)
 
 
-def _beside_its_disk(resource: Resource, now: Mapping[str, Resource], want: Mapping[str, Resource]) -> Resource:
+def _beside_its_disk(resource: Resource, now: Mapping[str, Resource], clones: Mapping[str, Volume]) -> Resource:
     """Return a server that asks for the disk it has: as it is written now, else as the disk is."""
-    disk = want.get(f"{WANT}volume/{resource.label}")
-    if not isinstance(resource, Server) or not isinstance(disk, Volume):
+    disk = clones.get(resource.label)
+    if not isinstance(resource, Server) or disk is None:
         return resource
     if not planning.volumes({disk.key: disk}, {resource.key: resource})[1]:
         return resource

@@ -14,6 +14,7 @@ from enum import Enum
 
 import msgspec
 
+from panloom.model.disks import disks, is_server_disk
 from panloom.model.resources import (
     WANT,
     Disk,
@@ -136,10 +137,11 @@ def volumes(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> tuple
     refusals: list[Refusal] = []
     spec: Disk | Volume
     steps: tuple[str, ...]
-    for resource in want.values():
+    known = disks(have.values())
+    for resource in sorted(want.values(), key=lambda resource: isinstance(resource, Volume)):
         if isinstance(resource, Server):
             spec, steps = resource.disk, ("disk",)
-        elif isinstance(resource, Volume) and f"/want/server/{resource.label}" not in want:
+        elif isinstance(resource, Volume) and resource.key not in found and not is_server_disk(resource, want):
             spec, steps = resource, ()
         else:
             continue
@@ -152,11 +154,17 @@ def volumes(have: Mapping[str, Resource], want: Mapping[str, Resource]) -> tuple
             provisioning=spec.provisioning,
             limits=spec.limits,
         )
-        stored = have.get(disk.key)
+        stored = (known.get(resource.label) if isinstance(resource, Server) else None) or have.get(disk.key)
         if isinstance(stored, Volume):
             refusals += [Refusal(resource.key, *why) for why in _differences(stored, disk, steps)]
-            octets = max(stored.size_octets, disk.size_octets)
-            found[disk.key] = stored.model_copy(update={"size_octets": octets, "limits": disk.limits})
+            kept = {"size_octets": max(stored.size_octets, disk.size_octets), "limits": disk.limits}
+            if isinstance(resource, Server) and stored.serves != resource.label:
+                if stored.serves is not None:
+                    why = f"the volume of that name is the disk of server {stored.serves}; call the server otherwise"
+                    refusals.append(Refusal(resource.key, (), why))
+                    continue
+                kept["server"] = None  # a disk that it had before an update: nobody's since, and its own again
+            found[stored.key] = stored.model_copy(update=kept)
         elif disk.snapshot:
             found[disk.key] = disk
         elif image := newest(resource.image, want.values()):
@@ -235,9 +243,12 @@ def changes(
     preview: Preview = nothing_to_preview,
 ) -> Plan:
     """Return what takes ``have`` to ``want`` and away with ``absent``; resources in neither stay as they are."""
-    upsert = [_upsert(have.get(key), resource, want) for key, resource in want.items() if have.get(key) != resource]
+    clones, had = disks(want.values()), disks(have.values())
+    upsert = [
+        _upsert(have.get(key), resource, want, clones) for key, resource in want.items() if have.get(key) != resource
+    ]
     found = sorted(upsert, key=_order)
-    removed = sorted((_remove(have[key], have) for key in absent if key in have), key=_order, reverse=True)
+    removed = sorted((_remove(have[key], had) for key in absent if key in have), key=_order, reverse=True)
     after = {**{key: resource for key, resource in have.items() if key not in absent}, **want}
     found = list(_with_reboots(found, have, after))
     booting = tuple(
@@ -289,12 +300,14 @@ def describe(resource: Resource, image: str = "") -> str:
     return ""
 
 
-def _upsert(before: Resource | None, after: Resource, want: Mapping[str, Resource]) -> Change:
-    implied = isinstance(after, Volume) and f"/want/server/{after.label}" in want
+def _upsert(
+    before: Resource | None, after: Resource, want: Mapping[str, Resource], clones: Mapping[str, Volume]
+) -> Change:
+    implied = is_server_disk(after, want)
     if before is None:
         effect = Effect.BOOTS if isinstance(after, Server) else Effect.NONE
-        disk = want.get(f"/want/volume/{after.label}") if isinstance(after, Server) else None
-        detail = describe(after, disk.image if isinstance(disk, Volume) else "")
+        disk = clones.get(after.label) if isinstance(after, Server) else None
+        detail = describe(after, disk.image if disk else "")
         return Change(mark=Mark.ADD, key=after.key, after=after, detail=detail, effect=effect, implied=implied)
     fields = tuple(_fields("", before.model_dump(mode="json"), after.model_dump(mode="json")))
     reboots = isinstance(before, Server) and isinstance(after, Server) and before.nics != after.nics
@@ -310,12 +323,12 @@ def _upsert(before: Resource | None, after: Resource, want: Mapping[str, Resourc
     )
 
 
-def _remove(before: Resource, have: Mapping[str, Resource]) -> Change:
+def _remove(before: Resource, had: Mapping[str, Volume]) -> Change:
     note, image = "", ""
-    disk = have.get(f"/want/volume/{before.label}") if isinstance(before, Server) else None
-    if isinstance(disk, Volume):
+    disk = had.get(before.label) if isinstance(before, Server) else None
+    if disk is not None:
         image = disk.image
-        note = f"its disk stays; destroy it: panloom delete volume {before.label} --yes"
+        note = f"its disk stays; destroy it: panloom delete volume {disk.label} --yes"
     effect = Effect.STOPS if isinstance(before, Server) else Effect.NONE
     detail = describe(before, image)
     return Change(mark=Mark.REMOVE, key=before.key, before=before, detail=detail, effect=effect, note=note)

@@ -5,6 +5,7 @@
     /record/blade/NODE          BladeRecord    a machine that was taken in: ``decide.provisioning``
     /record/boot/NODE           BootRecord     the stages of a machine's last boot
     /record/image/NAME@VERSION  ImageRecord    where an image's octets came from
+    /record/image-update/NAME   ImageUpdate    the last update of an image's servers: ``decide.image_update``
 
 A server's life (``Phase``)::
 

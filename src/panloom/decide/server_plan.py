@@ -26,7 +26,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     ``volume_doomed``: one of its name is being destroyed.  ``admitted``: the storage process grants exactly this epoch,
     node and personality.  ``port_open``: the kernel lets exactly its addresses pass.  ``power``: None when unknown.
     ``stage``: the furthest that the boot has reached since the node was placed or reset; ``stalled_seconds``: for how
-    long it has come no further.
+    long it has come no further.  ``to_fence``: why its node is to be shut out though nothing is amiss.  ``on_trial``:
+    its disk is new, and more likely at fault than a node.
     """
 
     name: str
@@ -45,6 +46,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     personality: str = ""
     stage: str | None = None
     stalled_seconds: float = 0.0
+    to_fence: str | None = None
+    on_trial: bool = False
     boot_timeout_seconds: float = 90.0
     max_boot_attempts: int = 3
 
@@ -74,6 +77,12 @@ class Reset(msgspec.Struct, frozen=True):
 
 class Quarantine(msgspec.Struct, frozen=True):
     """Take the node out of use until a person releases it, and fence it."""
+
+    why: str
+
+
+class FailTrial(msgspec.Struct, frozen=True):
+    """It does not come up with its new disk: it is to have its old one back."""
 
     why: str
 
@@ -114,6 +123,7 @@ Act = (
     | PowerOn
     | Reset
     | Quarantine
+    | FailTrial
     | MarkUp
     | BeginFence
     | FenceStep
@@ -152,6 +162,8 @@ def _booting(view: ServerView) -> Act | None:
         return BeginFence("the server is deleted", restart=True)
     if view.personality != view.record.personality:
         return BeginFence("its document changed", restart=True)
+    if view.to_fence:
+        return BeginFence(view.to_fence, restart=True)
     if not view.admitted:
         return Admit()
     if not view.port_open:
@@ -195,6 +207,8 @@ def _boot_failed(view: ServerView, why: str) -> Act:
     if view.has_power and attempts < view.max_boot_attempts:
         return Reset(attempts + 1, why)
     tried = f"after {attempts} resets" if view.has_power else "and it has no power driver to reset it by"
+    if view.on_trial:
+        return FailTrial(f"{why}, {tried}")
     return Quarantine(f"it did not boot {view.name}: {why}, {tried}")
 
 
@@ -205,6 +219,8 @@ def _up(view: ServerView) -> Act | None:
         return BeginFence(view.dead)
     if view.personality != view.record.personality:
         return BeginFence("its document changed", restart=True)
+    if view.to_fence:
+        return BeginFence(view.to_fence, restart=True)
     if not view.admitted:
         return Admit()
     return None if view.port_open else OpenPort()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
+from panloom.model.disks import is_server_disk
 from panloom.model.load import Loaded
 from panloom.model.resources import (
     Image,
@@ -194,8 +195,8 @@ class _Whole:
             if volume.key not in self._loaded.sources:
                 continue
             self._check_pan(volume, volume.pan)
-            if f"/want/server/{volume.label}" in self._resources:
-                why = f"is the disk of server {volume.label}; write its `disk: {{size: …}}` there, and no volume"
+            if is_server_disk(volume, self._resources):
+                why = f"is the disk of server {volume.serves}; write its `disk: {{size: …}}` there, and no volume"
                 self._add(volume, ("name",), why)
 
     def _check_one_nic_a_lan(self, server: Server) -> None:

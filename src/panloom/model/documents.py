@@ -20,7 +20,6 @@ from panloom.model.fields import (
     CipherSuite,
     Count,
     Domain,
-    Donor,
     Duration,
     ImageName,
     Interface,
@@ -28,21 +27,19 @@ from panloom.model.fields import (
     Mac,
     MinimumSize,
     Name,
-    Note,
     Path,
     Pattern,
     Port,
     Range,
     Serial,
-    Sha256,
     Size,
     SnapshotName,
     Subnet,
     Switch,
-    Tag,
     Word,
     is_switch,
 )
+from panloom.model.image_documents import HealthSpec, ImagePolicySpec, ImageSpec
 from panloom.model.written import Header, MemberHeader, Spec, Written
 
 Amount = Annotated[int, Field(ge=0, le=1 << 16)]
@@ -108,6 +105,7 @@ class PlatformSpec(Spec):
     boot_timeout: Duration = 90.0
     max_boot_attempts: Count = 3
     consoles: ConsoleUsersSpec = ConsoleUsersSpec()
+    images: ImagePolicySpec = ImagePolicySpec()
 
     def resource(self, pan: str, name: str) -> resources.Platform:  # noqa: ARG002
         """Return what it means."""
@@ -127,6 +125,7 @@ class PlatformSpec(Spec):
             boot_timeout_seconds=self.boot_timeout,
             max_boot_attempts=self.max_boot_attempts,
             consoles=resources.ConsoleUsers(**dict(self.consoles)),
+            images=resources.ImagePolicy(unsigned=self.images.unsigned, keys=self.images.keys),
         )
 
 
@@ -207,52 +206,6 @@ class NodeSpec(Spec):
             nics=self.nics,
             initiator=self.initiator,
             power=self.power and self.power.resource(name),
-        )
-
-
-class ImageSpec(Spec):
-    """A golden disk."""
-
-    version: Count = 1
-    source: Path | None = Field(None, examples=["/srv/images/web.img"])
-    """A file on the control node; or else `capture:`."""
-    capture: Donor | None = Field(None, examples=["shop/web1"])
-    """A volume, a snapshot or a unit of another target, of which it becomes a copy."""
-    user: Word | None = None
-    secret_file: Path | None = None
-    """What that target's CHAP asks for."""
-    format: resources.DiskFormat | None = None
-    """Nothing: what its first octets say."""
-    sha256: Sha256 | None = None
-    """Of the disk, however the file packs it: anything else is not copied in."""
-    tags: tuple[Tag, ...] = Field((), examples=["[stable]"])
-    """Words for it in the place of a number: NAME@TAG is the newest version that carries the tag."""
-    provenance: dict[Word, Note] = Field({}, examples=["{recipe: web.yaml}"])
-    """Where it comes from, in its maker's words."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.source is None) == (self.capture is None):
-            raise ValueError("write either `source:`, a file, or `capture:`, a disk that it is copied from")
-        if (self.user is None) != (self.secret_file is None):
-            raise ValueError("`user:` and `secret_file:` come together")
-        if self.user is not None and not (self.capture or "").startswith("iscsi:"):
-            raise ValueError("`user:` is for another target; nothing else asks for one")
-        return self
-
-    def resource(self, pan: str, name: str) -> resources.Image:  # noqa: ARG002
-        """Return what it means."""
-        return resources.Image(
-            name=name,
-            version=self.version,
-            source=self.source or "",
-            capture=self.capture or "",
-            user=self.user,
-            secret_file=self.secret_file,
-            format=self.format,
-            sha256=self.sha256,
-            tags=self.tags,
-            provenance=self.provenance,
         )
 
 
@@ -357,6 +310,7 @@ class ServerSpec(Spec):
     node: Name | None = None
     needs: NeedsSpec = NeedsSpec()
     failover: FailoverSpec = FailoverSpec()
+    health: HealthSpec = HealthSpec()
     auth: Literal["chap", "none"] | None = None
 
     def resource(self, pan: str, name: str) -> resources.Server:
@@ -370,6 +324,7 @@ class ServerSpec(Spec):
             node=self.node,
             needs=self.needs.meaning,
             failover=self.failover.meaning,
+            health=self.health.meaning,
             auth=self.auth,
         )
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from panloom.model.disks import is_server_disk
 from panloom.model.documents import SPECS, PanSpec, inner_model
 from panloom.model.resources import Member, Node, Pan, Platform, Resource, Server, VirtualLan, Volume, order
 from panloom.model.written import API_VERSION, Spec
@@ -41,7 +42,7 @@ def whole(resources: Mapping[str, Resource]) -> Exported:
     for resource in sorted(resources.values(), key=order):
         if isinstance(resource, VirtualLan | Server):
             continue
-        if isinstance(resource, Volume) and f"/want/server/{resource.label}" in resources:
+        if is_server_disk(resource, resources):
             continue
         if why := _unwritable(resource, resources):
             left_out.append(LeftOut(resource, why))
@@ -107,8 +108,10 @@ def _unwritable(resource: Resource, resources: Mapping[str, Resource]) -> str:
     match resource:
         case Node(port="") if not _is_relayed(resource, resources):
             return "it was taken in without a port; write a document that names one"
-        case Volume() if f"/want/server/{resource.label}" in resources:
-            return f"it is the disk of server {resource.label}, which its `disk:` describes"
+        case Volume(server="") if f"/want/server/{resource.label}" in resources:
+            return f"server {resource.label} had it before an update, and a document would call it the server's disk"
+        case Volume() if is_server_disk(resource, resources):
+            return f"it is the disk of server {resource.serves}, which its `disk:` describes"
         case Member() if f"/want/pan/{resource.pan}" not in resources:
             return f"PAN {resource.pan} is not described any more"
     return ""

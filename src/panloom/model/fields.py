@@ -35,6 +35,8 @@ _WHOLE = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")  # YAML 1.2.2 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z")  # IFNAMSIZ - 1; nft reads a trailing * as a wildcard
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,63}\Z")  # an argument of a program: never an option
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SIGNATURE_TEXT = "[0-9a-f]{16}:[A-Za-z0-9+/]{86}=="
+_PUBLIC_KEY_TEXT = "[A-Za-z0-9+/]{43}="
 _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9 ._:+()/&*?-]{0,63}\Z")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 MAX_NOTE_CHARACTERS: Final = 1000
@@ -99,6 +101,18 @@ def _image(text: str) -> str:
 def _snapshot(text: str) -> str:
     if not _SNAPSHOT.match(text):
         raise ValueError(f"{text!r} is no snapshot; write volume@name like web1@before")
+    return text
+
+
+def _signature(text: str) -> str:
+    if not re.fullmatch(_SIGNATURE_TEXT, text):
+        raise ValueError(f"{text[:60]!r} is no signature; write what `panloom image sign` tells, KEY:BASE64")
+    return text
+
+
+def _public_key(text: str) -> str:
+    if not re.fullmatch(_PUBLIC_KEY_TEXT, text):
+        raise ValueError(f"{text[:60]!r} is no public key; write the 44 characters that `panloom image key` tells")
     return text
 
 
@@ -307,6 +321,8 @@ Domain = Annotated[
 Tag = Annotated[str, _reader(_tag), _looks(_TAG, "write a-z, 0-9 and -, a letter first", "boolean")]
 Donor = Annotated[str, _reader(_donor), _looks(donors.PATTERN, "write PAN/VOLUME, PAN/VOLUME@SNAPSHOT or iscsi://…")]
 Sha256 = Annotated[str, _reader(_sha256), _looks("[0-9a-fA-F]{64}", "write 64 hex digits", "number")]
+Signature = Annotated[str, _reader(_signature), _looks(_SIGNATURE_TEXT, "write what panloom image sign tells")]
+PublicKey = Annotated[str, _reader(_public_key), _looks(_PUBLIC_KEY_TEXT, "write what panloom image key tells")]
 Note = Annotated[str, _reader(_note), _looks(r".{0,1000}", "write one line", "number", "boolean")]
 Port = Annotated[int, _reader(_between(1, 65535)), _looks_between(1, 65535)]
 CipherSuite = Annotated[int, _reader(_between(0, 255)), _looks_between(0, 255)]

@@ -131,6 +131,15 @@ class ConsoleUsers(Part):
     """Who else may read; None: all."""
 
 
+class ImagePolicy(Part):
+    """Which images disks may be made of."""
+
+    unsigned: Literal["allow", "refuse"] = "allow"
+    """Whether one may that no trusted key signed; one with a bad signature of such a key never may."""
+    keys: dict[str, str] = {}
+    """Trusted public keys, by names for them."""
+
+
 class Platform(Resource):
     """All that one set of control nodes runs; there is one."""
 
@@ -144,6 +153,7 @@ class Platform(Resource):
     boot_timeout_seconds: float = 90.0
     max_boot_attempts: int = 3
     consoles: ConsoleUsers = ConsoleUsers()
+    images: ImagePolicy = ImagePolicy()
 
     @property
     def key(self) -> str:
@@ -223,6 +233,8 @@ class Image(Resource):
     tags: tuple[str, ...] = ()
     provenance: dict[str, str] = {}
     """Where it comes from, in its maker's words."""
+    signatures: tuple[str, ...] = ()
+    """As ``image_signatures`` reads them."""
 
     @property
     def label(self) -> str:
@@ -296,6 +308,19 @@ class Failover(Part):
     fence: Fence = "storage+port"
 
 
+class Health(Part):
+    """When a server that was given a new disk counts as well."""
+
+    tcp: int | None = None
+    """The port where its first NIC's address must accept a connection; None: nothing is asked."""
+    command: str | None = None
+    """A program on the control node that must end with 0: ``PATH PAN/SERVER ADDRESS NODE``; None: none."""
+    within_seconds: float = 180.0
+    """From when it has the disk; after that it gets its old one back."""
+    settle_seconds: float = 5.0
+    """How long it must be up without a break."""
+
+
 class Server(Member):
     """A personality that wants a node."""
 
@@ -308,6 +333,7 @@ class Server(Member):
     """A preference, not a promise."""
     needs: Needs = Needs()
     failover: Failover = Failover()
+    health: Health = Health()
     auth: Auth | None = None
     """None: the platform's."""
 
@@ -358,9 +384,11 @@ class Rule(Resource):
 
 
 class Volume(Member):
-    """A copy-on-write clone of an image or a snapshot; each server has one by its own name."""
+    """A copy-on-write clone of an image or a snapshot; which is a server's disk is told in ``disks``."""
 
     kind = "volume"
+    server: str | None = None
+    """Whose disk it is, of the servers of its PAN; None: that of its own name, empty: nobody's."""
     image: str
     """Always with its version; empty for the clone of a snapshot."""
     size_octets: int = 0
@@ -369,6 +397,12 @@ class Volume(Member):
     """``VOLUME@NAME`` in the same PAN."""
     provisioning: Provisioning = "thin"
     limits: Limits = Limits()
+
+    @property
+    def serves(self) -> str | None:
+        """The label of the server whose disk it is, if there is that server; None where it is nobody's."""
+        name = self.name if self.server is None else self.server
+        return f"{self.pan}/{name}" if name else None
 
     @property
     def storage_snapshot(self) -> str | None:

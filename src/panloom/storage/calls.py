@@ -40,6 +40,12 @@ class ImportImage(Call, frozen=True, tag="import_image"):
     source: str
 
 
+class DeleteImage(Call, frozen=True, tag="delete_image"):
+    """Destroy an image that no volume and no snapshot is read through → null."""
+
+    name: str
+
+
 class CreateVolume(Call, frozen=True, tag="create_volume"):
     """Clone an image or a snapshot (VOLUME@NAME), or make an empty disk → Created.
 
@@ -163,6 +169,7 @@ class Watch(Call, frozen=True, tag="watch"):
 
 AnyCall = (
     ImportImage
+    | DeleteImage
     | CreateVolume
     | GrowVolume
     | LimitVolume

@@ -150,6 +150,8 @@ class Channel:
         match call:
             case calls.ImportImage():
                 return store.import_image(call.name, Path(call.source))
+            case calls.DeleteImage():
+                store.delete_image(call.name)
             case calls.CreateVolume():
                 made = store.create(call.name, call.image, call.size_octets, snapshot=call.snapshot, thick=call.thick)
                 return calls.Created(*made)

@@ -37,6 +37,10 @@ class StorageClient:
         """Copy a file in as the image ``web@1``; ConflictError if that name has other content."""
         return await self._call(calls.ImportImage(id=next(self._ids), name=name, source=str(source)), calls.ImageFacts)
 
+    async def delete_image(self, name: str) -> None:
+        """Destroy an image; ConflictError while a volume or a snapshot is read through it."""
+        await self._call(calls.DeleteImage(id=next(self._ids), name=name), type(None))
+
     async def create_volume(
         self, name: str, image: str | None, size_octets: int, *, snapshot: str | None = None, thick: bool = False
     ) -> calls.Created:

@@ -91,6 +91,15 @@ class ImageStore:
         self._images.update(self._on_disk(f"{name}."))
         return self.get(name)
 
+    def delete(self, name: str) -> None:
+        """Remove an image, durable on return; nothing happens if there is none.  The caller knows that nobody reads it.
+
+        Those of one name that are several go together.
+        """
+        for image in self._images.get(name, ()):
+            self._directory.remove(image.path.name)
+        self._images.pop(name, None)
+
     def _on_disk(self, beginning: str) -> dict[str, tuple[Image, ...]]:
         """Return the images whose files' names begin like this, by name."""
         found: dict[str, tuple[Image, ...]] = {}

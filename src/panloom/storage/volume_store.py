@@ -79,6 +79,23 @@ class VolumeStore:
             image = self._images.import_file(name, source)
         return ImageFacts(image.name, image.octets, image.sha256.hex())
 
+    def delete_image(self, name: str) -> None:
+        """Destroy an image, durable on return; nothing happens if there is none.
+
+        ConflictError while a volume or a snapshot is read through it, or one that cannot be read might be.
+        """
+        with self._importing, self._opening:
+            catalog = Catalog.read(self._directory)
+            readers = [entry for entry in catalog.entries if entry.header.reads_image]
+            users = sorted({entry.label for entry in readers if entry.header.image_name == name})
+            if users:
+                raise ConflictError(f"image {name} is read by {', '.join(users)}; delete or flatten these first")
+            if catalog.unreadable:
+                damaged = ", ".join(catalog.unreadable)
+                raise ConflictError(f"image {name} may be needed by what cannot be read: {damaged}; mend that first")
+            self._images.delete(name)
+        log.info("image=%s deleted=yes", name)
+
     def create(
         self,
         name: str,
@@ -95,8 +112,8 @@ class VolumeStore:
         without image, snapshot or space.
         """
         file_name = volume_file_name(name)
-        image = self._images.get(image_name) if image_name and snapshot is None else None
         with self._opening:
+            image = self._images.get(image_name) if image_name and snapshot is None else None
             header = read_header(self._directory.path / file_name)[0] if self._directory.holds(file_name) else None
             gone = header and snapshot and not self._directory.holds(snapshot_file_name(snapshot))  # it was flattened
             frozen = self._frozen_header(snapshot) if snapshot and not gone else None

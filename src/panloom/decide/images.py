@@ -1,0 +1,91 @@
+"""Which versions of an image somebody needs, and tags that go from one version to another.
+
+versions   web@1   web@2   web@3 (stable)   web@4
+prune      gone    volume shop/web1 is a clone of it: kept    tagged: kept    the newest: kept
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from panloom.decide.image_update import ImageUpdate
+from panloom.errors import ConfigError
+from panloom.model.resources import WANT, Image, Resource, Rule, Server, Volume
+
+MAX_NAMED = 4
+
+
+class Pruning(NamedTuple):
+    """The versions that nobody needs, by label, and why each of the others stays."""
+
+    gone: tuple[str, ...]
+    kept: Mapping[str, str]
+
+
+def users(label: str, resources: Iterable[Resource], updates: Iterable[ImageUpdate] = ()) -> tuple[str, ...]:
+    """Return who needs a version of an image: disks that are clones of it, and who names it by its number."""
+    found = []
+    for resource in resources:
+        match resource:
+            case Volume(image=image) if image == label:
+                found.append(f"volume {resource.label}")
+            case Server(image=image) if image == label:
+                found.append(f"server {resource.label}")
+            case Rule(server=becoming) if becoming is not None and becoming.image == label:
+                found.append(f"rule {resource.name}")
+    found += [f"the update of {one.image}" for one in updates if one.ended_at is None and one.version == label]
+    return tuple(found)
+
+
+def prune(name: str, resources: Collection[Resource], updates: Iterable[ImageUpdate], *, keep: int) -> Pruning:
+    """Return which versions of an image may go: all but the ``keep`` newest, tagged ones, and those in use."""
+    versions = sorted(
+        (image for image in resources if isinstance(image, Image) and image.name == name),
+        key=lambda image: image.version,
+        reverse=True,
+    )
+    running = tuple(updates)
+    gone: list[str] = []
+    kept: dict[str, str] = {}
+    for position, image in enumerate(versions):
+        by = users(image.label, resources, running)
+        if position < keep:
+            kept[image.label] = "the newest" if keep == 1 else f"one of the {keep} newest"
+        elif image.tags:
+            kept[image.label] = f"tagged {', '.join(image.tags)}"
+        elif by:
+            more = f" and {len(by) - MAX_NAMED} more" if len(by) > MAX_NAMED else ""
+            kept[image.label] = f"in use by {', '.join(by[:MAX_NAMED])}{more}"
+        else:
+            gone.append(image.label)
+    return Pruning(tuple(reversed(gone)), kept)
+
+
+def tagged(label: str, tags: Collection[str], resources: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Return the versions of an image that change, by key, so that one of them alone carries the tags.
+
+    ConfigError: there is no such version.
+    """
+    return _retagged(label, resources, lambda image: _with(image, tags) if image.label == label else _less(image, tags))
+
+
+def untagged(label: str, tags: Collection[str], resources: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Return the versions that change, by key, so that one of them carries the tags no more."""
+    return _retagged(label, resources, lambda image: _less(image, tags) if image.label == label else image)
+
+
+def _retagged(label: str, resources: Mapping[str, Resource], change: Callable[[Image], Image]) -> dict[str, Resource]:
+    chosen = resources.get(f"{WANT}image/{label}")
+    if not isinstance(chosen, Image):
+        raise ConfigError(f"image {label}", "there is no such version; see: panloom get images")
+    changed = {
+        key: change(image) for key, image in resources.items() if isinstance(image, Image) and image.name == chosen.name
+    }
+    return {key: image for key, image in changed.items() if image != resources[key]}
+
+
+def _with(image: Image, tags: Collection[str]) -> Image:
+    return image.model_copy(update={"tags": (*image.tags, *(tag for tag in tags if tag not in image.tags))})
+
+
+def _less(image: Image, tags: Collection[str]) -> Image:
+    return image.model_copy(update={"tags": tuple(tag for tag in image.tags if tag not in tags)})
