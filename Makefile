@@ -5,7 +5,7 @@
 # make fuzz    fuzz codecs and state machines for ten minutes, then say 1,000,000 wrong PDUs to a live target, or:
 #              make fuzz SECONDS=3600 TARGETS="dhcp.server"          make fuzz TARGETS=live PDUS=10000000
 # make campaign  look at 100,000 crash states, take out every sync, let every call fail, kill 1,000 times under load,
-#                check 200 histories, plant bugs   (JSON in bench/results; goes on where Ctrl-C stopped it), or:
+#                check 200 histories, move a guest 50 times, plant bugs   (JSON in bench/results; goes on where Ctrl-C stopped it), or:
 #                make campaign PARTS=states STATES=1000000 SEED=7
 # make conformance  hold the target to libiscsi's 230 tests; PEER=tgtd runs tgtd beside it   (JSON in bench/results)
 # make lint    style, types, layers, spelling

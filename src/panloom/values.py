@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache, total_ordering
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Self
+
+IpAddress = IPv4Address | IPv6Address
 
 _HEX_PAIR = re.compile(r"[0-9a-fA-F]{2}")
 _IQN = re.compile(
@@ -110,6 +113,11 @@ class Lun:
 
     def __str__(self) -> str:
         return str(self.number)
+
+
+def beside(prefix: IPv6Network, address: IPv4Address) -> IPv6Address:
+    """Return the IPv6 address that goes with an IPv4 address: a prefix of at most 96 bits, and it in the last 32."""
+    return prefix.network_address + int(address)
 
 
 def parse_size(text: str) -> int:

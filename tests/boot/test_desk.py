@@ -1,21 +1,25 @@
 """The desk towards machines that nobody named."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
+from panloom.boot.ipv6_desk import Ipv6Desk
 from panloom.decide.boot_answer import inventory_files
 from panloom.decide.boot_menu import menu_of
 from panloom.decide.hardware import Hardware
 from panloom.model.resources import Becoming, Image, Rule
+from panloom.protocol.dhcpv6_request import Request
 from panloom.values import MacAddress
 from panloom.wire.dhcp import MessageType
-from support.boot_chassis import MACS, server, table
+from panloom.wire.dhcpv6 import Kind, Message, Option
+from support.boot_chassis import IPV6, MACS, server, table, with_ipv6
 from support.dhcp_client import IPXE, DhcpClient
 
 STRANGER = MacAddress.parse(MACS["stranger"])
+N1 = IPv4Address("10.77.0.51")
 ADDRESS, ELSEWHERE = IPv4Address("10.77.0.200"), IPv4Address("10.77.0.201")
 
 
@@ -130,3 +134,34 @@ def test_a_node_that_boots_as_a_server_is_not_asked_what_it_is():
     request = DhcpClient(MACS["n1"], IPXE).message(MessageType.DISCOVER)
     told.desk.acknowledged(request, told.desk.assignment(request).first, now=1.0)
     assert "hardware" not in told.desk.script("token0", told.desk.index.nodes[request.chaddr].address, now=2.0).text
+
+
+def scripts(told, times, *, epoch=1):
+    """Return how many seconds each of a node's scripts waits when there is no disk."""
+    told.desk.replace(table(n1=server(epoch=epoch)))
+    pages = []
+    for _ in range(times):
+        token = told.desk.acknowledged(asks(told, MACS["n1"]), N1, now=1.0).decode().rpartition("/")[2]
+        pages.append(told.desk.script(token, N1, now=2.0).text)
+    return [int(line.split()[-2]) for page in pages for line in page.splitlines() if "asking again in" in line]
+
+
+def test_a_machine_that_comes_again_without_its_disk_waits_ever_longer_and_is_told_so():
+    told = Told(table())
+    assert scripts(told, 5) == [2, 4, 8, 10, 10]
+    told.desk.login_seen(server().initiator, 1)
+    assert scripts(told, 2) == [2, 4]
+    assert scripts(told, 1, epoch=2) == [2], "what another boot has met says nothing of this one"
+
+
+def test_a_script_that_comes_by_ipv6_is_for_the_address_beside_the_nodes():
+    told = Told(with_ipv6(table(n1=server())))
+    desk = Ipv6Desk(told.desk)
+    message = Message(Kind.REQUEST, b"abc", ((Option.USER_CLASS, b"\0\4iPXE"),))
+    request = Request(message, MacAddress.parse(MACS["n1"]), IPv6Address("fe80::1"))
+    assert desk.assignment(request).file == "", "the offer has no token yet"
+    assert desk.acknowledged(request, IPV6["n1"], now=1.0) == "http://[2001:db8:77::a4d:1]:8080/boot/token0"
+    assert told.desk.script("token0", IPV6["n2"], now=2.0).status == 403
+    page = told.desk.script("token0", IPV6["n1"], now=2.0)
+    assert "sanboot iscsi:[2001:db8:77::a4d:1]:6:3260:0:iqn.2026-11.dev.panloom:shop.web1 ||" in page.text
+    assert [event.kind for event in told.events] == ["dhcp", "refused", "script"]

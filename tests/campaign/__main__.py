@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from campaign import faults
+from campaign.failovers import Failovers
 from campaign.faults import Faults
 from campaign.histories import Histories
 from campaign.kills import Kills
@@ -26,7 +27,7 @@ from campaign.planted import Planted
 from campaign.states import States, examine
 from campaign.tally import ROOT
 
-PARTS = ("states", "faults", "mutants", "kills", "histories", "netboots", "planted")
+PARTS = ("states", "faults", "mutants", "kills", "histories", "netboots", "failovers", "planted")
 MUTANT_SECONDS = 60.0  # of stories in which nothing is seen: the mutant survives
 RESULTS = ROOT / "bench" / "results"
 
@@ -39,6 +40,7 @@ def main():
     parser.add_argument("--kills", type=int, default=1000, help="how many (1,000)")
     parser.add_argument("--histories", type=int, default=200, help="how many (200)")
     parser.add_argument("--boots", type=int, default=500, help="how many (500)")
+    parser.add_argument("--failovers", type=int, default=50, help="how many (50)")
     parser.add_argument("--seed", type=int, default=1, help="of the first story (1)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
@@ -77,6 +79,8 @@ def _parts(chosen):
         yield Histories(chosen.histories, chosen.seed, fresh=chosen.fresh), RESULTS / "histories.json"
     if "netboots" in wanted:
         yield NetBoots(chosen.boots, chosen.seed, fresh=chosen.fresh), RESULTS / "netboots.json"
+    if "failovers" in wanted:
+        yield Failovers(chosen.failovers, chosen.seed, fresh=chosen.fresh), RESULTS / "failovers.json"
     if "planted" in wanted:
         yield Planted(fresh=chosen.fresh), RESULTS / "planted_bugs.json"
 

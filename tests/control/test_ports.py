@@ -1,7 +1,7 @@
 """The fence at the ports: open until a fence has drained the writes, closed from then on; in a real kernel too."""
 
 import asyncio
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 
 import msgspec
@@ -19,9 +19,10 @@ from panloom.values import MacAddress
 from support.dhcp_wire import DhcpWire
 from support.dict_store import DictStore
 from support.namespaces import LoopInside, machines
-from support.world import DOCUMENTS, MAC, UP, WEB1, node, put, world_of
+from support.world import DOCUMENTS, LAN, MAC, PLATFORM, UP, WEB1, node, put, world_of
 
 VIRTUAL = MacAddress.parse(MAC)
+PREFIX = IPv6Network("2001:db8::/64")
 ADDRESS = WEB1.nics[0].address
 
 
@@ -42,8 +43,8 @@ def test_a_node_s_own_mac_and_address_pass_whatever_it_carries():
     for record in (UP, msgspec.structs.replace(UP, phase=Phase.WAITING, node=None)):
         wanted = filter_of(record)
         assert wanted.ports == ("port-n1", "port-n2")
-        own = [rule for rule in wanted.rules if rule.is_hardware]
-        assert own == [PortRule(f"port-n{n}", node(n).mac, node(n).address, is_hardware=True) for n in (1, 2)]
+        own = [rule for rule in wanted.rules if rule.discovers]
+        assert own == [PortRule(f"port-n{n}", node(n).mac, node(n).address, discovers=True) for n in (1, 2)]
 
 
 @pytest.mark.parametrize("name", ["_rack1", "port:1", "port*"])
@@ -81,7 +82,7 @@ def test_a_server_passes_at_its_own_node_only_and_without_a_document_nowhere():
     assert PortRule("port-n2", VIRTUAL, ADDRESS) in filter_of(elsewhere).rules
     assert not is_open(elsewhere)
     without = tuple(document for document in DOCUMENTS if document is not WEB1)
-    assert all(rule.is_hardware for rule in filter_of(UP, without).rules)
+    assert all(rule.discovers for rule in filter_of(UP, without).rules)
 
 
 def test_a_nic_without_an_address_of_its_own_has_those_that_were_lent_to_it():
@@ -105,6 +106,36 @@ def test_an_address_that_was_lent_and_then_given_to_another_passes_at_one_port_o
     world.leased[VIRTUAL] = (ADDRESS,)
     assert [rule.port for rule in wanted_filter(world).rules if rule.address == ADDRESS] == ["port-n2"]
     assert PortRule("port-n1", VIRTUAL, None) in wanted_filter(world).rules
+
+
+PLATFORM6 = PLATFORM.model_copy(update={"storage": PLATFORM.storage.model_copy(update={"prefix": PREFIX})})
+LAN6 = LAN.model_copy(update={"prefix": IPv6Network("2001:db8:1::/64")})
+
+
+def with_prefixes(*replaced):
+    """Return the documents with IPv6 beside IPv4 in both networks."""
+    swapped = {id(PLATFORM): PLATFORM6, id(LAN): LAN6, **{id(old): new for old, new in replaced}}
+    return tuple(swapped.get(id(document), document) for document in DOCUMENTS)
+
+
+def test_with_prefixes_nodes_and_servers_have_the_addresses_beside_their_own():
+    rules = filter_of(UP, with_prefixes()).rules
+    assert PortRule("port-n1", node(1).mac, IPv6Address("2001:db8::a4d:b"), discovers=True) in rules
+    assert PortRule("port-n1", VIRTUAL, IPv6Address("2001:db8:1::a01:b"), discovers=True) in rules
+    closed = filter_of(fenced(Step.DRAIN_WRITES), with_prefixes()).rules
+    assert VIRTUAL not in {rule.mac for rule in closed}
+    assert not [rule for rule in filter_of(UP).rules if isinstance(rule.address, IPv6Address)]
+
+
+def test_a_nic_of_a_range_may_ask_by_ipv6_and_then_use_what_it_was_lent():
+    nic = WEB1.nics[0].model_copy(update={"address": None})
+    documents = with_prefixes((WEB1, WEB1.model_copy(update={"nics": (nic,)})))
+    world = asyncio.run(world_of(DictStore(), UP, documents))
+    assert PortRule("port-n1", VIRTUAL, None, discovers=True) in wanted_filter(world).rules
+    lent, elsewhere = IPv6Address("2001:db8:1::a01:62"), IPv6Address("2001:db8:2::a01:62")
+    world.leased[VIRTUAL] = (IPv4Address("10.1.0.98"), lent, elsewhere)
+    allowed = {rule.address for rule in wanted_filter(world).rules if rule.mac == VIRTUAL}
+    assert allowed == {IPv4Address("10.1.0.98"), lent}
 
 
 def test_in_a_kernel_what_was_applied_is_there_and_an_older_world_cannot_undo_it():

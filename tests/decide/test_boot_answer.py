@@ -129,14 +129,14 @@ def test_without_a_discovery_range_strangers_hear_nothing():
 def test_the_script_names_initiator_and_credentials_and_never_ends():
     the_table = table(n1=server(epoch=3))
     node = the_table.nodes[0]
-    assert boot_script(the_table, node, node.server).splitlines() == [
+    assert boot_script(the_table, node, node.server, the_table.address).splitlines() == [
         "#!ipxe",
         "echo Panloom: n1 boots shop/web1, epoch 3",
         "set initiator-iqn iqn.2026-11.dev.panloom:node.n1",
         "set username shop.web1.3",
         f"set password {SECRET}",
         "sanboot iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1 ||",
-        "echo Panloom: no disk of shop/web1 from 10.77.0.1; asking again",
+        "echo Panloom: no disk of shop/web1 from 10.77.0.1; asking again in 2 s",
         "clear username ||",
         "clear password ||",
         ":again",
@@ -173,7 +173,7 @@ def test_half_a_pair_of_credentials_is_refused():
 
 
 def test_the_root_path_is_that_of_rfc_4173():
-    assert root_path(table(), server()) == "iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1"
+    assert root_path(table(), server(), table().address) == "iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1"
 
 
 # ── behind a relay ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,12 +182,15 @@ RELAY = BootRelay(IPv4Address("10.88.0.1"), IPv4Network("10.88.0.0/24"), IPv4Add
 FAR = "52:54:00:88:00:01"
 
 
+OTHER_RELAY = BootRelay(IPv4Address("10.89.0.1"), IPv4Network("10.89.0.0/24"), IPv4Address("10.89.0.254"))
+
+
 def relayed(mac, options=IPXE, *, giaddr=RELAY.address, ciaddr="0.0.0.0"):
     """Return what a machine is given through a relay; ``FAR`` is known there, the others here."""
     far = BootNode("far", MacAddress.parse(FAR), IPv4Address("10.88.0.51"), server())
     here = table(n1=server())
     request = DhcpClient(mac, options).message(MessageType.REQUEST, giaddr=giaddr, ciaddr=IPv4Address(ciaddr))
-    the_table = msgspec.structs.replace(here, relays=(RELAY,), nodes=(*here.nodes, far))
+    the_table = msgspec.structs.replace(here, relays=(RELAY, OTHER_RELAY), nodes=(*here.nodes, far))
     return boot_answer(BootIndex(the_table), request, LOADERS)
 
 
@@ -213,3 +216,26 @@ def test_firmware_behind_a_relay_is_given_a_loader_from_here():
     given = relayed(FAR, PXE_EFI)
     assert given.file == "snponly.efi"
     assert given.options[Option.TFTP_SERVER_NAME] == b"10.77.0.1"
+
+
+def selecting(link):
+    """Return iPXE's options, and those by which a relay says the client's subnet."""
+    return {**IPXE, Option.RELAY_AGENT: b"\5\4" + IPv4Address(link).packed}
+
+
+def test_a_relay_of_several_networks_may_ask_by_one_address_and_select_the_link():
+    """RFC 3527: giaddr is where the answer goes, and the sub-option says which subnet the client is in."""
+    given = relayed(FAR, selecting("10.88.0.0"), giaddr=OTHER_RELAY.address)
+    assert given.addresses == (IPv4Address("10.88.0.51"),) * 2
+    assert given.options[Option.ROUTER] == RELAY.router.packed
+    assert relayed(FAR, giaddr=OTHER_RELAY.address) is None
+
+
+@pytest.mark.parametrize(("mac", "link"), [(FAR, "10.89.0.0"), (FAR, "192.0.2.0"), (MACS["n1"], "10.77.0.0")])
+def test_a_link_that_is_selected_and_not_the_machines_gives_it_nothing(mac, link):
+    """Nor has a machine of the storage network anything through a relay, whatever that one selects."""
+    assert relayed(mac, selecting(link)) is None
+
+
+def test_what_a_machine_itself_writes_as_a_relays_option_selects_nothing():
+    assert relayed(FAR, selecting("10.88.0.0"), giaddr=UNSPECIFIED) is None

@@ -1,6 +1,6 @@
 """The fence as a value: normal form, differences, and what it reads back from nft's listings."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import hypothesis.strategies as st
 import pytest
@@ -11,7 +11,11 @@ from panloom.values import MacAddress
 
 ports = st.sampled_from(["n1", "n2", "lab0.3"])
 macs = st.integers(1, 4).map(lambda n: MacAddress(0x02_50_4C_00_00_00 + n))
-addresses = st.none() | st.integers(1, 4).map(lambda n: IPv4Address("10.0.0.0") + n)
+addresses = (
+    st.none()
+    | st.integers(1, 4).map(lambda n: IPv4Address("10.0.0.0") + n)
+    | st.integers(1, 4).map(lambda n: IPv6Address("2001:db8::") + n)
+)
 rules = st.builds(PortRule, ports, macs, addresses, st.booleans())
 filters = st.builds(
     lambda wanted, more: PortFilter.of({rule.port for rule in wanted} | more, wanted), st.sets(rules), st.sets(ports)
@@ -62,8 +66,9 @@ def test_a_rule_for_a_port_that_is_not_managed_is_refused():
 
 def test_a_listing_with_a_set_changed_by_others_is_not_ours():
     mac = MacAddress.parse("52:54:00:00:00:01")
-    wanted = PortFilter.of(["n1"], [PortRule("n1", mac, IPv4Address("10.0.0.1"))])
-    for name in ("managed", "refused", "stations", "addresses", "senders"):
+    addresses = (IPv4Address("10.0.0.1"), IPv6Address("2001:db8::a00:1"))
+    wanted = PortFilter.of(["n1"], [PortRule("n1", mac, address) for address in addresses])
+    for name in ("managed", "refused", "stations", "addresses", "senders", "ipv6_addresses", "targets", "neighbours"):
         listing = listing_of(render(wanted))
         for item in listing["nftables"]:
             if item.get("set", {}).get("name") == name:

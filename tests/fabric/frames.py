@@ -30,10 +30,16 @@ def udp(source, sender, receiver, sport, dport, payload=b"", *, destination=BROA
     return ethernet(source, IPV4, head[:10] + struct.pack("!H", total) + head[12:] + datagram, destination=destination)
 
 
-def icmpv6(source, sender, kind, *, hop_limit=255, receiver=ALL_ROUTERS, next_header=58):
-    body = struct.pack("!BBHI", kind, 0, 0, 0)
+def icmpv6(source, sender, kind, *, hop_limit=255, receiver=ALL_ROUTERS, next_header=58, target=None):
+    body = struct.pack("!BBHI", kind, 0, 0, 0) + (target.packed if target else b"")
     head = struct.pack("!IHBB", 6 << 28, len(body), next_header, hop_limit) + sender.packed + receiver.packed
     return ethernet(source, IPV6, head + body)
+
+
+def ipv6_udp(source, sender, receiver, sport, dport, payload=b""):
+    datagram = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
+    head = struct.pack("!IHBB", 6 << 28, len(datagram), 17, 64) + sender.packed + receiver.packed
+    return ethernet(source, IPV6, head + datagram)
 
 
 def may_enter(fence, port, frame):
@@ -59,12 +65,24 @@ def may_enter(fence, port, frame):
         right_form = (hardware, protocol, hlen, plen) == (1, IPV4, 6, 4)
         return right_form and sender_mac == source and (sender in addresses or sender == NO_ADDRESS)
     if kind == IPV6:
-        sender = IPv6Address(payload[8:24])
-        return (
-            any(rule.is_hardware for rule in here)
-            and payload[6] == 58
-            and payload[7] == 255
-            and (sender.is_link_local or sender == IPv6Address(0))
-            and payload[40] in (133, 135, 136)
-        )
+        return may_enter_ipv6(payload, addresses, discovers=any(rule.discovers for rule in here))
     return False
+
+
+def may_enter_ipv6(packet, addresses, *, discovers):
+    next_header, hop_limit, sender = packet[6], packet[7], IPv6Address(packet[8:24])
+    body = packet[40 : 40 + int.from_bytes(packet[4:6], "big")]
+    kind = body[0] if next_header == 58 and body else None
+    sport, dport = struct.unpack_from("!HH", body) if next_header == 17 and len(body) >= 4 else (None, None)
+    if sport == 547 or kind in (134, 137):
+        return False
+    if kind == 136:
+        target = IPv6Address(body[8:24]) if len(body) >= 24 else None
+        ends = {int(address) & 0xFFFFFFFF for address in addresses if isinstance(address, IPv6Address)}
+        is_its_own = target is not None and (target.is_link_local or int(target) & 0xFFFFFFFF in ends)
+        return hop_limit == 255 and is_its_own and (sender in addresses or (discovers and sender.is_link_local))
+    if sender in addresses:
+        return True
+    if kind in (133, 135):
+        return discovers and hop_limit == 255 and (sender.is_link_local or sender == IPv6Address(0))
+    return discovers and sender.is_link_local and (sport, dport) == (546, 547)

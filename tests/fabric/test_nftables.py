@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fabric.frames import IPV4, NO_ADDRESS, arp, ethernet, icmpv6, may_enter, tagged, udp
+from fabric.frames import IPV4, NO_ADDRESS, arp, ethernet, icmpv6, ipv6_udp, may_enter, tagged, udp
 from panloom.decide.port_filter import PortFilter, PortRule, changes
 from panloom.errors import KernelError, UnavailableError
 from panloom.fabric.namespaces import within
@@ -28,11 +28,14 @@ VIRTUAL_ADDRESS = IPv4Address("10.99.0.10")
 CONTROL = IPv4Address("10.77.0.1")
 EVERYBODY = IPv4Address("255.255.255.255")
 LINK_LOCAL = IPv6Address("fe80::1")
+BESIDE = {"n1": IPv6Address("2001:db8::51"), "n2": IPv6Address("2001:db8::52")}
+IPV6_CONTROL, ALL_AGENTS = IPv6Address("2001:db8::1"), IPv6Address("ff02::1:2")
 
 
 def fence(virtual_at="n1", *, address=VIRTUAL_ADDRESS):
     """Return the filter with both nodes' own MACs, and the server's MAC at one of them."""
-    rules = [PortRule(f"port-{name}", HARDWARE[name], ADDRESS[name], is_hardware=True) for name in ADDRESS]
+    rules = [PortRule(f"port-{name}", HARDWARE[name], ADDRESS[name], discovers=True) for name in ADDRESS]
+    rules += (PortRule(f"port-{name}", HARDWARE[name], BESIDE[name]) for name in BESIDE)
     if virtual_at:
         rules.append(PortRule(f"port-{virtual_at}", VIRTUAL, address))
     return PortFilter.of(["port-n1", "port-n2"], rules)
@@ -120,7 +123,13 @@ PASS = {
     "ARP announcement of the virtual MAC": arp(SERVER, SERVER, VIRTUAL_ADDRESS, VIRTUAL_ADDRESS, operation=2),
     "router solicitation": icmpv6(MINE, LINK_LOCAL, 133),
     "duplicate address detection": icmpv6(MINE, IPv6Address("::"), 135),
-    "neighbour advertisement": icmpv6(MINE, LINK_LOCAL, 136),
+    "neighbour advertisement": icmpv6(MINE, LINK_LOCAL, 136, target=LINK_LOCAL),
+    "own MAC, own IPv6 address": ipv6_udp(MINE, BESIDE["n1"], IPV6_CONTROL, 5000, 3260),
+    "neighbour solicitation from its own address": icmpv6(MINE, BESIDE["n1"], 135, target=IPV6_CONTROL),
+    "neighbour advertisement of its own address": icmpv6(MINE, BESIDE["n1"], 136, target=BESIDE["n1"]),
+    "the same from its link-local address": icmpv6(MINE, LINK_LOCAL, 136, target=BESIDE["n1"]),
+    "echo request": icmpv6(MINE, BESIDE["n1"], 128, hop_limit=64),
+    "DHCPv6 request": ipv6_udp(MINE, LINK_LOCAL, ALL_AGENTS, 546, 547),
 }
 DROP = {
     "foreign MAC": udp(FOREIGN, ADDRESS["n1"], CONTROL, 5000, 3260),
@@ -145,6 +154,19 @@ DROP = {
     "solicitation from a global address": icmpv6(MINE, IPv6Address("2001:db8::1"), 135),
     "solicitation from the virtual MAC": icmpv6(SERVER, LINK_LOCAL, 133),
     "IPv6 that is not ICMP": icmpv6(MINE, LINK_LOCAL, 133, next_header=17),
+    "another node's IPv6 address": ipv6_udp(MINE, BESIDE["n2"], IPV6_CONTROL, 5000, 3260),
+    "the control node's IPv6 address": ipv6_udp(MINE, IPV6_CONTROL, BESIDE["n2"], 3260, 5000),
+    "own IPv6 address from the virtual MAC": ipv6_udp(SERVER, BESIDE["n1"], IPV6_CONTROL, 5000, 3260),
+    "neighbour advertisement of another's address": icmpv6(MINE, BESIDE["n1"], 136, target=BESIDE["n2"]),
+    "the same from its link-local address": icmpv6(MINE, LINK_LOCAL, 136, target=BESIDE["n2"]),
+    "the control node's advertisement": icmpv6(MINE, LINK_LOCAL, 136, target=IPV6_CONTROL),
+    "neighbour advertisement of nothing": icmpv6(MINE, LINK_LOCAL, 136),
+    "neighbour advertisement from afar": icmpv6(MINE, BESIDE["n1"], 136, target=BESIDE["n1"], hop_limit=64),
+    "router advertisement from its own address": icmpv6(MINE, BESIDE["n1"], 134),
+    "rogue DHCPv6 reply": ipv6_udp(MINE, LINK_LOCAL, ALL_AGENTS, 547, 546),
+    "rogue DHCPv6 reply from its own address": ipv6_udp(MINE, BESIDE["n1"], BESIDE["n2"], 547, 546),
+    "DHCPv6 from a MAC without IPv6": ipv6_udp(SERVER, LINK_LOCAL, ALL_AGENTS, 546, 547),
+    "link-local, but not DHCPv6": ipv6_udp(MINE, LINK_LOCAL, IPV6_CONTROL, 546, 3260),
     "unknown protocol": ethernet(MINE, 0x88B5, b"?"),
     "spanning tree": ethernet(MINE, 38, bytes.fromhex("424203"), destination=bytes.fromhex("0180c2000000")),
     "tagged": tagged(udp(MINE, ADDRESS["n1"], CONTROL, 5000, 3260)),
@@ -240,8 +262,9 @@ def test_a_fence_cuts_a_running_stream_at_once(bench):
 
 stations = st.sampled_from([MINE, HIS, SERVER, FOREIGN])
 ipv4 = st.sampled_from([ADDRESS["n1"], ADDRESS["n2"], VIRTUAL_ADDRESS, NO_ADDRESS, CONTROL, OTHER])
-ipv6 = st.sampled_from([LINK_LOCAL, IPv6Address("::"), IPv6Address("2001:db8::1"), IPv6Address("::1")])
+ipv6 = st.sampled_from([LINK_LOCAL, IPv6Address("::"), IPV6_CONTROL, IPv6Address("::1"), *BESIDE.values()])
 ports = st.sampled_from([67, 68, 80, 69])
+ipv6_ports = st.sampled_from([546, 547, 80])
 frames = st.one_of(
     st.builds(udp, stations, ipv4, ipv4, ports, ports, st.binary(max_size=4)),
     st.builds(arp, stations, stations, ipv4, ipv4, operation=st.integers(1, 2), hlen=st.sampled_from([6, 6, 6, 7])),
@@ -252,7 +275,9 @@ frames = st.one_of(
         st.integers(130, 138),
         hop_limit=st.sampled_from([255, 255, 64]),
         next_header=st.sampled_from([58, 58, 0, 17]),
+        target=st.none() | ipv6,
     ),
+    st.builds(ipv6_udp, stations, ipv6, ipv6, ipv6_ports, ipv6_ports),
     st.builds(ethernet, stations, st.sampled_from([IPV4, 0x86DD, 0x0806, 0x88B5, 0x8847]), st.binary(max_size=60)),
 )
 more_rules = st.sets(
@@ -260,7 +285,7 @@ more_rules = st.sets(
         PortRule,
         st.sampled_from(["port-n1", "port-n2"]),
         st.sampled_from([HARDWARE["n2"], VIRTUAL]),
-        st.none() | ipv4.filter(lambda address: address != NO_ADDRESS),
+        st.none() | ipv4.filter(lambda address: address != NO_ADDRESS) | st.sampled_from(list(BESIDE.values())),
     ),
     max_size=3,
 )
@@ -270,7 +295,7 @@ more_rules = st.sets(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_kernel_decides_as_the_twin_does(bench, rules, sent):
     wanted = PortFilter.of(
-        ["port-n1", "port-n2"], {PortRule("port-n1", HARDWARE["n1"], ADDRESS["n1"], is_hardware=True), *rules}
+        ["port-n1", "port-n2"], {PortRule("port-n1", HARDWARE["n1"], ADDRESS["n1"], discovers=True), *rules}
     )
     bench.apply(wanted)
     for frame in sent:
@@ -338,7 +363,7 @@ def test_counts_stay_when_the_fence_changes(bench):
 
 def test_a_thousand_ports_are_one_transaction():
     rules = [
-        PortRule(f"port{n}", MacAddress(0x02_50_4C_00_00_00 + n), IPv4Address("10.0.0.0") + n, is_hardware=n % 2 == 0)
+        PortRule(f"port{n}", MacAddress(0x02_50_4C_00_00_00 + n), IPv4Address("10.0.0.0") + n, discovers=n % 2 == 0)
         for n in range(1000)
     ]
     with namespace("many") as inside:

@@ -17,7 +17,10 @@ SCRIPT = """\
 cd "$(dirname "$0")"
 env > new && mv new "$reason"
 case $reason in
-    PREINIT) ip link set "$interface" up ;;
+    PREINIT | PREINIT6) ip link set "$interface" up ;;
+    BOUND6)
+        if grep -qxs "$new_ip6_address" taken; then exit 3; fi
+        ip -6 address replace "$new_ip6_address/128" dev "$interface" nodad ;;
     BOUND | REBOOT) ! grep -qxs "$new_ip_address" taken && ip address replace "$new_ip_address/24" dev "$interface" ;;
 esac
 """
@@ -26,14 +29,16 @@ esac
 class Dhclient:
     """One dhclient, with a directory of its own for what it remembers and is given."""
 
-    def __init__(self, machine: Namespace, directory: Path, interface: str, *options: str) -> None:
-        self._machine, self._interface = machine, interface
+    def __init__(self, machine: Namespace, directory: Path, interface: str, *options: str, family: str = "-4") -> None:
+        self._machine, self._interface, self._family = machine, interface, family
         self.directory = directory
         directory.mkdir()
         (directory / "script").write_text(SCRIPT)
         (directory / "script").chmod(0o755)
         lines = ("timeout 20;", "retry 1;", "initial-interval 1;", "option initiator code 203 = text;")
         wanted = "request subnet-mask, routers, domain-name-servers, domain-name, root-path, initiator;"
+        if family == "-6":
+            wanted = "also request dhcp6.bootfile-url;"
         (directory / "conf").write_text("\n".join((*lines, wanted, *options)) + "\n")
 
     def run(self, *more: str) -> "subprocess.Popen[bytes]":
@@ -42,7 +47,7 @@ class Dhclient:
         named = [word for option, name in files.items() for word in (option, str(self.directory / name))]
         with (self.directory / "log").open("ab") as log:
             return self._machine.start(
-                *("dhclient", "-4", "-d", *named, *more, self._interface), stdout=log, stderr=subprocess.STDOUT
+                *("dhclient", self._family, "-d", *named, *more, self._interface), stdout=log, stderr=subprocess.STDOUT
             )
 
     def given(self, reason: str) -> dict[str, str]:

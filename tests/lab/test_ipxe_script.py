@@ -39,7 +39,7 @@ def acts(text, settings, outcomes):
 
 def script(user="shop.web1.3", secret="c0ffee"):
     server = BootServer(SERVER.name, 3, SERVER.target, SERVER.initiator, user, secret)
-    return boot_script(TABLE, NODE, server)
+    return boot_script(TABLE, NODE, server, TABLE.address)
 
 
 def test_the_boot_script_sets_the_credentials_and_boots():

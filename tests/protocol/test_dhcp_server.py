@@ -205,6 +205,29 @@ def test_a_relay_gets_its_option_back_and_one_from_elsewhere_gets_nothing():
     assert Option.RELAY_AGENT not in reply.options
 
 
+def test_a_relay_may_be_the_server_in_our_place():
+    """RFC 5107: the client takes the relay for its server, and renews, releases and declines by way of it."""
+    override = {Option.RELAY_AGENT: bytes((11, 4)) + RELAY.packed}
+    site, client = Site(), DhcpClient(A, override)
+    address = site.desk.fixed[client.mac]
+    (offer,) = site.send(client.message(MessageType.DISCOVER, giaddr=RELAY))
+    assert offer.options[Option.SERVER_IDENTIFIER] == RELAY.packed
+    asked = {Option.SERVER_IDENTIFIER: RELAY.packed, Option.REQUESTED_ADDRESS: address.packed}
+    assert kinds(site.send(client.message(MessageType.REQUEST, asked, giaddr=RELAY))) == [MessageType.ACK]
+    (ack,) = site.send(client.message(MessageType.REQUEST, giaddr=RELAY, ciaddr=address))
+    assert (ack.message_type, ack.options[Option.SERVER_IDENTIFIER]) == (MessageType.ACK, RELAY.packed)
+    named = {Option.SERVER_IDENTIFIER: RELAY.packed}
+    site.send(client.message(MessageType.RELEASE, named, giaddr=RELAY, ciaddr=address))
+    assert site.last.kind is DhcpEventKind.RELEASED
+
+
+def test_who_says_itself_what_a_relay_says_has_chosen_another_server():
+    site, client = Site(), DhcpClient(A, {Option.RELAY_AGENT: bytes((11, 4)) + RELAY.packed})
+    asked = {Option.SERVER_IDENTIFIER: RELAY.packed, Option.REQUESTED_ADDRESS: site.desk.fixed[client.mac].packed}
+    assert site.send(client.message(MessageType.REQUEST, asked)) == []
+    assert site.last.why == f"it chose another DHCP server, {RELAY}"
+
+
 @pytest.mark.parametrize(
     "message",
     [

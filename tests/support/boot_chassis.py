@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import msgspec
@@ -10,8 +10,9 @@ import msgspec
 from panloom.boot.services import BootServices
 from panloom.decide.boot_answer import BootEvent, BootNode, BootServer, BootTable, ServerNic
 from panloom.state.sqlite import SqliteStore
-from panloom.values import Iqn, MacAddress
-from support.namespaces import Chassis, LoopInside, machines
+from panloom.values import Iqn, MacAddress, beside
+from panloom.wire.router_advertisement import link_local
+from support.namespaces import Chassis, LoopInside, Namespace, machines
 from support.waiting import until
 
 ADDRESS = IPv4Address("10.77.0.1")
@@ -61,6 +62,25 @@ def table(*, n1: BootServer | None = None, n2: BootServer | None = None, nics: b
     )
 
 
+PREFIX, FRONT_PREFIX = IPv6Network("2001:db8:77::/64"), IPv6Network("2001:db8:99::/64")
+IPV6 = {name: beside(PREFIX, IPv4Address(address)) for name, address in (("n1", "10.77.0.51"), ("n2", "10.77.0.52"))}
+"""The nodes' addresses where the storage network has a prefix."""
+
+
+def with_ipv6(here: BootTable) -> BootTable:
+    """Return a table whose networks have IPv6 beside IPv4."""
+    nics = (msgspec.structs.replace(nic, prefix=FRONT_PREFIX) for nic in here.nics)
+    return msgspec.structs.replace(here, prefix=PREFIX, nics=tuple(nics))
+
+
+def speak_ipv6(machine: Namespace, interface: str = "eth0") -> IPv6Address:
+    """Give a machine the link-local address that its MAC makes, at once, and return it."""
+    address = link_local(MacAddress.parse(machine.mac(interface)))
+    machine.ip(f"-6 address flush dev {interface} scope link")  # the kernel's own, which it is still asking about
+    machine.ip(f"address add {address}/64 dev {interface} nodad")
+    return address
+
+
 class RunningServices:
     """Boot services that answer on br0; ``events`` is what they have reported so far."""
 
@@ -95,8 +115,11 @@ def boot_services(
     directory: Path, start: BootTable, *, macs: Mapping[str, str] = MACS, files: Path | None = None
 ) -> Iterator[RunningServices]:
     """Run boot services over a store in ``directory`` until the block ends."""
-    with machines(macs) as chassis, running_in(chassis, directory, start, files=files) as running:
-        yield running
+    with machines(macs) as chassis:
+        if start.prefix is not None:
+            chassis.control.ip(f"address add {start.ipv6_address}/{start.prefix.prefixlen} dev br0 nodad")
+        with running_in(chassis, directory, start, files=files) as running:
+            yield running
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Resources of any shape that documents can describe, for hypothesis; they need not fit together."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from hypothesis import strategies as st
 
@@ -10,6 +10,11 @@ from panloom.values import MacAddress
 names = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
 subnets = st.builds(lambda address, bits: IPv4Network((address, bits), strict=False), addresses, st.integers(0, 32))
+prefixes = st.none() | st.builds(
+    lambda end, bits: IPv6Network((0x2001_0DB8 << 96 | end, bits), strict=False),
+    st.integers(0, 2**96 - 1),
+    st.integers(16, 96),
+)
 ranges = st.tuples(addresses, addresses).map(lambda ends: (min(ends), max(ends)))
 sizes = st.integers(0, 1 << 60) | st.integers(0, 1 << 20).map(lambda number: number << 30)
 durations = st.integers(1, 86_400_000).map(lambda milliseconds: milliseconds / 1000) | st.floats(1e-6, 86400)
@@ -36,10 +41,14 @@ platforms = st.builds(
         dhcp=st.sampled_from(["server", "proxy"]),
         discovery=st.none() | ranges,
         relays=st.lists(
-            st.builds(resources.Relay, address=addresses, subnet=subnets, router=st.none() | addresses), max_size=2
+            st.builds(
+                resources.Relay, address=addresses, subnet=subnets, router=st.none() | addresses, prefix=prefixes
+            ),
+            max_size=2,
         ).map(tuple),
         http_port=ports,
         iscsi_port=ports,
+        prefix=prefixes,
     ),
     auth=auths,
     approve=st.sampled_from(["manual", "always"]),
@@ -133,6 +142,7 @@ def members(pans):
         router=st.none() | addresses,
         dns=st.lists(addresses, max_size=3).map(tuple),
         domain=st.none() | domains,
+        prefix=prefixes,
     )
     nics = st.builds(resources.Nic, lan=names, address=st.none() | addresses)
     servers = st.builds(

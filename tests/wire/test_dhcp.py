@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from panloom.errors import MalformedError
 from panloom.values import MacAddress
-from panloom.wire.dhcp import Message, MessageType, Op, Option, decode, decode_options, encode, encode_options
+from panloom.wire.dhcp import (
+    Message,
+    MessageType,
+    Op,
+    Option,
+    RelayAgent,
+    decode,
+    decode_options,
+    encode,
+    encode_options,
+)
 
 MAC = MacAddress.parse("52:54:00:77:00:01")
 COOKIE = bytes((99, 130, 83, 99))
@@ -23,7 +33,8 @@ macs = st.builds(MacAddress, st.integers(1, 2**48 - 1).map(lambda number: number
 addresses = st.builds(IPv4Address, st.integers(0, 2**32 - 1))
 texts = st.binary(max_size=64).map(lambda text: text.replace(b"\0", b""))
 free = st.dictionaries(
-    st.integers(1, 254).filter(lambda code: code not in {50, 51, 52, 53, 54, 57, 93, 94, 97}), st.binary(max_size=600)
+    st.integers(1, 254).filter(lambda code: code not in {50, 51, 52, 53, 54, 57, 82, 93, 94, 97}),
+    st.binary(max_size=600),
 )
 messages = st.builds(
     Message,
@@ -143,3 +154,23 @@ def test_a_long_value_goes_in_pieces():
 def test_options_without_a_value_of_their_own_are_not_encoded(code):
     with pytest.raises(ValueError, match="no value"):
         encode_options({code: b""})
+
+
+def through_a_relay(octets: bytes) -> bytes:
+    return octets[:24] + IPv4Address("10.77.0.9").packed + octets[28:]
+
+
+@pytest.mark.parametrize(
+    ("agent", "why"), [(b"\5\3\1\2\3", "sub-option 5"), (b"\1\4ab", "past the end"), (b"\1", "past")]
+)
+def test_a_relays_option_that_is_cut_off_or_of_another_length_is_malformed(agent, why):
+    with pytest.raises(MalformedError, match=why):
+        decode(through_a_relay(packet(bytes((82, len(agent))) + agent + b"\xff")))
+
+
+def test_what_a_relay_says_counts_only_through_a_relay():
+    agent = bytes((82, 12, 5, 4, 10, 88, 0, 0, 11, 4, 10, 88, 0, 1))
+    assert decode(packet(agent + b"\xff")).relayed(RelayAgent.LINK_SELECTION) is None
+    message = decode(through_a_relay(packet(agent + b"\xff")))
+    assert message.relayed(RelayAgent.LINK_SELECTION) == IPv4Address("10.88.0.0")
+    assert message.relayed(RelayAgent.SERVER_OVERRIDE) == IPv4Address("10.88.0.1")

@@ -1,4 +1,4 @@
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,10 @@ OURS = MacAddress.parse("02:00:00:00:00:01")
 macs = st.builds(MacAddress, st.integers(0, 2**48 - 1))
 addresses = st.builds(IPv6Address, st.integers(1, 2**128 - 1))
 solicitations = st.builds(Solicitation, macs, addresses, macs | st.none())
-advertisements = st.builds(Advertisement, macs, macs, addresses, macs.map(link_local), st.integers(0, 65535))
+links = st.builds(lambda address, bits: IPv6Network((address, bits), strict=False), addresses, st.integers(0, 128))
+advertisements = st.builds(
+    Advertisement, macs, macs, addresses, macs.map(link_local), st.integers(0, 65535), links | st.none()
+)
 
 # As iPXE sends it.
 SOLICITATION = bytes.fromhex(
@@ -41,6 +44,15 @@ def test_known_octets():
     assert octets[20:22] == bytes((58, 255))
     assert octets[54:56] == bytes((134, 0))
     assert octets[58:] == bytes(12) + bytes((1, 1)) + OURS.to_octets()
+
+
+def test_known_octets_of_a_link_with_dhcpv6():
+    """M and O are set, no router has a lifetime, and the prefix is on the link (L) and for no autoconfiguration (A)."""
+    link = IPv6Network("2001:db8::/64")
+    octets = encode_advertisement(Advertisement(MAC, OURS, link_local(MAC), link_local(OURS), link=link))
+    assert octets[58:70].hex() == "00c0" + "0000" + "00" * 8
+    assert octets[78:].hex() == "03044080" + "ffffffff" * 2 + "00000000" + "20010db8" + "00" * 12
+    assert decode_advertisement(octets).link == link
 
 
 @given(solicitations, advertisements)

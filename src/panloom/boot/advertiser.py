@@ -1,7 +1,8 @@
 """The router-advertisement responder: each solicitation of a machine that boots here is answered to it alone.
 
-iPXE waits about 13 s for a router before it boots from IPv4.  The answer has a router lifetime of 0 and no prefix:
-nobody gets an address or a route from it.
+iPXE waits about 13 s for a router before it boots from IPv4.  The answer has a router lifetime of 0: nobody gets a
+route from it.  Where the machine's network has a prefix, the answer says that this is on the link, and that DHCPv6 has
+addresses of it; nobody makes itself one.
 """
 
 import asyncio
@@ -62,16 +63,19 @@ class Advertiser:
     def _readable(self, frames: socket.socket) -> None:
         try:
             solicitation = decode_solicitation(frames.recv(_LARGEST_FRAME))
-            if not self._desk.boots(solicitation.source_mac):
+            mac = solicitation.source_mac
+            link = self._desk.link(mac)
+            if not self._desk.boots(mac) and (link is None or not self._desk.knows(mac)):
                 return
             unspecified = not int(solicitation.source)  # RFC 4861 section 6.2.6: to all nodes, in a frame to one
             frames.send(
                 encode_advertisement(
                     Advertisement(
-                        destination_mac=solicitation.source_mac,
+                        destination_mac=mac,
                         source_mac=self._mac,
                         destination=ALL_NODES if unspecified else solicitation.source,
                         source=link_local(self._mac),
+                        link=link,
                     )
                 )
             )

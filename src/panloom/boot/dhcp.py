@@ -16,6 +16,7 @@ import contextlib
 import logging
 import socket
 import time
+from ipaddress import IPv4Address
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.dhcp_frames import LARGEST_DATAGRAM, WAITING_OCTETS, DhcpFrames
@@ -108,7 +109,7 @@ class DhcpService:
             self._server.answered(reply.sender, reply.sender_mac, now=time.monotonic())
         self._flush()
 
-    def _written(self, written: Written) -> None:
+    def _written(self, written: Written[IPv4Address]) -> None:
         now = time.monotonic()
         if written.why:
             self._server.not_stored(written.write, written.why, now=now)

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,6 +27,7 @@ from panloom.boot.interface import tcp_listener
 from panloom.decide.boot_answer import BootTable
 from panloom.decide.hardware import words_of
 from panloom.decide.inventory import LONGEST_REPORT
+from panloom.values import IpAddress
 
 REQUEST_SECONDS = 5.0  # within which a whole request must have come
 _CONNECTIONS = 512
@@ -74,10 +75,11 @@ class _Server(uvicorn.Server):
 
 
 class HttpService:
-    """Serves scripts and files until it is stopped."""
+    """Serves scripts and files at one of our addresses until it is stopped."""
 
-    def __init__(self, table: BootTable, files: FileRoot, desk: BootDesk) -> None:
+    def __init__(self, table: BootTable, address: IpAddress, files: FileRoot, desk: BootDesk) -> None:
         self._table = table
+        self._address = address
         self._files = files
         self._desk = desk
         self._server: _Server | None = None
@@ -87,7 +89,7 @@ class HttpService:
     async def start(self) -> None:
         """Listen; UnavailableError if the address is not there."""
         self._listener = tcp_listener(
-            self._table.interface, self._table.address, self._table.http_port, unsent_octets=_UNSENT
+            self._table.interface, self._address, self._table.http_port, unsent_octets=_UNSENT
         )
         application = Starlette(
             routes=[
@@ -162,14 +164,14 @@ class HttpService:
             status = None
         if path is None or status is None:
             if request.client is not None:
-                peer, name = IPv4Address(request.client.host), request.path_params["name"]
+                peer, name = ip_address(request.client.host), request.path_params["name"]
                 self._desk.tell_file("no file", peer, name, now=time.monotonic())
             return PlainTextResponse("no such file\n", 404)
         return FileResponse(path, media_type="application/octet-stream", stat_result=status)
 
 
-def _answer(request: Request, page_for: Callable[[IPv4Address], Page]) -> Response:
+def _answer(request: Request, page_for: Callable[[IpAddress], Page]) -> Response:
     if request.client is None:
         return PlainTextResponse("who are you?\n", 403)
-    page = page_for(IPv4Address(request.client.host))
+    page = page_for(ip_address(request.client.host))
     return PlainTextResponse(page.text, page.status, {"Cache-Control": "no-store"})

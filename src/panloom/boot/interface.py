@@ -3,15 +3,17 @@
 import contextlib
 import ctypes
 import socket
-from ipaddress import IPv4Address
+import sys
 from struct import Struct
 
 from panloom.errors import UnavailableError
-from panloom.values import MacAddress
+from panloom.values import IpAddress, MacAddress
 
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33  # linux/asm-generic/socket.h
 _SOL_PACKET = 263  # linux/socket.h
-_PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 1, 0  # linux/if_packet.h
+_PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST, _PACKET_AUXDATA = 1, 0, 8  # linux/if_packet.h
+_CHECKSUM_NOT_READY = 8  # TP_STATUS_CSUMNOTREADY, in the first word of struct tpacket_auxdata
+_AUXILIARY_OCTETS = 20
 _INSTRUCTION = Struct("=HBBI")  # struct sock_filter
 _MEMBERSHIP = Struct("=iHH8s")  # struct packet_mreq
 
@@ -19,7 +21,7 @@ Instruction = tuple[int, int, int, int]
 """One step of a classic BPF program: code, jump if true, jump if false, operand."""
 
 
-def udp_socket(interface: str, address: IPv4Address, port: int, *, waiting_octets: int = 0) -> socket.socket:
+def udp_socket(interface: str, address: IpAddress, port: int, *, waiting_octets: int = 0) -> socket.socket:
     """Return a bound UDP socket; UnavailableError says what is in the way.
 
     ``waiting_octets``: how much may wait to be received, the kernel's own overhead of some 500 octets a datagram
@@ -31,7 +33,7 @@ def udp_socket(interface: str, address: IPv4Address, port: int, *, waiting_octet
     return sock
 
 
-def tcp_listener(interface: str, address: IPv4Address, port: int, *, unsent_octets: int = 0) -> socket.socket:
+def tcp_listener(interface: str, address: IpAddress, port: int, *, unsent_octets: int = 0) -> socket.socket:
     """Return a listening TCP socket; UnavailableError says what is in the way.
 
     ``unsent_octets``: how much the kernel takes from us before it is sent, for each connection; 0 is its default.
@@ -48,10 +50,10 @@ def _set_size(sock: socket.socket, options: tuple[int, int], octets: int) -> Non
             sock.setsockopt(socket.SOL_SOCKET, option, octets)
 
 
-def _bound(kind: socket.SocketKind, interface: str, address: IPv4Address, port: int) -> socket.socket:
+def _bound(kind: socket.SocketKind, interface: str, address: IpAddress, port: int) -> socket.socket:
     # asyncio turns Nagle's algorithm off only where the protocol is said, not left to its default.
     protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else socket.IPPROTO_UDP
-    sock = socket.socket(socket.AF_INET, kind, protocol)
+    sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, kind, protocol)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
@@ -80,6 +82,18 @@ def packet_socket(interface: str, ethertype: int, *, wanted: tuple[Instruction, 
         sock.close()
         raise UnavailableError(f"frames on {interface}: {error.strerror}") from error
     return sock
+
+
+def tell_checksums(sock: socket.socket) -> None:
+    """Have ``receive_frame`` know of a packet socket's frames whether their checksums are there."""
+    sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+
+
+def receive_frame(sock: socket.socket, octets: int) -> tuple[bytes, bool]:
+    """Return a frame, and whether its checksum is there: what a card was to add never is between virtual ones."""
+    frame, auxiliary, _, _ = sock.recvmsg(octets, socket.CMSG_SPACE(_AUXILIARY_OCTETS))
+    status = next((data[:4] for level, kind, data in auxiliary if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA)), b"")
+    return frame, not int.from_bytes(status, sys.byteorder) & _CHECKSUM_NOT_READY
 
 
 def join(sock: socket.socket, interface: str, group: MacAddress) -> None:

@@ -2,6 +2,7 @@
 
     /record/lease/10.77.0.51    {"mac": "52:54:00:77:00:01", "expires_at": 1780000000.0}
     /record/lease/10.99.0.10    {"mac": "02:50:4c:00:00:01", "expires_at": 1780000000.0, "client": "01aa"}
+    /record/lease/2001:db8::33  {"mac": "52:54:00:77:00:01", "expires_at": 1780000000.0}
 
 ``client`` is the identifier of one of several clients of a MAC; null, and in older records absent: any client's.
 
@@ -15,15 +16,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Generic
 
 import msgspec
 
 from panloom.errors import ConflictError, UnavailableError
-from panloom.protocol.dhcp_leases import Holder
+from panloom.protocol.dhcp_leases import Address, Holder
 from panloom.protocol.dhcp_server import LeaseWrite
 from panloom.state.contract import ABSENT, Store
-from panloom.values import MacAddress
+from panloom.values import IpAddress, MacAddress
 
 PREFIX = "/record/lease/"
 _LARGEST_GROUP = 256
@@ -38,35 +40,37 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     client: str | None = None  # hexadecimal
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, Generic[Address], frozen=True):
     """How a write ended: ``why`` is empty if it is durable; ``owner`` has the address by another process's hand."""
 
-    write: LeaseWrite
+    write: LeaseWrite[Address]
     why: str = ""
     owner: Holder | None = None
 
 
-class LeaseBook:
-    """Writes leases down in the order in which they come."""
+class _Book(Generic[Address]):
+    """Writes leases of one kind of address down in the order in which they come."""
 
-    def __init__(self, store: Store, written: Callable[[Written], None]) -> None:
+    def __init__(self, store: Store, written: Callable[[Written[Address]], None], kind: type[Address]) -> None:
         self._store = store
-        self._written = written
-        self._revisions: dict[IPv4Address, int] = {}
-        self._queue: deque[LeaseWrite] = deque()
+        self._kind: type[Address] = kind
+        self._written: Callable[[Written[Address]], None] = written
+        self._revisions: dict[Address, int] = {}
+        self._queue: deque[LeaseWrite[Address]] = deque()
         self._wake = asyncio.Event()
 
-    async def load(self) -> tuple[tuple[IPv4Address, Holder], ...]:
+    async def load(self) -> tuple[tuple[Address, Holder], ...]:
         """Return every lease in the store; UnavailableError if it cannot be read."""
         snapshot = await self._store.range(PREFIX)
         found = []
         for entry in snapshot.entries:
-            address = IPv4Address(entry.key.removeprefix(PREFIX))
-            self._revisions[address] = entry.revision
-            found.append((address, _holder(entry.value)))
+            address = ip_address(entry.key.removeprefix(PREFIX))
+            if isinstance(address, self._kind):
+                self._revisions[address] = entry.revision
+                found.append((address, _holder(entry.value)))
         return tuple(found)
 
-    def add(self, writes: Sequence[LeaseWrite]) -> None:
+    def add(self, writes: Sequence[LeaseWrite[Address]]) -> None:
         """Queue writes; ``written`` is called for each when it has ended."""
         self._queue.extend(writes)
         if writes:
@@ -80,14 +84,14 @@ class LeaseBook:
             while self._queue:
                 await self._write(self._take_group())
 
-    def _take_group(self) -> list[LeaseWrite]:
-        group: dict[IPv4Address, LeaseWrite] = {}
+    def _take_group(self) -> list[LeaseWrite[Address]]:
+        group: dict[Address, LeaseWrite[Address]] = {}
         while self._queue and self._queue[0].address not in group and len(group) < _LARGEST_GROUP:
             write = self._queue.popleft()
             group[write.address] = write
         return list(group.values())
 
-    async def _write(self, group: list[LeaseWrite]) -> None:
+    async def _write(self, group: list[LeaseWrite[Address]]) -> None:
         try:
             await self._commit(group)
         except ConflictError:
@@ -101,7 +105,7 @@ class LeaseBook:
             for write in group:
                 self._written(Written(write))
 
-    async def _write_alone(self, write: LeaseWrite) -> None:
+    async def _write_alone(self, write: LeaseWrite[Address]) -> None:
         """Write one lease, over what another process wrote for the same machine, and never over another machine's."""
         try:
             entry = await self._store.get(_key(write.address))
@@ -120,7 +124,7 @@ class LeaseBook:
         except (ConflictError, UnavailableError) as error:
             self._written(Written(write, str(error)))
 
-    async def _commit(self, group: list[LeaseWrite]) -> None:
+    async def _commit(self, group: list[LeaseWrite[Address]]) -> None:
         ends_from = time.time()
         puts = {
             _key(write.address): _record(write, ends_from + write.seconds) for write in group if write.mac is not None
@@ -132,11 +136,25 @@ class LeaseBook:
             self._revisions[write.address] = revision if write.mac is not None else ABSENT
 
 
-def _key(address: IPv4Address) -> str:
+class LeaseBook(_Book[IPv4Address]):
+    """The leases of DHCP."""
+
+    def __init__(self, store: Store, written: Callable[[Written[IPv4Address]], None]) -> None:
+        super().__init__(store, written, IPv4Address)
+
+
+class Ipv6LeaseBook(_Book[IPv6Address]):
+    """The leases of DHCPv6."""
+
+    def __init__(self, store: Store, written: Callable[[Written[IPv6Address]], None]) -> None:
+        super().__init__(store, written, IPv6Address)
+
+
+def _key(address: IpAddress) -> str:
     return f"{PREFIX}{address}"
 
 
-def _record(write: LeaseWrite, expires_at: float) -> bytes:
+def _record(write: LeaseWrite[Address], expires_at: float) -> bytes:
     client = write.client.hex() if write.client is not None else None
     return msgspec.json.encode(LeaseRecord(str(write.mac), expires_at, client))
 
@@ -146,10 +164,12 @@ def _holder(value: bytes) -> Holder:
     return Holder(MacAddress.parse(record.mac), bytes.fromhex(record.client) if record.client is not None else None)
 
 
-async def leases(store: Store) -> dict[MacAddress, tuple[IPv4Address, ...]]:
-    """Return who has which addresses, a MAC's in order."""
+async def leases(store: Store) -> dict[MacAddress, tuple[IpAddress, ...]]:
+    """Return who has which addresses, a MAC's in order, those of IPv4 first."""
     snapshot = await store.range(PREFIX)
-    found: dict[MacAddress, list[IPv4Address]] = {}
+    found: dict[MacAddress, list[IpAddress]] = {}
     for entry in snapshot.entries:
-        found.setdefault(_holder(entry.value).mac, []).append(IPv4Address(entry.key.removeprefix(PREFIX)))
-    return {mac: tuple(sorted(addresses)) for mac, addresses in found.items()}
+        found.setdefault(_holder(entry.value).mac, []).append(ip_address(entry.key.removeprefix(PREFIX)))
+    return {
+        mac: tuple(sorted(each, key=lambda address: (address.version, int(address)))) for mac, each in found.items()
+    }

@@ -1,6 +1,7 @@
 """The boot services of one interface, as the control process sees them.
 
-    start ──▶ DHCP :67 (beside another server :4011 too), TFTP :69, HTTP :http_port, router advertisement
+    start ──▶ DHCP :67 (beside another server :4011 too), TFTP :69, HTTP :http_port, router advertisement;
+              where the storage network has a prefix, TFTP, HTTP and DHCPv6 :547 at our address of IPv6
     replace   other machines, servers and epochs, from this very moment
     stop  ──▶ all sockets closed
 
@@ -16,6 +17,7 @@ from panloom.boot.advertiser import Advertiser
 from panloom.boot.desk import BootDesk
 from panloom.boot.dhcp import DhcpService
 from panloom.boot.dhcp_proxy import DhcpProxyService
+from panloom.boot.dhcpv6 import Dhcpv6Service
 from panloom.boot.file_root import FileRoot
 from panloom.boot.http import HttpService
 from panloom.boot.tftp import TftpService
@@ -39,10 +41,13 @@ class BootServices:
         self._desk = BootDesk(table, root, report, lambda: secrets.token_urlsafe(_TOKEN_OCTETS))
         self._place = _place(table)
         # DHCP comes last: whoever has an address finds everything else there.
+        ours = table.ipv6_address
+        addresses = (table.address,) if ours is None else (table.address, ours)
         self._services = (
             Advertiser(table, self._desk),
-            TftpService(table, root, self._desk),
-            HttpService(table, root, self._desk),
+            *(TftpService(table, address, root, self._desk) for address in addresses),
+            *(HttpService(table, address, root, self._desk) for address in addresses),
+            *(() if ours is None else (Dhcpv6Service(table, ours, store, self._desk),)),
             DhcpProxyService(table, self._desk) if table.is_proxy else DhcpService(table, store, self._desk),
         )
 
@@ -71,4 +76,4 @@ class BootServices:
 
 
 def _place(table: BootTable) -> tuple[object, ...]:
-    return (table.interface, table.address, table.http_port, table.is_proxy)
+    return (table.interface, table.address, table.ipv6_address, table.http_port, table.is_proxy)

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
@@ -18,6 +18,7 @@ from panloom.boot.interface import udp_socket
 from panloom.decide.boot_answer import BootTable
 from panloom.errors import PanloomError
 from panloom.protocol.tftp_server import Transfer, open_transfer
+from panloom.values import IpAddress
 from panloom.wire import tftp
 from panloom.wire.tftp import Error, ErrorCode
 
@@ -87,10 +88,11 @@ class _Serving:
 
 
 class TftpService:
-    """Serves the files of one directory until it is stopped."""
+    """Serves the files of one directory at one of our addresses until it is stopped."""
 
-    def __init__(self, table: BootTable, files: FileRoot, desk: BootDesk) -> None:
-        self._table = table
+    def __init__(self, table: BootTable, address: IpAddress, files: FileRoot, desk: BootDesk) -> None:
+        self._interface = table.interface
+        self._address = address
         self._files = files
         self._desk = desk
         self._requests: socket.socket | None = None
@@ -98,7 +100,7 @@ class TftpService:
 
     async def start(self) -> None:
         """Listen; UnavailableError if the address is not there."""
-        self._requests = udp_socket(self._table.interface, self._table.address, tftp.SERVER_PORT)
+        self._requests = udp_socket(self._interface, self._address, tftp.SERVER_PORT)
         asyncio.get_running_loop().add_reader(self._requests, self._readable, self._requests)
 
     async def stop(self) -> None:
@@ -114,12 +116,13 @@ class TftpService:
     def _readable(self, requests: socket.socket) -> None:
         for _ in range(_AT_A_TIME):
             try:
-                octets, peer = requests.recvfrom(_LARGEST_DATAGRAM)
+                octets, source = requests.recvfrom(_LARGEST_DATAGRAM)
             except BlockingIOError:
                 return
             except OSError as error:
                 _log.info("tftp=unread why=%r", str(error))
                 return
+            peer = source[:2]
             try:
                 answer = self._open(octets, peer)
             except PanloomError as error:
@@ -133,7 +136,7 @@ class TftpService:
         """Begin what ``octets`` ask for; return the error to send, None if there is none."""
         if peer in self._serving:
             return None  # the same request again: the transfer's own timer repeats what was lost
-        if not self._desk.is_customer(IPv4Address(peer[0])):
+        if not self._desk.is_customer(ip_address(peer[0])):
             _log.info("tftp=ignored peer=%s:%d why=%r", *peer, "of no network here")
             return None
         missing: list[str] = []
@@ -147,7 +150,7 @@ class TftpService:
         opened = open_transfer(octets, size_of, now=time.monotonic())
         if isinstance(opened, Error):
             if missing:
-                self._desk.tell_file("no file", IPv4Address(peer[0]), missing[0], now=time.monotonic())
+                self._desk.tell_file("no file", ip_address(peer[0]), missing[0], now=time.monotonic())
             _log.info("tftp=refused peer=%s:%d why=%r", *peer, opened.text)
             return opened
         transfer, file = opened
@@ -163,7 +166,7 @@ class TftpService:
             _log.info("tftp=refused peer=%s:%d name=%r why=%r", *peer, file.name, error.strerror)
             return Error(ErrorCode.ACCESS_VIOLATION, "the file cannot be read")
         try:
-            sock = udp_socket(self._table.interface, self._table.address, 0)
+            sock = udp_socket(self._interface, self._address, 0)
             sock.connect(peer)
         except (OSError, PanloomError) as error:
             os.close(descriptor)
@@ -207,4 +210,4 @@ class TftpService:
             said, now = "file" if not end.why else "broken file", time.monotonic()
             if not end.why or end.sent_octets or end.is_silence:  # ROMs ask for a file's size alone, and leave
                 why = f"{end.name}: {end.why}" if end.why else end.name
-                self._desk.tell_file(said, IPv4Address(peer[0]), why, now=now)
+                self._desk.tell_file(said, ip_address(peer[0]), why, now=now)

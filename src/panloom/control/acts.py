@@ -99,6 +99,7 @@ class Acts:
         access = Access(
             initiator=str(world.initiator(node.name)),
             address=str(node.address),
+            other_address=str(other) if (other := world.ipv6_address(node)) else None,
             user=user_of(name, record.epoch) if chap else None,
             secret=record.secret if chap else None,
         )

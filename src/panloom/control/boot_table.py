@@ -31,7 +31,8 @@ def boot_table(world: World, menus: Mapping[MacAddress, Menu] = NO_MENUS) -> Boo
         is_proxy=platform.storage.dhcp == "proxy",
         discovery=platform.storage.discovery,
         relays=tuple(
-            BootRelay(relay.address, relay.subnet, relay.router or relay.address) for relay in platform.storage.relays
+            BootRelay(relay.address, relay.subnet, relay.router or relay.address, relay.prefix)
+            for relay in platform.storage.relays
         ),
         nodes=tuple(
             BootNode(name=node.name, mac=node.mac, address=node.address, server=_server_on(node.name, world))
@@ -39,6 +40,7 @@ def boot_table(world: World, menus: Mapping[MacAddress, Menu] = NO_MENUS) -> Boo
         ),
         nics=_nics(world),
         menus=menus,
+        prefix=platform.storage.prefix,
     )
 
 
@@ -81,6 +83,7 @@ def _nics(world: World) -> tuple[ServerNic, ...]:
                     router=lan.router,
                     dns=lan.dns,
                     domain=lan.domain,
+                    prefix=lan.prefix,
                 )
             )
     return tuple(nics)

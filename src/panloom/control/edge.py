@@ -128,4 +128,4 @@ async def _listen(table: BootTable, beacon: Callable[[bytes, float], None]) -> a
 
 
 def _place(table: BootTable) -> tuple[object, ...]:
-    return (table.interface, table.address, table.http_port, table.is_proxy)
+    return (table.interface, table.address, table.ipv6_address, table.http_port, table.is_proxy)

@@ -5,6 +5,7 @@ A filter holds off the node only if that is where its cable ends, which is looke
 
 import asyncio
 import time
+from ipaddress import IPv6Network
 
 from panloom.control.world import World
 from panloom.decide.cabling import Cabling
@@ -13,8 +14,8 @@ from panloom.decide.records import NodeRecord
 from panloom.errors import ConflictError, KernelError
 from panloom.fabric import bridge_ports
 from panloom.fabric.nftables import Nftables, PortFilterTable
-from panloom.model.resources import Node, Server
-from panloom.values import MacAddress
+from panloom.model.resources import Nic, Node, Server
+from panloom.values import IpAddress, MacAddress, beside
 
 LOOK_SECONDS = 0.5  # where cables end changes by hand, and reading it costs some milliseconds a hundred ports
 
@@ -114,8 +115,16 @@ def wanted_filter(world: World) -> PortFilter:
     """Return who may send what from each port: the node itself, and the server it carries while that is admitted."""
     nodes = [node for node in world.all(Node).values() if is_filterable(node.port)]
     ports = {node.name: node.port for node in nodes}
-    rules = [PortRule(node.port, node.mac, node.address, is_hardware=True) for node in nodes]
-    fixed = {nic.address for server in world.all(Server).values() for nic in server.nics}
+    rules = [
+        PortRule(node.port, node.mac, address, discovers=True)
+        for node in nodes
+        for address in (node.address, world.ipv6_address(node))
+        if address is not None
+    ]
+    fixed: set[IpAddress] = set()
+    for each in world.all(Server).values():
+        for nic in each.nics:
+            fixed.update(_addresses(nic, world.prefix(each, nic)))
     for name, record in world.server_records.items():
         server = world.all(Server).get(name)
         port = ports.get(record.node or "")
@@ -124,8 +133,17 @@ def wanted_filter(world: World) -> PortFilter:
         macs = {nic.lan: MacAddress.parse(nic.mac) for nic in record.nics}
         for nic in server.nics:
             if nic.lan in macs:
+                mac, prefix = macs[nic.lan], world.prefix(server, nic)
                 # A document may have given away what was lent before; whoever has the lease must ask for another.
-                lent = [address for address in world.leased.get(macs[nic.lan], ()) if address not in fixed]
-                addresses = lent if nic.address is None else [nic.address]
-                rules.extend(PortRule(port, macs[nic.lan], address) for address in addresses or (None,))
+                leased = (address for address in world.leased.get(mac, ()) if address not in fixed)
+                lent = (each for each in leased if each.version == 4 or (prefix is not None and each in prefix))
+                addresses = tuple(lent) if nic.address is None else _addresses(nic, prefix)
+                rules += (PortRule(port, mac, each, discovers=prefix is not None) for each in addresses or (None,))
     return PortFilter.of(ports.values(), rules)
+
+
+def _addresses(nic: Nic, prefix: IPv6Network | None) -> tuple[IpAddress, ...]:
+    """Return the addresses that a document gives a NIC."""
+    if nic.address is None:
+        return ()
+    return (nic.address,) if prefix is None else (nic.address, beside(prefix, nic.address))

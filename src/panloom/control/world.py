@@ -7,7 +7,7 @@ that were read.
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, Server
 from panloom.model import resources
 from panloom.model.disks import disks
 from panloom.state.contract import ABSENT, Store
-from panloom.values import Iqn, MacAddress
+from panloom.values import IpAddress, Iqn, MacAddress, beside
 
 SERVERS = "/record/server/"
 NODES = "/record/node/"
@@ -42,7 +42,7 @@ class World:
 
     def __init__(self, store: Store, revision: int, entries: Mapping[str, tuple[int, bytes]]) -> None:
         self._store = store
-        self.leased: dict[MacAddress, tuple[IPv4Address, ...]] = {}
+        self.leased: dict[MacAddress, tuple[IpAddress, ...]] = {}
         """Addresses that DHCP lent to virtual MACs; read only where a NIC has no address of its own."""
         self.revision = revision
         """The store's revision when the records of servers were read; of two worlds the higher one knows more."""
@@ -116,6 +116,21 @@ class World:
         if self._disks is None:
             self._disks = disks(self.all(resources.Volume).values())
         return self._disks.get(server)
+
+    def ipv6_address(self, node: resources.Node) -> IPv6Address | None:
+        """Return the address that a node has beside that of IPv4, None where its network has no prefix."""
+        if self.platform is None:
+            return None
+        storage = self.platform.storage
+        prefix = next((relay.prefix for relay in storage.relays if node.address in relay.subnet), None)
+        if node.address in storage.subnet:
+            prefix = storage.prefix
+        return beside(prefix, node.address) if prefix is not None else None
+
+    def prefix(self, server: resources.Server, nic: resources.Nic) -> IPv6Network | None:
+        """Return the IPv6 prefix of the LAN that a NIC is in, None for none."""
+        lan = self.all(resources.VirtualLan).get(f"{server.pan}/{nic.lan}")
+        return lan.prefix if lan is not None else None
 
     def nodes_at(self, port: str) -> tuple[str, ...]:
         """Return the names of the nodes whose cable ends at a port, by their documents."""

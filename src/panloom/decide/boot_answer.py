@@ -21,7 +21,7 @@ credentials.
 import re
 from collections.abc import Container, Mapping
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 
 import msgspec
@@ -29,7 +29,7 @@ import msgspec
 from panloom.decide.boot_firmware import HTTP_CLIENT, Asking, Firmware, asking
 from panloom.decide.boot_menu import Menu
 from panloom.decide.hardware import Hardware, report_address
-from panloom.values import Iqn, MacAddress
+from panloom.values import IpAddress, Iqn, MacAddress, beside
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Option
 
@@ -83,6 +83,7 @@ class ServerNic(msgspec.Struct, frozen=True):
     router: IPv4Address | None = None
     dns: tuple[IPv4Address, ...] = ()
     domain: str | None = None
+    prefix: IPv6Network | None = None  # beside each address of the subnet there is one of IPv6; None: of IPv4 alone
 
 
 class BootRelay(msgspec.Struct, frozen=True):
@@ -91,6 +92,7 @@ class BootRelay(msgspec.Struct, frozen=True):
     address: IPv4Address
     subnet: IPv4Network
     router: IPv4Address
+    prefix: IPv6Network | None = None
 
 
 class BootTable(msgspec.Struct, frozen=True):
@@ -108,6 +110,17 @@ class BootTable(msgspec.Struct, frozen=True):
     nics: tuple[ServerNic, ...] = ()
     menus: Mapping[MacAddress, Menu] = MappingProxyType({})
     """Unknown machines whose consoles ask what they become."""
+    prefix: IPv6Network | None = None
+
+    @property
+    def ipv6_address(self) -> IPv6Address | None:
+        """Ours, None without IPv6."""
+        return beside(self.prefix, self.address) if self.prefix is not None else None
+
+    def at(self, peer: IpAddress) -> IpAddress:
+        """Return our address of a peer's kind."""
+        ours = self.ipv6_address
+        return ours if peer.version == 6 and ours is not None else self.address
 
 
 class Scope(Enum):
@@ -159,7 +172,7 @@ class BootEvent(msgspec.Struct, frozen=True):
     kind: str
     at: float  # monotonic seconds
     mac: MacAddress | None = None
-    address: IPv4Address | None = None
+    address: IpAddress | None = None
     node: str | None = None
     server: str | None = None
     epoch: int = 0
@@ -180,10 +193,18 @@ class BootIndex:
         routers = {nic.router for nic in table.nics if nic.router is not None}
         self.reserved = frozenset(fixed | routers | {table.address})
         """Addresses that no range ever lends."""
+        self._local: tuple[BootTable | ServerNic, ...] = (table, *table.nics)
+        self._reserved_beside: dict[IPv6Network, frozenset[IPv6Address]] = {}
         self._kin: dict[str, frozenset[MacAddress]] = {}
         carried = ((node.server.name, node.mac) for node in table.nodes if node.server is not None)
         for server, mac in (*carried, *((nic.server, nic.mac) for nic in table.nics)):
             self._kin[server] = self._kin.get(server, frozenset()) | {mac}
+
+    def reserved_beside(self, prefix: IPv6Network) -> frozenset[IPv6Address]:
+        """Return what no range of a prefix ever lends."""
+        if prefix not in self._reserved_beside:
+            self._reserved_beside[prefix] = frozenset(beside(prefix, address) for address in self.reserved)
+        return self._reserved_beside[prefix]
 
     def kin(self, answer: "BootAnswer") -> frozenset[MacAddress]:
         """Return the MACs of the machine that is given ``answer``, the node's and its server's."""
@@ -194,22 +215,43 @@ class BootIndex:
         """Return whether ``mac`` is a known node's own."""
         return mac in self.nodes
 
-    def is_local(self, address: IPv4Address) -> bool:
+    def is_local(self, address: IpAddress) -> bool:
         """Return whether ``address`` is of the storage network or of a LAN served here, no router between."""
-        return address in self.table.subnet or any(address in nic.subnet for nic in self.table.nics)
+        return any(_holds(network, address) for network in self._local)
 
-    def is_relayed(self, address: IPv4Address) -> bool:
+    def is_relayed(self, address: IpAddress) -> bool:
         """Return whether ``address`` is of a network behind a relay."""
-        return any(address in relay.subnet for relay in self.table.relays)
+        return any(_holds(relay, address) for relay in self.table.relays)
+
+    def prefix_of(self, node: BootNode) -> IPv6Network | None:
+        """Return the prefix that goes with a node's address, None where there is none."""
+        if node.address in self.table.subnet:
+            return self.table.prefix
+        return next((relay.prefix for relay in self.table.relays if node.address in relay.subnet), None)
+
+    def addresses_of(self, node: BootNode) -> tuple[IpAddress, ...]:
+        """Return a node's address, and the one of IPv6 beside it."""
+        prefix = self.prefix_of(node)
+        return (node.address,) if prefix is None else (node.address, beside(prefix, node.address))
 
     def relay_of(self, request: dhcp.Message) -> BootRelay | None:
         """Return the relay behind which the sender is; None for who is on the storage network.
 
-        Who renews its lease asks without the relay and says its address instead, RFC 2131 section 4.3.2.
+        Who renews its lease asks without the relay and says its address instead, RFC 2131 section 4.3.2.  A relay of
+        several networks may ask for all by one address of its own, and say which it is by option 82 (RFC 3527).
         """
         if request.giaddr != dhcp.UNSPECIFIED:
-            return self.relays.get(request.giaddr)
+            link = request.relayed(dhcp.RelayAgent.LINK_SELECTION)
+            if link is None or request.giaddr not in self.relays:
+                return self.relays.get(request.giaddr)
+            return next((relay for relay in self.table.relays if link in relay.subnet), None)
         return next((relay for relay in self.table.relays if request.ciaddr in relay.subnet), None)
+
+
+def _holds(network: BootTable | BootRelay | ServerNic, address: IpAddress) -> bool:
+    if isinstance(address, IPv4Address):
+        return address in network.subnet
+    return network.prefix is not None and address in network.prefix
 
 
 def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]) -> BootAnswer | None:
@@ -217,6 +259,8 @@ def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]
     table, who = index.table, asking(request)
     firmware = who.firmware
     relay = index.relay_of(request)
+    if relay is None and request.giaddr != dhcp.UNSPECIFIED:
+        return None
     subnet = relay.subnet if relay else table.subnet
     if relay is None and (nic := index.nics.get(request.chaddr)):
         addresses = nic.range if nic.address is None else (nic.address, nic.address)
@@ -235,11 +279,11 @@ def boot_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str]
         how, file, why = _loader(table, who, loaders)
         return BootAnswer(scope, addresses, options | how, file=file, why_no_file=why, node=node)
     if node is not None and node.server is not None and node.server.user is None:
-        options[Option.ROOT_PATH] = root_path(table, node.server).encode()
+        options[Option.ROOT_PATH] = root_path(table, node.server, table.address).encode()
         options[Option.IPXE_INITIATOR] = str(node.server.initiator).encode()
         return BootAnswer(scope, addresses, options | _no_proxy(), node=node)
     if firmware is Firmware.IPXE:
-        url = _script_url(table)
+        url = script_url(table, table.address)
         return BootAnswer(scope, addresses, options | _no_proxy(), file=url, wants_token=True, node=node)
     return BootAnswer(scope, addresses, options, node=node)
 
@@ -256,13 +300,19 @@ def proxy_answer(index: BootIndex, request: dhcp.Message, loaders: Container[str
         return None
     addresses = (node.address, node.address)
     if who.firmware is Firmware.IPXE:
-        return BootAnswer(Scope.NODE, addresses, {}, file=_script_url(table), wants_token=True, node=node)
+        return BootAnswer(Scope.NODE, addresses, {}, file=script_url(table, table.address), wants_token=True, node=node)
     options, file, why = _loader(table, who, loaders)
     return BootAnswer(Scope.NODE, addresses, options, file=file, why_no_file=why, node=node)
 
 
-def _script_url(table: BootTable) -> str:
-    return f"http://{table.address}:{table.http_port}/boot/"
+def script_url(table: BootTable, at: IpAddress) -> str:
+    """Return the address of a script by HTTP, without its token; ``at`` is ours."""
+    return f"http://{in_url(at)}:{table.http_port}/boot/"
+
+
+def in_url(address: IpAddress) -> str:
+    """Return an address as it stands in a URI, RFC 3986 section 3.2.2."""
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _loader(table: BootTable, who: Asking, loaders: Container[str]) -> tuple[dict[int, bytes], str, str | None]:
@@ -277,26 +327,28 @@ def _loader(table: BootTable, who: Asking, loaders: Container[str]) -> tuple[dic
     return {Option.TFTP_SERVER_NAME: str(table.address).encode()}, who.loader, None
 
 
-def root_path(table: BootTable, server: BootServer) -> str:
-    """Return the iSCSI root path of the server's disk, RFC 4173 section 5."""
-    return f"iscsi:{table.address}:6:{table.iscsi_port}:0:{server.target}"
+def root_path(table: BootTable, server: BootServer, at: IpAddress) -> str:
+    """Return the iSCSI root path of the server's disk at our address ``at``, RFC 4173 section 5."""
+    return f"iscsi:{in_url(at)}:6:{table.iscsi_port}:0:{server.target}"
 
 
-def boot_script(table: BootTable, node: BootNode, server: BootServer) -> str:
+def boot_script(table: BootTable, node: BootNode, server: BootServer, at: IpAddress, times: int = 0) -> str:
     """Return the iPXE script that boots ``server`` on ``node`` and, when the disk is lost, asks again for ever.
 
-    It uses only what the iPXE of 2019 in Debian's network ROMs knows.  It holds the CHAP secret: for this node alone.
+    The disk is reached at our address ``at``, of the kind by which the machine asks.  It uses only what the iPXE of
+    2019 in Debian's network ROMs knows.  It holds the CHAP secret: for this node alone.  ``times``: how often the
+    machine has come for it without a disk since; each makes it wait longer.
     """
-    path = root_path(table, server)
+    path, pause = root_path(table, server, at), min(NODE_PAUSE_SECONDS << min(times, 8), LONGEST_PAUSE_SECONDS)
     lines = [
         "#!ipxe",
         f"echo Panloom: {node.name} boots {server.name}, epoch {server.epoch}",
         f"set initiator-iqn {server.initiator}",
         *([f"set username {server.user}", f"set password {server.secret}"] if server.user is not None else ()),
         f"sanboot {path} ||",
-        f"echo Panloom: no disk of {server.name} from {table.address}; asking again",
+        f"echo Panloom: no disk of {server.name} from {at}; asking again in {pause} s",
         *(["clear username ||", "clear password ||"] if server.user is not None else ()),
-        *ask_again(NODE_PAUSE_SECONDS),
+        *ask_again(pause),
     ]
     return "\n".join(lines) + "\n"
 

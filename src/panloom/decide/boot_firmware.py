@@ -10,15 +10,19 @@
 
 The numbers are those of IANA's registry "Processor Architecture Types", 7 as firmware means it since RFC 4578's errata.
 Firmware that names several architectures can start files of each: the first that has a loader counts.
+
+DHCPv6 has the same in options 16, 61 (RFC 5970 section 3.3) and 15.  OVMF and iPXE send no option 61, but name their
+architecture in the text of option 16: ``PXEClient:Arch:00007:UNDI:003000``.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
 
 import msgspec
 
-from panloom.wire import dhcp
+from panloom.wire import dhcp, dhcpv6
 from panloom.wire.dhcp import Option
 
 BIOS_LOADER = "undionly.kpxe"
@@ -28,6 +32,7 @@ HTTP_CLIENT = b"HTTPClient"
 PXE_CLIENT = b"PXEClient"
 _PXE_LOADERS: Mapping[int, str] = MappingProxyType({0: BIOS_LOADER, 7: EFI_LOADER, 9: EFI_LOADER, 11: ARM64_LOADER})
 _HTTP_LOADERS: Mapping[int, str] = MappingProxyType({16: EFI_LOADER, 17: EFI_LOADER, 19: ARM64_LOADER})
+_ARCHITECTURE = re.compile(rb"Client:Arch:([0-9]{1,5})")
 
 
 class Firmware(Enum):
@@ -51,22 +56,53 @@ def firmware_of(request: dhcp.Message) -> Firmware:
     """Tell iPXE from firmware of the machine's own; iPXE says so in option 77 or 175."""
     if Option.IPXE in request.options or b"iPXE" in request.options.get(Option.USER_CLASS, b""):
         return Firmware.IPXE
-    vendor_class = request.options.get(Option.VENDOR_CLASS, b"")
-    if vendor_class.startswith(HTTP_CLIENT):
-        return Firmware.HTTP
-    return Firmware.PXE if vendor_class.startswith(PXE_CLIENT) else Firmware.NONE
+    return _firmware([request.options.get(Option.VENDOR_CLASS, b"")])
+
+
+def ipv6_firmware_of(request: dhcpv6.Message) -> Firmware:
+    """Tell iPXE from firmware of the machine's own; iPXE says so in option 15."""
+    if b"iPXE" in dhcpv6.user_classes(request):
+        return Firmware.IPXE
+    return _firmware(dhcpv6.vendor_classes(request))
 
 
 def asking(request: dhcp.Message) -> Asking:
     """Return what asks, and the loader by which it becomes iPXE."""
-    firmware = firmware_of(request)
+    return _asking(firmware_of(request), _numbers(request.options.get(Option.CLIENT_ARCHITECTURE, b"\0\0")))
+
+
+def ipv6_asking(request: dhcpv6.Message) -> Asking:
+    """Return what asks by DHCPv6, and the loader by which it becomes iPXE."""
+    return _asking(ipv6_firmware_of(request), ipv6_architectures(request))
+
+
+def ipv6_architectures(request: dhcpv6.Message) -> Sequence[int]:
+    """Return the architectures that the sender names, in option 61 or in the text of option 16."""
+    octets = request.option(dhcpv6.Option.CLIENT_ARCHITECTURE)
+    if octets is not None:
+        return _numbers(octets)
+    return [int(found[1]) for text in dhcpv6.vendor_classes(request) if (found := _ARCHITECTURE.search(text))]
+
+
+def _firmware(vendor_classes: Iterable[bytes]) -> Firmware:
+    for text in vendor_classes:
+        if text.startswith(HTTP_CLIENT):
+            return Firmware.HTTP
+        if text.startswith(PXE_CLIENT):
+            return Firmware.PXE
+    return Firmware.NONE
+
+
+def _asking(firmware: Firmware, named: Sequence[int]) -> Asking:
     if firmware is Firmware.IPXE or firmware is Firmware.NONE:
         return Asking(firmware)
     loaders = _PXE_LOADERS if firmware is Firmware.PXE else _HTTP_LOADERS
-    octets = request.options.get(Option.CLIENT_ARCHITECTURE, b"\0\0")
-    named = [int.from_bytes(octets[at : at + 2], "big") for at in range(0, len(octets), 2)]
     for architecture in named:
         if architecture in loaders:
             return Asking(firmware, loaders[architecture])
-    words = ", ".join(map(str, named[:8]))
+    words = ", ".join(map(str, named[:8])) or "unknown"
     return Asking(firmware, None, f"no loader for {firmware.value} of architecture {words} (option 93)")
+
+
+def _numbers(octets: bytes) -> Sequence[int]:
+    return [int.from_bytes(octets[at : at + 2], "big") for at in range(0, len(octets), 2)]

@@ -62,10 +62,15 @@ def hardware_of_request(request: dhcp.Message) -> Hardware:
     options = request.options
     kind = int.from_bytes(options[Option.CLIENT_ARCHITECTURE][:2]) if Option.CLIENT_ARCHITECTURE in options else None
     machine = options.get(Option.CLIENT_MACHINE, b"")
+    return hardware_of(kind, machine[1:] if not machine[:1].strip(b"\0") else b"")
+
+
+def hardware_of(architecture: int | None, machine: bytes = b"") -> Hardware:
+    """Return what the number of an architecture, IANA's, and a UUID as octets tell; empty for none."""
     return Hardware(
-        architecture=_PXE_ARCHITECTURES.get(kind, "") if kind is not None else "",
-        firmware="" if kind is None else "efi" if kind in _EFI_ARCHITECTURES else "bios",
-        uuid=str(uuid.UUID(bytes=machine[1:])) if len(machine) == 17 and any(machine) and not machine[0] else "",
+        architecture=_PXE_ARCHITECTURES.get(architecture, "") if architecture is not None else "",
+        firmware="" if architecture is None else "efi" if architecture in _EFI_ARCHITECTURES else "bios",
+        uuid=str(uuid.UUID(bytes=machine)) if len(machine) == 16 and any(machine) else "",
     )
 
 

@@ -5,28 +5,37 @@ Each node's cable ends at a port of the control node's bridge.  A frame from a m
     an IPv4 packet   from a MAC and address that live at this port, but no DHCP server's reply (UDP source port 67)
     a DHCP request   0.0.0.0:68 → port 67, from a MAC that lives at this port
     an ARP packet    whose Ethernet source and sender are one MAC of this port, with its address or 0.0.0.0 (a probe)
-    an ICMPv6        router solicitation, neighbour solicitation or advertisement from the node's hardware MAC, with hop
-                     limit 255 and a link-local or unspecified source (RFC 4861 sections 4.1, 4.3 and 4.4)
+    an IPv6 packet   from a MAC and address that live at this port, but no DHCPv6 server's (UDP source port 547), and no
+                     router advertisement or redirect
+    an ICMPv6        router or neighbour solicitation from a MAC that may use IPv6, with hop limit 255 and a link-local
+                     or unspecified source; neighbour advertisement of its own address, or of a link-local one
+                     (RFC 4861 sections 4.1, 4.3 and 4.4)
+    a DHCPv6 request from such a MAC's link-local address, port 546 → 547
 
 All else from it, 802.1Q tags included, is dropped and counted at the port.  Other ports, and what is sent to the nodes,
 are left alone.  The sets carry the fence; the chains are always the same:
 
     chain ingress (prerouting)         chain port                                      chain refuse
     iifname @managed ──► goto port ──► accept what is listed above, in this order ──►  iifname @refused drop
+                                       neighbour advertisements: chain advertised ──►
 
-    managed    port                               stations   port . MAC
-    refused    port, with a counter               addresses  port . MAC . IPv4 address
-    neighbours port . hardware MAC                senders    port . Ethernet source . ARP sender MAC . sender address
+    managed    port                               stations        port . MAC
+    refused    port, with a counter               addresses       port . MAC . IPv4 address
+    neighbours port . MAC that may use IPv6       ipv6_addresses  port . MAC . IPv6 address
+    senders    port . Ethernet source . ARP sender MAC . sender address
+    targets    port . MAC . last 32 bits of an IPv6 address, which are those of the IPv4 address beside it
+
+nft 1.0.6 cannot look the target of an advertisement up as an address; 32 bits of it can pass through the packet's mark.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 import msgspec
 
-from panloom.values import MacAddress
+from panloom.values import IpAddress, MacAddress
 
 TABLE: Final = {"family": "bridge", "name": "panloom"}
 
@@ -39,6 +48,8 @@ _SET_TYPES: Final[Mapping[str, str | list[str]]] = {
     "addresses": ["ifname", "ether_addr", "ipv4_addr"],
     "senders": ["ifname", "ether_addr", "ether_addr", "ipv4_addr"],
     "neighbours": ["ifname", "ether_addr"],
+    "ipv6_addresses": ["ifname", "ether_addr", "ipv6_addr"],
+    "targets": ["ifname", "ether_addr", "mark"],
 }
 _NO_ADDRESS: Final = "0.0.0.0"  # the source of who has none yet (RFC 2131 section 4.1, RFC 5227 section 1.1)
 
@@ -53,8 +64,8 @@ class PortRule(msgspec.Struct, frozen=True, gc=False, order=True):
 
     port: str
     mac: MacAddress
-    address: IPv4Address | None  # None: none yet, so DHCP and ARP probes only
-    is_hardware: bool = False  # the node's own MAC, which may discover its neighbours by IPv6
+    address: IpAddress | None  # None: none yet, so DHCP and ARP probes only
+    discovers: bool = False  # may ask for routers, neighbours and addresses by IPv6, as who has one may in any case
 
 
 class PortFilter(msgspec.Struct, frozen=True, gc=False):
@@ -73,10 +84,12 @@ class PortFilter(msgspec.Struct, frozen=True, gc=False):
         for rule in wanted:
             if rule.port not in managed:
                 raise ValueError(f"{rule.mac} is placed at {rule.port}, which is not managed")
-        hardware = {(rule.port, rule.mac) for rule in wanted if rule.is_hardware}
+        discovering = {
+            (rule.port, rule.mac) for rule in wanted if rule.discovers or isinstance(rule.address, IPv6Address)
+        }
         addressed = {(rule.port, rule.mac) for rule in wanted if rule.address}
         merged = {
-            PortRule(rule.port, rule.mac, rule.address, (rule.port, rule.mac) in hardware)
+            PortRule(rule.port, rule.mac, rule.address, (rule.port, rule.mac) in discovering)
             for rule in wanted
             if rule.address or (rule.port, rule.mac) not in addressed
         }
@@ -104,6 +117,7 @@ def render(wanted: PortFilter) -> dict[str, Any]:
             {"add": {"table": TABLE}},
             *({"add": {"set": _declare(name, members)}} for name, members in sets.items()),
             {"add": {"chain": {**_WITHIN, "name": "refuse"}}},
+            {"add": {"chain": {**_WITHIN, "name": "advertised"}}},
             {"add": {"chain": {**_WITHIN, "name": "port"}}},
             {"add": {"chain": {**_WITHIN, "name": "ingress", **_HOOK}}},
             *({"add": {"rule": {**_WITHIN, "chain": chain, "expr": list(rule)}}} for chain, rule in _CHAINS),
@@ -146,15 +160,17 @@ def refused(listing: Mapping[str, Any]) -> dict[str, int]:
     return counts
 
 
-def _order(rule: PortRule) -> tuple[str, MacAddress, IPv4Address]:
-    return rule.port, rule.mac, rule.address or IPv4Address(0)
+def _order(rule: PortRule) -> tuple[str, MacAddress, int, int]:
+    return (
+        (rule.port, rule.mac, rule.address.version, int(rule.address)) if rule.address else (rule.port, rule.mac, 0, 0)
+    )
 
 
 def _sets(wanted: PortFilter) -> dict[str, frozenset[tuple[str, ...]]]:
     """Return the members of each set."""
     ports = frozenset((port,) for port in wanted.ports)
     stations = frozenset((rule.port, str(rule.mac)) for rule in wanted.rules)
-    addresses = frozenset((rule.port, str(rule.mac), str(rule.address)) for rule in wanted.rules if rule.address)
+    addresses = _addresses(wanted, 4)
     probes = frozenset((port, mac, _NO_ADDRESS) for port, mac in stations)
     return {
         "managed": ports,
@@ -162,14 +178,29 @@ def _sets(wanted: PortFilter) -> dict[str, frozenset[tuple[str, ...]]]:
         "stations": stations,
         "addresses": addresses,
         "senders": frozenset((port, mac, mac, address) for port, mac, address in addresses | probes),
-        "neighbours": frozenset((rule.port, str(rule.mac)) for rule in wanted.rules if rule.is_hardware),
+        "neighbours": frozenset((rule.port, str(rule.mac)) for rule in wanted.rules if rule.discovers),
+        "ipv6_addresses": (ipv6 := _addresses(wanted, 6)),
+        "targets": frozenset((port, mac, str(end)) for port, mac, each in ipv6 for end in _ends(IPv6Address(each))),
     }
 
 
+def _ends(address: IPv6Address) -> tuple[int, int]:
+    """Return the last 32 bits as a mark may show them: nft 1.0.6 leaves their octets in the order of the wire."""
+    octets = address.packed[-4:]
+    return int.from_bytes(octets, "big"), int.from_bytes(octets, "little")
+
+
+def _addresses(wanted: PortFilter, version: int) -> frozenset[tuple[str, ...]]:
+    rules = (rule for rule in wanted.rules if rule.address is not None and rule.address.version == version)
+    return frozenset((rule.port, str(rule.mac), str(rule.address)) for rule in rules)
+
+
 def _from_sets(sets: Mapping[str, frozenset[tuple[str, ...]]]) -> PortFilter:
-    addresses: dict[tuple[str, str], list[IPv4Address | None]] = {(port, mac): [] for port, mac in sets["stations"]}
+    addresses: dict[tuple[str, str], list[IpAddress | None]] = {(port, mac): [] for port, mac in sets["stations"]}
     for port, mac, address in sets["addresses"]:
         addresses.setdefault((port, mac), []).append(IPv4Address(address))
+    for port, mac, address in sets["ipv6_addresses"]:
+        addresses.setdefault((port, mac), []).append(IPv6Address(address))
     return PortFilter.of(
         (port for (port,) in sets["managed"]),
         (
@@ -194,11 +225,16 @@ def _member(element: Any) -> tuple[str, ...]:  # noqa: ANN401 - nft writes "p1",
         return (element,)
     if "elem" in element:
         return _member(element["elem"]["val"])
-    return tuple(element["concat"])
+    return tuple(map(str, element["concat"]))
 
 
 def _field(protocol: str, name: str) -> dict[str, Any]:
     return {"payload": {"protocol": protocol, "field": name}}
+
+
+def _raw(offset: int, bits: int) -> dict[str, Any]:
+    """Return bits of the transport layer; an advertisement has its target from bit 64 on, RFC 4861 section 4.4."""
+    return {"payload": {"base": "th", "offset": offset, "len": bits}}
 
 
 def _match(left: object, right: object, *, op: str = "==") -> dict[str, Any]:
@@ -223,6 +259,16 @@ _ARP_OF_IPV4_ON_ETHERNET: Final = (
     _match(_field("arp", "hlen"), 6),
     _match(_field("arp", "plen"), 4),
 )
+_IPV6_SOURCE: Final = _field("ip6", "saddr")
+_LINK: Final = {"prefix": {"addr": "fe80::", "len": 10}}
+_ND: Final = _field("icmpv6", "type")
+_ADVERT: Final = (
+    _match(_field("ip6", "nexthdr"), _ICMPV6),
+    _match(_field("ip6", "hoplimit"), 255),
+    _match(_ND, "nd-neighbor-advert"),
+)
+_MARK: Final = {"meta": {"key": "mark"}}
+_ADVERTISED: Final = {"goto": {"target": "advertised"}}
 _CHAINS: Final[tuple[tuple[str, tuple[dict[str, Any], ...]], ...]] = (
     ("refuse", (_in_set("refused"), {"drop": None})),
     ("port", (_in_set("stations", _SOURCE, op="!="), _REFUSE)),
@@ -247,6 +293,15 @@ _CHAINS: Final[tuple[tuple[str, tuple[dict[str, Any], ...]], ...]] = (
             _ACCEPT,
         ),
     ),
+    ("port", (_match(_TYPE, "ip6"), _match(_field("udp", "sport"), 547), _REFUSE)),
+    ("port", (_match(_TYPE, "ip6"), _match(_ND, {"set": ["nd-router-advert", "nd-redirect"]}), _REFUSE)),
+    (
+        "port",
+        (_match(_TYPE, "ip6"), *_ADVERT, _in_set("neighbours", _SOURCE), _match(_IPV6_SOURCE, _LINK), _ADVERTISED),
+    ),
+    ("port", (_match(_TYPE, "ip6"), *_ADVERT, _in_set("ipv6_addresses", _SOURCE, _IPV6_SOURCE), _ADVERTISED)),
+    ("port", (_match(_TYPE, "ip6"), _match(_ND, "nd-neighbor-advert"), _REFUSE)),
+    ("port", (_match(_TYPE, "ip6"), _in_set("ipv6_addresses", _SOURCE, _IPV6_SOURCE), _ACCEPT)),
     (
         "port",
         (
@@ -254,13 +309,26 @@ _CHAINS: Final[tuple[tuple[str, tuple[dict[str, Any], ...]], ...]] = (
             _in_set("neighbours", _SOURCE),
             _match(_field("ip6", "nexthdr"), _ICMPV6),
             _match(_field("ip6", "hoplimit"), 255),
-            _match(_field("ip6", "saddr"), {"set": ["::", {"prefix": {"addr": "fe80::", "len": 10}}]}),
-            _match(
-                _field("icmpv6", "type"), {"set": ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"]}
-            ),
+            _match(_IPV6_SOURCE, {"set": ["::", _LINK]}),
+            _match(_ND, {"set": ["nd-router-solicit", "nd-neighbor-solicit"]}),
+            _ACCEPT,
+        ),
+    ),
+    (
+        "port",
+        (
+            _match(_TYPE, "ip6"),
+            _in_set("neighbours", _SOURCE),
+            _match(_IPV6_SOURCE, _LINK),
+            _match(_field("udp", "sport"), 546),
+            _match(_field("udp", "dport"), 547),
             _ACCEPT,
         ),
     ),
     ("port", (_REFUSE,)),
+    ("advertised", (_match(_raw(64, 10), 0x3FA), _ACCEPT)),
+    ("advertised", ({"mangle": {"key": _MARK, "value": _raw(160, 32)}},)),
+    ("advertised", (_in_set("targets", _SOURCE, _MARK), {"mangle": {"key": _MARK, "value": 0}}, _ACCEPT)),
+    ("advertised", (_REFUSE,)),
     ("ingress", (_in_set("managed"), {"goto": {"target": "port"}})),
 )

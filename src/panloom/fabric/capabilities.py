@@ -83,7 +83,7 @@ def _try_nftables() -> None:
     nftables = Nftables()
     try:
         mac = MacAddress.parse("02:00:00:00:00:01")
-        rule = PortRule("probe1", mac, IPv4Address("192.0.2.2"), is_hardware=True)
+        rule = PortRule("probe1", mac, IPv4Address("192.0.2.2"), discovers=True)
         PortFilterTable(nftables).apply(changes(None, PortFilter.of(["probe1"], [rule])))
     finally:
         nftables.close()

@@ -5,7 +5,7 @@ suspect) is not blamed: its own mistake is already noted.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import TypeVar
 
 from panloom.model.disks import is_server_disk
@@ -66,6 +66,9 @@ class _Whole:
             if storage.discovery and storage.dhcp == "proxy":
                 why = "lends addresses, which `dhcp: proxy` leaves to another server; leave one of them out"
                 self._add(platform, ("storage", "discovery"), why)
+            if storage.prefix and storage.dhcp == "proxy":
+                why = "`dhcp: proxy` leaves addresses to another server, and IPv6 is given by DHCPv6 here; leave it out"
+                self._add(platform, ("storage", "prefix"), why)
             self._check_relays(platform)
             self._check_liveness(platform)
 
@@ -142,6 +145,23 @@ class _Whole:
                     why = f"{lan.subnet} overlaps the platform's storage network {served}; take another"
                     self._add(lan, ("subnet",), why)
         self._check_overlaps()
+        self._check_prefixes(platform)
+
+    def _check_prefixes(self, platform: Platform | None) -> None:
+        """Note prefixes that overlap: all networks are told apart by them alone."""
+        seen: list[tuple[IPv6Network, str]] = []
+        owners: list[tuple[Resource, tuple[Step, ...], IPv6Network | None]] = []
+        if platform is not None:
+            owners.append((platform, ("storage", "prefix"), platform.storage.prefix))
+            relays = enumerate(platform.storage.relays)
+            owners += ((platform, ("storage", "relays", index, "prefix"), relay.prefix) for index, relay in relays)
+        owners += ((lan, ("prefix",), lan.prefix) for lan in self._all(VirtualLan))
+        for owner, steps, prefix in owners:
+            other = next((each for each in seen if prefix is not None and prefix.overlaps(each[0])), None)
+            if other is not None:
+                self._add(owner, steps, f"{prefix} overlaps {other[0]} of {other[1]}; take another")
+            elif prefix is not None:
+                seen.append((prefix, f"{owner.kind} {owner.label}"))
 
     def _check_overlaps(self) -> None:
         """Note LANs that lie in one another: all are one broadcast domain, and a lease is of an address alone."""

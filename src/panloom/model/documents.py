@@ -30,6 +30,7 @@ from panloom.model.fields import (
     Path,
     Pattern,
     Port,
+    Prefix,
     Range,
     Serial,
     Size,
@@ -57,6 +58,8 @@ class RelaySpec(Written):
     address: Address = Field(examples=["10.0.1.1"])
     subnet: Subnet = Field(examples=["10.0.1.0/24"])
     router: Address | None = None
+    prefix: Prefix | None = Field(None, examples=["2001:db8:0:1::/64"])
+    """IPv6 beside IPv4: each address has one with the same last 32 bits; left out: none."""
 
     def part(self) -> resources.Relay:
         """Return what it means."""
@@ -75,6 +78,8 @@ class StorageNetworkSpec(Written):
     relays: tuple[RelaySpec, ...] = ()
     http_port: Port = 8080
     iscsi_port: Port = 3260
+    prefix: Prefix | None = Field(None, examples=["2001:db8::/64"])
+    """IPv6 beside IPv4: each address has one with the same last 32 bits; left out: none."""
 
 
 class LivenessSpec(Written):
@@ -217,6 +222,8 @@ class VirtualLanSpec(Spec):
     router: Address | None = None
     dns: tuple[Address, ...] = ()
     domain: Domain | None = None
+    prefix: Prefix | None = Field(None, examples=["2001:db8:0:2::/64"])
+    """IPv6 beside IPv4: each address has one with the same last 32 bits; left out: none."""
 
     def resource(self, pan: str, name: str) -> resources.VirtualLan:
         """Return what it means."""

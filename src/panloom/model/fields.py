@@ -10,7 +10,7 @@ In a node set any text may hold brackets (``10.0.0.1[1-3]``), so each pattern le
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -40,6 +40,7 @@ _PUBLIC_KEY_TEXT = "[A-Za-z0-9+/]{43}="
 _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9 ._:+()/&*?-]{0,63}\Z")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 MAX_NOTE_CHARACTERS: Final = 1000
+MAX_PREFIX_BITS: Final = 96
 IN_STEP: Final = r".*\[[0-9a-fA-F,-]+\].*"
 """A node set's brackets somewhere in a text."""
 
@@ -171,6 +172,22 @@ def _subnet(text: str) -> IPv4Network:
         raise ValueError(f"{text!r} is no subnet; write one like 10.1.0.0/24") from error
 
 
+def _prefix(text: str) -> IPv6Network:
+    try:
+        prefix = IPv6Network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            raise ValueError(f"{text!r} has host bits; write {IPv6Network(text, strict=False)}") from error
+        raise ValueError(f"{text!r} is no IPv6 prefix; write one like 2001:db8:0:1::/64") from error
+    if prefix.prefixlen > MAX_PREFIX_BITS:
+        raise ValueError(
+            f"{text!r} leaves no room for the 32 bits of an IPv4 address; write /{MAX_PREFIX_BITS} or less"
+        )
+    if prefix.is_link_local or prefix.is_multicast or prefix.is_unspecified or prefix.is_loopback:
+        raise ValueError(f"{text!r} is no prefix of machines' own addresses; write one like 2001:db8:0:1::/64")
+    return prefix
+
+
 def _range(text: str) -> AddressRange:
     first, dash, last = text.partition("-")
     if not dash:
@@ -282,6 +299,12 @@ Mac = Annotated[
 Address = Annotated[IPv4Address, _reader(_address), _looks(_IPV4, "write an IPv4 address like 10.1.0.11")]
 Subnet = Annotated[
     IPv4Network, _reader(_subnet), _looks(rf"{_IPV4}(?:/(?:[0-9]{{1,2}}|{_IPV4}))?", "write a subnet like 10.1.0.0/24")
+]
+Prefix = Annotated[
+    IPv6Network,
+    _reader(_prefix),
+    PlainSerializer(str),
+    _looks(r"[0-9a-fA-F:.]{2,45}/(?:[0-9]|[1-8][0-9]|9[0-6])", "write an IPv6 prefix like 2001:db8:0:1::/64"),
 ]
 Range = Annotated[
     AddressRange,

@@ -15,7 +15,7 @@ Placement, epochs, leases, MAC counters and secrets are no resources: they are r
 """
 
 import re
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -95,6 +95,8 @@ class Relay(Part):
     subnet: IPv4Network
     router: IPv4Address | None = None
     """None: the relay."""
+    prefix: IPv6Network | None = None
+    """Beside each address of the subnet there is one of IPv6, with the same last 32 bits; None: of IPv4 alone."""
 
 
 class StorageNetwork(Part):
@@ -111,6 +113,8 @@ class StorageNetwork(Part):
     relays: tuple[Relay, ...] = ()
     http_port: int = 8080
     iscsi_port: int = 3260
+    prefix: IPv6Network | None = None
+    """As for a relay: our own address of IPv6, and each node's, is the one beside that of IPv4."""
 
 
 class Liveness(Part):
@@ -263,6 +267,8 @@ class VirtualLan(Member):
     router: IPv4Address | None = None
     dns: tuple[IPv4Address, ...] = ()
     domain: str | None = None
+    prefix: IPv6Network | None = None
+    """As for a relay, and beside the range there is one to lend by DHCPv6."""
 
 
 class Limits(Part):

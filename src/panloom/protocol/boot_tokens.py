@@ -14,12 +14,11 @@ look-up takes nor a picture of the memory tells a token.
 import hashlib
 import hmac
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from types import MappingProxyType
 
 import msgspec
 
-from panloom.values import Iqn, MacAddress
+from panloom.values import IpAddress, Iqn, MacAddress
 
 VALID_SECONDS = 60.0
 EACH_MACHINE = 4  # an ACK that was repeated on the wire mints again, and the machine may use either
@@ -29,7 +28,7 @@ class Ticket(msgspec.Struct, frozen=True):
     """What a token stands for; ``initiator`` is None and ``epoch`` 0 for a machine that has no server."""
 
     mac: MacAddress
-    address: IPv4Address
+    address: IpAddress
     epoch: int = 0
     initiator: Iqn | None = None
 
@@ -64,7 +63,7 @@ class BootTokens:
         mine.append(digest)
         self._known[digest] = _Known(ticket, now + VALID_SECONDS)
 
-    def redeem(self, token: str, address: IPv4Address, *, now: float) -> Ticket | Refusal:
+    def redeem(self, token: str, address: IpAddress, *, now: float) -> Ticket | Refusal:
         """Return what ``token`` stands for if it is shown from the address it was minted for."""
         self._forget_old(now)
         digest = _digest(token)

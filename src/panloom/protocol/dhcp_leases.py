@@ -17,7 +17,8 @@ identifier (RFC 2131 section 4.2), who may then hold an address each.
 
 from collections.abc import Mapping
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -27,7 +28,7 @@ from panloom.wire.dhcp import Message, Option
 WAITING = 4  # requests of one client that wait for its lease: firmware and system, or one that asks anew
 ADDRESSES_OF_A_MAC = 8  # of one range, those that it declined included
 _FULL_SECONDS = 1.0  # how long a range without a free address is not searched again
-_Bounds = tuple[IPv4Address, IPv4Address]
+Address = TypeVar("Address", IPv4Address, IPv6Address)
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -49,25 +50,30 @@ def client_of(request: Message) -> Holder:
     return Holder(request.chaddr, request.options.get(Option.CLIENT_IDENTIFIER, b""))
 
 
-class Assignment(msgspec.Struct, frozen=True):
-    """What one client may have: one fixed address (``first`` = ``last``) or any of a range, and what goes with it."""
+class Allotment(msgspec.Struct, Generic[Address], frozen=True):
+    """Which addresses one client may have: a fixed one (``first`` = ``last``) or any of a range."""
 
-    first: IPv4Address
-    last: IPv4Address
-    reserved: frozenset[IPv4Address]  # addresses that the range does not lend
-    options: Mapping[int, bytes]
-    file: bytes = b""
-    by_client: bool = False  # clients of one MAC hold an address each, else they share one
-    kin: frozenset[MacAddress] = frozenset()  # other MACs of the same machine
+    first: Address
+    last: Address
+    reserved: frozenset[Address]  # addresses that the range does not lend
 
     @property
     def is_fixed(self) -> bool:
         """Return whether there is only one address to give."""
         return self.first == self.last
 
-    def allows(self, address: IPv4Address) -> bool:
+    def allows(self, address: Address) -> bool:
         """Return whether the client may have ``address``, be it free or not."""
         return self.first <= address <= self.last and (self.is_fixed or address not in self.reserved)
+
+
+class Assignment(Allotment[IPv4Address], frozen=True):
+    """What one client of DHCP may have, and what goes with it."""
+
+    options: Mapping[int, bytes]
+    file: bytes = b""
+    by_client: bool = False  # clients of one MAC hold an address each, else they share one
+    kin: frozenset[MacAddress] = frozenset()  # other MACs of the same machine
 
     def holder(self, request: Message) -> Holder:
         """Return as whom the sender of ``request`` has its address."""
@@ -106,23 +112,25 @@ class Lease:
         return self.state is not LeaseState.STORING and self.until <= now
 
 
-class LeaseTable:
+class LeaseTable(Generic[Address]):
     """The leases of one server, by address and by MAC."""
 
     def __init__(self) -> None:
-        self._leases: dict[IPv4Address, Lease] = {}
-        self._of_mac: dict[MacAddress, set[IPv4Address]] = {}
-        self._next: dict[_Bounds, int] = {}  # where in a range to look next
-        self._full: dict[_Bounds, float] = {}  # ranges without a free address, and until when that is believed
+        self._leases: dict[Address, Lease] = {}
+        self._of_mac: dict[MacAddress, set[Address]] = {}
+        self._next: dict[tuple[Address, Address], int] = {}  # where in a range to look next
+        self._full: dict[
+            tuple[Address, Address], float
+        ] = {}  # ranges without a free address, and until when that is believed
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def get(self, address: IPv4Address) -> Lease | None:
+    def get(self, address: Address) -> Lease | None:
         """Return the lease of an address, over or not."""
         return self._leases.get(address)
 
-    def held(self, holder: Holder, *states: LeaseState) -> tuple[IPv4Address, ...]:
+    def held(self, holder: Holder, *states: LeaseState) -> tuple[Address, ...]:
         """Return the holder's addresses in order, those in ``states`` alone where any are named."""
         mine = sorted(self._of_mac.get(holder.mac, ()))
         return tuple(
@@ -131,13 +139,13 @@ class LeaseTable:
             if holder.speaks_for((lease := self._leases[address]).holder) and (not states or lease.state in states)
         )
 
-    def take(self, address: IPv4Address, holder: Holder, state: LeaseState, until: float) -> Lease:
+    def take(self, address: Address, holder: Holder, state: LeaseState, until: float) -> Lease:
         """Give a free address to ``holder``."""
         lease = self._leases[address] = Lease(holder, state, until)
         self._of_mac.setdefault(holder.mac, set()).add(address)
         return lease
 
-    def forget(self, address: IPv4Address) -> None:
+    def forget(self, address: Address) -> None:
         """Free an address; harmless when it is free."""
         lease = self._leases.pop(address, None)
         if lease is not None:
@@ -146,11 +154,11 @@ class LeaseTable:
             if not mine:
                 del self._of_mac[lease.holder.mac]
 
-    def over(self, now: float) -> tuple[IPv4Address, ...]:
+    def over(self, now: float) -> tuple[Address, ...]:
         """Return the addresses whose leases have run out and are not forgotten."""
         return tuple(address for address, lease in self._leases.items() if lease.is_over(now))
 
-    def is_free_for(self, address: IPv4Address, holder: Holder, now: float) -> bool:
+    def is_free_for(self, address: Address, holder: Holder, now: float) -> bool:
         """Return whether ``holder`` may have the address: it is nobody's, or its own and not declined."""
         lease = self._leases.get(address)
         if lease is None or lease.is_over(now):
@@ -158,31 +166,31 @@ class LeaseTable:
         return lease.state is not LeaseState.DECLINED and holder.speaks_for(lease.holder)
 
     def choose(
-        self, assignment: Assignment, holder: Holder, wanted: IPv4Address | None, now: float
-    ) -> IPv4Address | None:
+        self, allotment: Allotment[Address], holder: Holder, wanted: Address | None, now: float
+    ) -> Address | None:
         """Return the holder's own address, else the one it wants, else the next free one; None if there is none."""
-        likely = [assignment.first] if assignment.is_fixed else [*self.held(holder), *([wanted] if wanted else ())]
+        likely = [allotment.first] if allotment.is_fixed else [*self.held(holder), *([wanted] if wanted else ())]
         for address in likely:
-            if assignment.allows(address) and self.is_free_for(address, holder, now):
+            if allotment.allows(address) and self.is_free_for(address, holder, now):
                 return address
-        return None if assignment.is_fixed else self._next_free(assignment, holder, now)
+        return None if allotment.is_fixed else self._next_free(allotment, holder, now)
 
-    def has_enough(self, mac: MacAddress, assignment: Assignment, now: float) -> bool:
+    def has_enough(self, mac: MacAddress, allotment: Allotment[Address], now: float) -> bool:
         """Return whether the clients of a MAC have as many addresses of the range as they may together."""
         mine = self._of_mac.get(mac, ())
-        held = sum(assignment.allows(address) and not self._leases[address].is_over(now) for address in mine)
+        held = sum(allotment.allows(address) and not self._leases[address].is_over(now) for address in mine)
         return held >= ADDRESSES_OF_A_MAC
 
-    def _next_free(self, assignment: Assignment, holder: Holder, now: float) -> IPv4Address | None:
-        bounds = (assignment.first, assignment.last)
+    def _next_free(self, allotment: Allotment[Address], holder: Holder, now: float) -> Address | None:
+        bounds = (allotment.first, allotment.last)
         if self._full.get(bounds, now) > now:
             return None
-        size = int(assignment.last) - int(assignment.first) + 1
+        size = int(allotment.last) - int(allotment.first) + 1
         start = self._next.get(bounds, 0)
         for step in range(size):
             offset = (start + step) % size
-            address = assignment.first + offset
-            if address not in assignment.reserved and self.is_free_for(address, holder, now):
+            address = allotment.first + offset
+            if address not in allotment.reserved and self.is_free_for(address, holder, now):
                 self._next[bounds] = offset + 1
                 return address
         self._full[bounds] = now + _FULL_SECONDS

@@ -7,7 +7,7 @@ import msgspec
 
 from panloom.values import MacAddress
 from panloom.wire import dhcp
-from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option
+from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option, RelayAgent
 
 
 class Datagram(msgspec.Struct, frozen=True):
@@ -28,8 +28,12 @@ def reply_to(
     options: Mapping[int, bytes],
     file: bytes = b"",
 ) -> Message:
-    """Return the server's reply; a file name stands in option 67, and in the field too where it is short enough."""
-    whole: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes((kind,)), Option.SERVER_IDENTIFIER: server.packed}
+    """Return the reply of the server, or of whom a relay says that the client is to take for it.
+
+    A file name stands in option 67, and in the field too where it is short enough.
+    """
+    identifier = request.relayed(RelayAgent.SERVER_OVERRIDE) or server  # RFC 5107 section 4
+    whole: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes((kind,)), Option.SERVER_IDENTIFIER: identifier.packed}
     whole.update(options)
     if file:
         whole[Option.BOOT_FILE_NAME] = file

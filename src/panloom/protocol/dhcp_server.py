@@ -18,13 +18,14 @@ read it.
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Generic, Protocol
 
 import msgspec
 
 from panloom.errors import MalformedError
 from panloom.protocol.dhcp_leases import (
     ADDRESSES_OF_A_MAC,
+    Address,
     Assignment,
     Holder,
     Lease,
@@ -34,9 +35,9 @@ from panloom.protocol.dhcp_leases import (
 )
 from panloom.protocol.dhcp_probes import Probes
 from panloom.protocol.dhcp_reply import Datagram, reply_to, to_relay
-from panloom.values import MacAddress
+from panloom.values import IpAddress, MacAddress
 from panloom.wire import dhcp
-from panloom.wire.dhcp import BROADCAST, UNSPECIFIED, Message, MessageType, Op, Option
+from panloom.wire.dhcp import BROADCAST, UNSPECIFIED, Message, MessageType, Op, Option, RelayAgent
 from panloom.wire.internet import BROADCAST_MAC
 
 LEASE_SECONDS = 600
@@ -66,10 +67,10 @@ class Desk(Protocol):
         ...
 
 
-class LeaseWrite(msgspec.Struct, frozen=True):
+class LeaseWrite(msgspec.Struct, Generic[Address], frozen=True):
     """A lease that must be stored, or forgotten when ``mac`` is None."""
 
-    address: IPv4Address
+    address: Address
     mac: MacAddress | None
     client: bytes | None = None  # as in ``Holder``
     seconds: int = LEASE_SECONDS
@@ -91,7 +92,7 @@ class DhcpEvent(msgspec.Struct, frozen=True):
 
     kind: DhcpEventKind
     mac: MacAddress | None = None
-    address: IPv4Address | None = None
+    address: IpAddress | None = None
     why: str = ""
 
 
@@ -101,11 +102,11 @@ class DhcpServer:
     def __init__(self, address: IPv4Address, desk: Desk) -> None:
         self._address = address
         self._desk = desk
-        self._leases = LeaseTable()
+        self._leases = LeaseTable[IPv4Address]()
         self._probes = Probes()
         self._now = 0.0
         self._sweep_at = 0.0
-        self._writes: list[LeaseWrite] = []
+        self._writes: list[LeaseWrite[IPv4Address]] = []
         self._packets: list[Datagram] = []
         self._events: list[DhcpEvent] = []
 
@@ -170,7 +171,7 @@ class DhcpServer:
         for request in lease.requests:
             self._dispatch(request)
 
-    def stored(self, write: LeaseWrite, *, now: float) -> None:
+    def stored(self, write: LeaseWrite[IPv4Address], *, now: float) -> None:
         """Note that a lease of ``leases_to_store`` is durable; its ACK goes out if the client may still have it."""
         self._tick(now)
         lease = self._leases.get(write.address)
@@ -188,7 +189,7 @@ class DhcpServer:
         for request in refused:
             self._nak(request, write.address, "no longer this machine's address")
 
-    def not_stored(self, write: LeaseWrite, why: str, *, now: float) -> None:
+    def not_stored(self, write: LeaseWrite[IPv4Address], why: str, *, now: float) -> None:
         """Note that a lease could not be stored; the client hears nothing and will ask again."""
         self._tick(now)
         lease = self._leases.get(write.address)
@@ -201,7 +202,7 @@ class DhcpServer:
         else:
             lease.state, lease.until = LeaseState.BOUND, lease.durable_until
 
-    def leases_to_store(self) -> tuple[LeaseWrite, ...]:
+    def leases_to_store(self) -> tuple[LeaseWrite[IPv4Address], ...]:
         """Return what must be stored, in order; each is then told to ``stored`` or ``not_stored``."""
         writes, self._writes = tuple(self._writes), []
         return writes
@@ -265,7 +266,7 @@ class DhcpServer:
 
     def _request(self, request: Message) -> None:
         mac, server = request.chaddr, request.address(Option.SERVER_IDENTIFIER)
-        if server is not None and server != self._address:
+        if not self._is_ours(request, server):
             for address in self._leases.held(client_of(request), LeaseState.PROBING, LeaseState.OFFERED):
                 self._leases.forget(address)
             # A machine of ours boots what that one says, or nothing: its boot is told of it, not the log alone.
@@ -388,8 +389,12 @@ class DhcpServer:
         """Return whether the sender has been acknowledged the address, and means this server."""
         lease = self._leases.get(address)
         sender = client_of(request)
-        to_us = request.address(Option.SERVER_IDENTIFIER) in (None, self._address)
+        to_us = self._is_ours(request, request.address(Option.SERVER_IDENTIFIER))
         return lease is not None and lease.state is LeaseState.BOUND and sender.speaks_for(lease.holder) and to_us
+
+    def _is_ours(self, request: Message, server: IPv4Address | None) -> bool:
+        """Return whether a server identifier means us: none, our address, or that of the relay in our place."""
+        return server in (None, self._address, request.relayed(RelayAgent.SERVER_OVERRIDE))
 
     def _end(self, address: IPv4Address) -> None:
         """Free the address, and have the store forget it if it knows it."""

@@ -68,13 +68,17 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     secret: str | None = None
     target_user: str | None = None  # None: the target does not prove itself
     target_secret: str | None = None
+    other_address: str | None = None  # of the same machine, as that of IPv6 beside that of IPv4
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""
         if self.initiator is not None:
             _check_name(self.initiator)
-        if self.address is not None:
-            ip_address(self.address)
+        for address in (self.address, self.other_address):
+            if address is not None:
+                ip_address(address)
+        if self.other_address is not None and self.address is None:
+            raise ValueError("another address beside any")
         if (self.user is None) != (self.secret is None):
             raise ValueError("user and secret come together")
         Credentials(self.user, self.secret, self.target_user, self.target_secret)
@@ -148,7 +152,9 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     def admits(self, initiator: str, address: str) -> bool:
         """Whether an initiator may log in from an address, if it proves who it is."""
         access = self.access
-        return access is not None and access.initiator in (None, initiator) and access.address in (None, address)
+        if access is None or access.initiator not in (None, initiator):
+            return False
+        return access.address is None or address in (access.address, access.other_address)
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -95,6 +95,17 @@ PXE_DISCOVERY_CONTROL = 6  # within option 43, PXE 2.1 table 2-2
 PXE_START_THE_FILE = 8  # its bit 3: ask no boot server, show no menu
 IPXE_NO_PROXY_DHCP = 176  # within option 175: do not wait 3 s for a proxy's offer
 
+
+class RelayAgent(IntEnum):
+    """What stands within option 82, RFC 3046 section 2.0."""
+
+    CIRCUIT_ID = 1
+    REMOTE_ID = 2
+    LINK_SELECTION = 5  # RFC 3527: the client's subnet, where giaddr is not of it
+    SERVER_OVERRIDE = 11  # RFC 5107: whom the client is to take for its server
+
+
+_OF_ONE_ADDRESS = (RelayAgent.LINK_SELECTION, RelayAgent.SERVER_OVERRIDE)
 _LENGTHS: Mapping[int, int] = {
     Option.REQUESTED_ADDRESS: 4,
     Option.LEASE_TIME: 4,
@@ -136,6 +147,13 @@ class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def address(self, option: Option) -> IPv4Address | None:
         """Return the value of an option that holds one address, or None if it is absent."""
         value = self.options.get(option)
+        return IPv4Address(value) if value is not None else None
+
+    def relayed(self, code: RelayAgent) -> IPv4Address | None:
+        """Return the address that a relay says in option 82, None if it says none, or if no relay was between."""
+        if self.giaddr == UNSPECIFIED:
+            return None
+        value = _relay_agent(self.options.get(Option.RELAY_AGENT, b"")).get(code)
         return IPv4Address(value) if value is not None else None
 
 
@@ -203,6 +221,8 @@ def decode(octets: bytes) -> Message:
         _join(options, decode_options(sname, "sname"))
         sname = b""
     _check(options)
+    if any(giaddr):
+        _check_relay_agent(options)
     return Message(
         op=Op(op),
         xid=xid,
@@ -240,6 +260,19 @@ def decode_options(octets: bytes, where: str) -> dict[int, bytes]:
     raise MalformedError(f"no END in {where}")
 
 
+def _relay_agent(octets: bytes) -> dict[int, bytes]:
+    """Read the sub-options of option 82, which have neither padding nor an end."""
+    found, at = {}, 0
+    while at < len(octets):
+        start = at + 2
+        end = start + octets[at + 1] if start <= len(octets) else start
+        if end > len(octets):
+            raise MalformedError(f"sub-option {octets[at]} runs past the end of option 82")
+        found[octets[at]] = octets[start:end]
+        at = end
+    return found
+
+
 def _join(options: dict[int, bytes], more: Mapping[int, bytes]) -> None:
     if _OVERLOAD in more:
         raise MalformedError("option 52 within an overloaded field")
@@ -257,3 +290,12 @@ def _check(options: Mapping[int, bytes]) -> None:
     architectures = options.get(Option.CLIENT_ARCHITECTURE, b"\0\0")
     if not architectures or len(architectures) % 2:
         raise MalformedError(f"option 93 has {len(architectures)} octets")
+
+
+def _check_relay_agent(options: Mapping[int, bytes]) -> None:
+    relay_agent = _relay_agent(options.get(Option.RELAY_AGENT, b""))
+    for code in _OF_ONE_ADDRESS:
+        if len(relay_agent.get(code, bytes(4))) != 4:
+            raise MalformedError(
+                f"sub-option {int(code)} of option 82 has {len(relay_agent[code])} octets instead of 4"
+            )

@@ -10,7 +10,7 @@
 iPXE waits for an advertisement before it boots, even where IPv6 is not used.
 """
 
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from struct import Struct
 
 import msgspec
@@ -32,7 +32,10 @@ _ADVERTISEMENT = Struct("!BBHII")
 _START = _ETHERNET.size + _IPV6.size
 _ICMPV6, _HOP_LIMIT = 58, 255
 _TYPE_SOLICITATION, _TYPE_ADVERTISEMENT = 133, 134
-_SOURCE_LINK_ADDRESS = 1
+_SOURCE_LINK_ADDRESS, _PREFIX_INFORMATION = 1, 3
+_PREFIX = Struct("!BBBBII4x16s")  # RFC 4861 section 4.6.2
+_MANAGED, _OTHER, _ON_LINK = 0x80, 0x40, 0x80
+_FOR_EVER = 0xFFFFFFFF
 
 
 class Solicitation(msgspec.Struct, frozen=True, gc=False):
@@ -44,13 +47,18 @@ class Solicitation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Advertisement(msgspec.Struct, frozen=True, gc=False):
-    """A router answers; a lifetime of 0 says "no default router here", and without prefixes nobody gets an address."""
+    """A router answers; a lifetime of 0 says "no default router here".
+
+    ``link`` is a prefix whose addresses are all on the link, and come from DHCPv6 alone: no host makes itself one.
+    None: nobody gets an address.
+    """
 
     destination_mac: MacAddress
     source_mac: MacAddress
     destination: IPv6Address
     source: IPv6Address
     router_lifetime_seconds: int = 0
+    link: IPv6Network | None = None
 
 
 def link_local(mac: MacAddress) -> IPv6Address:
@@ -76,8 +84,13 @@ def decode_solicitation(octets: bytes) -> Solicitation:
 
 def encode_advertisement(advertisement: Advertisement) -> bytes:
     """Return the frame; its link-layer option names the sender."""
-    body = _ADVERTISEMENT.pack(0, 0, advertisement.router_lifetime_seconds, 0, 0)
+    link = advertisement.link
+    flags = _MANAGED | _OTHER if link is not None else 0
+    body = _ADVERTISEMENT.pack(0, flags, advertisement.router_lifetime_seconds, 0, 0)
     body += _link_option(advertisement.source_mac)
+    if link is not None:
+        prefix = (link.prefixlen, _ON_LINK, _FOR_EVER, _FOR_EVER, link.network_address.packed)
+        body += _PREFIX.pack(_PREFIX_INFORMATION, _PREFIX.size // 8, *prefix)
     return _encode(
         advertisement.destination_mac,
         advertisement.source_mac,
@@ -89,13 +102,30 @@ def encode_advertisement(advertisement: Advertisement) -> bytes:
 
 
 def decode_advertisement(octets: bytes) -> Advertisement:
-    """Read a frame; MalformedError unless it is valid by RFC 4861 section 6.1.2.  Prefixes are passed over."""
+    """Read a frame; MalformedError unless it is valid by RFC 4861 section 6.1.2.
+
+    Of prefixes, the first that is on the link counts, where addresses come from DHCPv6.
+    """
     destination_mac, source_mac, destination, source, body = _decode(octets, _TYPE_ADVERTISEMENT, _ADVERTISEMENT.size)
     if not source.is_link_local:
         raise MalformedError(f"an advertisement from {source}, which is not link-local")
-    _, _, lifetime, _, _ = _ADVERTISEMENT.unpack_from(body)
-    _options(body[_ADVERTISEMENT.size :])
-    return Advertisement(destination_mac, source_mac, destination, source, lifetime)
+    _, flags, lifetime, _, _ = _ADVERTISEMENT.unpack_from(body)
+    options = body[_ADVERTISEMENT.size :]
+    _options(options)
+    link = _on_link(options) if flags & _MANAGED else None
+    return Advertisement(destination_mac, source_mac, destination, source, lifetime, link)
+
+
+def _on_link(options: bytes) -> IPv6Network | None:
+    at = 0
+    while at < len(options):
+        length = 8 * options[at + 1]
+        if options[at] == _PREFIX_INFORMATION and length == _PREFIX.size:
+            _, _, bits, flags, _, _, address = _PREFIX.unpack_from(options, at)
+            if flags & _ON_LINK and bits <= 128:
+                return IPv6Network((address, bits), strict=False)
+        at += length
+    return None
 
 
 def _link_option(mac: MacAddress | None) -> bytes:
