@@ -24,8 +24,8 @@ BUGS = {
     "flush-before-sync": Bug(
         "a flush is answered before the disk has it",
         "panloom.storage.overlay",
-        "        self._sync(top.flush)\n        if not pages:\n",
-        "        if not pages:\n",
+        "            self._sync(top.flush)\n            top.write_durable(pages)\n",
+        "            top.write_durable(pages)\n",
         "tests/campaign/test_campaign.py -k scene",
     ),
     "access-not-dropped": Bug(
@@ -86,10 +86,15 @@ class _Planter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Run the edited source."""
         place = module.__spec__.origin
         place = place if place.endswith(".py") else place.partition(".")[0] + ".py"
-        source = Path(place).read_text()
-        if source.count(self._bug.before) != 1:
-            raise ImportError(f"{self._bug.module} has changed: what the planted bug replaces is not there once")
-        exec(compile(source.replace(self._bug.before, self._bug.after), place, "exec"), module.__dict__)
+        exec(compile(edited(self._bug, Path(place)), place, "exec"), module.__dict__)
+
+
+def edited(bug: Bug, place: Path) -> str:
+    """Return the source of the bug's module with the bug in it; ImportError if it has changed too much for that."""
+    source = place.read_text()
+    if source.count(bug.before) != 1:
+        raise ImportError(f"{bug.module} has changed: what the planted bug replaces is not there once")
+    return source.replace(bug.before, bug.after)
 
 
 def plant(name: str) -> None:
