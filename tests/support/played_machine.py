@@ -55,6 +55,9 @@ class PlayedMachine:
         self.refusals = []
         """Status of every login that was refused."""
         self.boots = 0
+        self.tag_lba = TAG_LBA
+        self.tagged = []
+        """The counter of every write that it began, in order."""
         self.fault = None
         self._changed = changed
         self._power = threading.Lock()
@@ -260,7 +263,8 @@ class PlayedMachine:
 
     def _tag(self, disk, counter):
         tag = f"{self.server}:{self.epoch}:{counter}".encode().ljust(512, b"\0")
-        disk.send_write(TAG_LBA + counter % TAG_BLOCKS, tag)
+        self.tagged.append(counter)
+        disk.send_write(self.tag_lba + counter % TAG_BLOCKS, tag)
 
     @property
     def server(self):

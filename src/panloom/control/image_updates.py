@@ -18,6 +18,7 @@ from panloom.control import failpoint
 from panloom.control.documents import Documents, Edit
 from panloom.control.events import EventLog
 from panloom.control.health_checks import HealthChecks
+from panloom.control.image_trust import why_distrusted
 from panloom.control.observer import Observer
 from panloom.control.personalities import personality_of
 from panloom.control.world import DOOMED, SERVERS, UPDATES, World
@@ -96,9 +97,12 @@ class ImageUpdates:
             )
         if not 1 <= width <= MAX_WIDTH:
             raise ConfigError("width", f"is {width}; write 1 to {MAX_WIDTH} servers at a time")
-        if version not in await self._observer.imported():
+        stored = {facts.name: facts for facts in (await self._observer.volumes()).images}
+        if version not in stored:
             why = self._why(version) or "it is not in the store yet"
             raise ConflictError(f"image {version} cannot be cloned: {why}")
+        if distrusted := why_distrusted(world.all(Image)[version], stored[version], world):
+            raise ConfigError(f"image {version}", distrusted)
         under_way = world.updates.get(image)
         if under_way is not None and under_way.ended_at is None:
             if under_way.version == version and not under_way.stopped:
