@@ -84,7 +84,7 @@ def test_a_personality_that_does_not_fit_is_said_so():
     )
     documents = (*(server if document is WEB1 else document for document in DOCUMENTS), *lans)
     why, kinds = why_of(Storage(), record, documents)
-    assert why.endswith("does not fit into 4096; give shop/web1 fewer NICs, or its LANs shorter settings")
+    assert why.endswith("does not fit into 4096; give shop/web1 fewer NICs or keys, or its LANs shorter settings")
     assert kinds == ["held up"]
 
 

@@ -1,3 +1,5 @@
+import zlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -92,3 +94,15 @@ def test_what_no_export_says(wrong):
     assert msgspec.convert(right, Export)
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({**right, **wrong}, Export)
+
+
+def test_content_is_remembered_packed_and_served_whole():
+    disc = b"PAN='shop'\n" + bytes(50_000)
+    unit = ExportedLun.packed(0, disc)
+    assert len(msgspec.json.encode(unit)) < 300
+    assert msgspec.json.decode(msgspec.json.encode(unit), type=ExportedLun).octets() == disc
+    for damaged in (unit.content[:-1], b"y" + unit.content[1:], zlib.compress(bytes((1 << 20) + 1))):
+        with pytest.raises(ValueError, match=r"unpacked|cut off"):
+            ExportedLun(0, content=damaged, read_only=True, deflated=True)
+    with pytest.raises(ValueError, match="only content"):
+        ExportedLun(0, volume="shop.web1", deflated=True)

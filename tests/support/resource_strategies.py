@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from panloom.model import resources
 from panloom.values import MacAddress
 
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9AfmsJSYcjLrsJvH0RJJH9fjwK7Yc2vPV3e1nZ0Yqy"
+
 names = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
 subnets = st.builds(lambda address, bits: IPv4Network((address, bits), strict=False), addresses, st.integers(0, 32))
@@ -163,6 +165,8 @@ def members(pans):
             settle_seconds=durations,
         ),
         auth=st.none() | auths,
+        ssh_keys=st.sampled_from([(), (SSH_KEY,), (SSH_KEY, f"{SSH_KEY} ada@example")]),
+        user_data=st.sampled_from(["", "#!/bin/sh\n", "#cloud-config\npackages: [a, b]\n"]),
     )
     shape = {"pan": pans, "name": names, "size_octets": sizes, "provisioning": provisionings}
     volumes = st.builds(resources.Volume, image=image_names, **shape)

@@ -58,3 +58,68 @@ def test_boot_code_and_size_are_where_they_belong(code, sectors):
     assert int.from_bytes(begin[458:462], "little") == min(sectors - 1, 0xFFFFFFFF)
     assert int.from_bytes(begin[512 + 32 : 512 + 40], "little") == sectors - 1
     assert int.from_bytes(end[-512 + 24 : -512 + 32], "little") == sectors - 1
+
+
+# ── growth ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LARGER = 4 * SECTORS
+HEAD, TAIL = 34 * 512, 33 * 512
+
+
+def disk_of(sectors, partitions=PARTITIONS):
+    begin, end = gpt.encode(partitions, disk=DISK, sectors=sectors, boot_code=b"\xfa" * 440)
+    return begin.ljust((sectors - 33) * 512, b"\0") + end
+
+
+def grow(disk):
+    made = gpt.grown(disk[:HEAD], disk[-TAIL:], len(disk) // 512)
+    return disk if made is None else made.begin + disk[HEAD:-TAIL] + made.end
+
+
+def layout(tmp_path, disk):
+    (tmp_path / "disk").write_bytes(disk)
+    told = subprocess.run(("sfdisk", "--json", tmp_path / "disk"), check=True, capture_output=True, text=True)
+    assert told.stderr == ""
+    table = json.loads(told.stdout)["partitiontable"]
+    return table, [(part["start"], part["size"], part["uuid"].lower(), part["name"]) for part in table["partitions"]]
+
+
+def test_the_last_partition_of_a_larger_disk_ends_where_that_does(tmp_path):
+    was = disk_of(SECTORS)
+    disk = grow(was + bytes((LARGER - SECTORS) * 512))
+    table, found = layout(tmp_path, disk)
+    assert (table["id"].lower(), table["firstlba"], table["lastlba"]) == (str(DISK), 34, LARGER - 34)
+    assert found == [(2048, 2048, str(ONE), "bios"), (4096, LARGER - 2048 - 4096, str(TWO), "root")]
+    assert disk[:440] == was[:440]
+    assert int.from_bytes(disk[458:462], "little") == LARGER - 1
+    assert grow(disk) == disk
+
+
+def test_a_last_partition_that_is_no_file_system_stays_as_it_is(tmp_path):
+    swap = gpt.Partition(UUID("0657fd6d-a4ab-43c4-84e5-0933c84b4f4f"), TWO, 4096, 4096, "swap")
+    table, found = layout(tmp_path, grow(disk_of(SECTORS, (PARTITIONS[0], swap)) + bytes((LARGER - SECTORS) * 512)))
+    assert table["lastlba"] == LARGER - 34
+    assert found[1] == (4096, 4096, str(TWO), "swap")
+
+
+@given(st.integers(0, 66), st.binary(min_size=512, max_size=512))
+def test_a_write_that_is_cut_off_anywhere_is_done_again_and_right(cut, torn):
+    """The end is written first, then the beginning; of the sector that is being written, anything may be there."""
+    old, _ = gpt.encode(PARTITIONS, disk=DISK, sectors=SECTORS, boot_code=b"\xfa" * 440)
+    new = gpt.grown(old, bytes(TAIL), LARGER)
+    places, was, becomes = [*range(34, 67), *range(34)], old + bytes(TAIL), new.begin + new.end
+    found = bytearray(was)
+    for place in places[:cut]:
+        found[place * 512 : place * 512 + 512] = becomes[place * 512 : place * 512 + 512]
+    if places[cut]:  # the first sector is the same but for a length, and a disk writes it whole
+        found[places[cut] * 512 : places[cut] * 512 + 512] = torn
+    assert gpt.grown(bytes(found[:HEAD]), bytes(found[HEAD:]), LARGER) in (new, None if found == becomes else new)
+
+
+@given(st.integers(512, HEAD - 1).filter(lambda at: not 604 <= at < 1024), st.integers(1, 255))
+def test_a_table_that_is_damaged_with_no_other_is_left_alone(at, flipped):
+    old, _ = gpt.encode(PARTITIONS, disk=DISK, sectors=SECTORS, boot_code=b"")
+    damaged = bytearray(old)
+    damaged[at] ^= flipped
+    assert gpt.grown(bytes(damaged), bytes(TAIL), LARGER) is None
+    assert gpt.grown(bytes(HEAD), bytes(TAIL), LARGER) is None

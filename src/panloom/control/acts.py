@@ -7,19 +7,22 @@ exception in order is ``BeginFence``: there the record *is* the act, and it is d
 import secrets
 import time
 from collections.abc import Callable
+from uuid import uuid4
 
 import msgspec
 
 from panloom.control import failpoint
+from panloom.control.disk_growth import grow_partitions
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
-from panloom.control.personalities import auth_of, personality_of
+from panloom.control.personalities import auth_of, identity_of
 from panloom.control.ports import Ports
-from panloom.control.volumes import limits_of, make, origin_of
+from panloom.control.volumes import limits_of, make, octets_of_origin, origin_of
 from panloom.control.world import World
 from panloom.decide import failover, server_plan
 from panloom.decide.image_update import failed, is_on_trial
 from panloom.decide.records import (
+    Clone,
     NodeRecord,
     Phase,
     ServerRecord,
@@ -56,7 +59,7 @@ class Acts:
         record = world.server_records[name]
         match act:
             case server_plan.MakeVolume():
-                await self._make_volume(name, world)
+                await self._make_volume(name, record, world)
             case server_plan.Admit():
                 await self._admit(name, record, world)
             case server_plan.OpenPort():
@@ -86,13 +89,31 @@ class Acts:
 
     # ── towards up ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _make_volume(self, name: str, world: World) -> None:
+    async def _make_volume(self, name: str, record: ServerRecord, world: World) -> None:
         volume = _disk(world, name)
+        stored = await self._storage.volumes()
+        there = {facts.name for facts in stored.volumes}
+        clone = record.clone_of(volume.storage_name)
+        if clone is None or volume.storage_name not in there:
+            # Which clone it is stands in the record before there is one, so that no other ever goes by its name.
+            fits = volume.storage_name not in there and volume.size_octets <= octets_of_origin(volume, stored)
+            clone = Clone(volume.storage_name, str(uuid4()), prepared=fits)
+            record = record.with_clone(clone, there)
+            await world.edit(servers={name: record})
+            failpoint.reached("name clone")
         began = time.monotonic()
         if await make(volume, self._storage):
             seconds = time.monotonic() - began
             text = f"cloned from {origin_of(volume)} in {seconds * 1000:.0f} ms"
             self._events.report("volume", text, server=name, seconds=seconds)
+        if not clone.prepared:
+            failpoint.reached("clone")
+            grown = await grow_partitions(name, volume.storage_name, record.epoch, self._storage)
+            failpoint.reached("grow")
+            prepared = msgspec.structs.replace(clone, prepared=True)
+            await world.edit(servers={name: record.with_clone(prepared, there)})
+            if grown:
+                self._events.report("partitioned", "its last partition ends where its disk does", server=name)
 
     async def _admit(self, name: str, record: ServerRecord, world: World) -> None:
         node, chap = _node(world, record), auth_of(name, world) == "chap"
@@ -103,16 +124,13 @@ class Acts:
             user=user_of(name, record.epoch) if chap else None,
             secret=record.secret if chap else None,
         )
-        try:
-            personality = personality_of(name, record, world).to_octets()
-        except ValueError as error:
-            raise UnavailableError(f"{error}; give {name} fewer NICs, or its LANs shorter settings") from error
-        identity = ExportedLun(lun=0, content=personality, read_only=True)
+        identity = ExportedLun.packed(0, identity_of(name, record, world))
+        beside = msgspec.structs.replace(identity, lun=1)  # for systems that know of no other target than their disk's
         volume = _disk(world, name)
         disk = ExportedLun(lun=0, volume=volume.storage_name, limits=limits_of(volume))
         try:
             await self._storage.export(str(personality_target_of(name)), [identity], record.epoch, access)
-            await self._storage.export(str(target_of(name)), [disk], record.epoch, access)
+            await self._storage.export(str(target_of(name)), [disk, beside], record.epoch, access)
         except ConflictError:
             known = await self._observer.known_epoch(name)
             if known <= record.epoch:

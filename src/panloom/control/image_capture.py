@@ -85,7 +85,7 @@ async def _exported(
         await storage.create_volume(name, None, 0, snapshot=snapshot)
         lun = ExportedLun(0, volume=name, read_only=True)
         await storage.export(str(target), (lun,), EPOCH, Access(str(INITIATOR), user=name, secret=secret))
-        yield TargetDonor(await _portal(storage), target, 0), name, secret
+        yield TargetDonor(await portal_of(storage), target, 0), name, secret
     finally:
         await storage.drop(str(target))
         await storage.unexport(str(target), EPOCH)
@@ -94,7 +94,7 @@ async def _exported(
             await storage.delete_snapshot(snapshot)
 
 
-async def _portal(storage: StorageClient) -> tuple[str, int]:
+async def portal_of(storage: StorageClient) -> tuple[str, int]:
     """Return where the storage process listens, as this machine reaches it."""
     told = (await storage.status()).portals or ()
     if not told:

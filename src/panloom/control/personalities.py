@@ -1,8 +1,10 @@
 """From documents and records to what a machine must know to be a server."""
 
 from ipaddress import ip_network
+from uuid import NAMESPACE_URL, uuid5
 
 from panloom.control.world import World
+from panloom.decide.cloud_init import identity_disc
 from panloom.decide.liveness import beacon_seconds
 from panloom.decide.personality import Personality, PersonalityNic
 from panloom.decide.records import ServerRecord
@@ -25,7 +27,17 @@ def personality_of(name: str, record: ServerRecord, world: World) -> Personality
         beacon_address=platform.storage.address,
         beacon_key=record.beacon_key,
         beacon_seconds=beacon_seconds(platform.liveness.timeout_seconds),
+        instance=_instance(name, record, world),
     )
+
+
+def identity_of(name: str, record: ServerRecord, world: World) -> bytes:
+    """Return what the LUN holds that tells a machine who it is; UnavailableError where it does not fit, too."""
+    personality, server = personality_of(name, record, world), world.all(Server)[name]
+    try:
+        return identity_disc(personality, server.ssh_keys, server.user_data)
+    except ValueError as error:
+        raise UnavailableError(f"{error}; give {name} fewer NICs or keys, or its LANs shorter settings") from error
 
 
 def booted_with(name: str, record: ServerRecord, world: World) -> str:
@@ -44,6 +56,13 @@ def auth_of(name: str, world: World) -> Auth:
     if server is None or platform is None:
         raise UnavailableError(f"{name} has no document")
     return server.auth or platform.auth
+
+
+def _instance(name: str, record: ServerRecord, world: World) -> str:
+    disk = world.disk(name)
+    volume = disk.storage_name if disk is not None else name
+    clone = record.clone_of(volume)
+    return clone.instance if clone is not None else str(uuid5(NAMESPACE_URL, f"panloom:{volume}"))
 
 
 def _nic(pan: str, nic: Nic, mac: str, world: World) -> PersonalityNic:

@@ -335,7 +335,10 @@ class Reconciler:
         waiting = {
             name: record
             for name, record in world.server_records.items()
-            if record.phase is Phase.WAITING and name in world.all(Server) and _is_among(world.disk(name), made)
+            if record.phase is Phase.WAITING
+            and name in world.all(Server)
+            and _is_among(world.disk(name), made)
+            and _is_prepared(record, world.disk(name))
         }
         waiting = {name: one for name, one in waiting.items() if not is_shut_out(name, world.updates.values())}
         wishes = [wish_of(world.all(Server)[name], record) for name, record in waiting.items()]
@@ -448,6 +451,7 @@ class Reconciler:
             wanted=server is not None,
             record=record,
             volume_ready=_is_among(volume, made),
+            volume_prepared=_is_prepared(record, volume),
             volume_doomed=volume is not None and volume.label in world.doomed,
             image_ready=volume is not None and can_be_made(volume, have.stored, world),
             admitted=_is_admitted(name, record, have.status, world),
@@ -465,6 +469,12 @@ class Reconciler:
             boot_timeout_seconds=platform.boot_timeout_seconds,
             max_boot_attempts=platform.max_boot_attempts,
         )
+
+
+def _is_prepared(record: ServerRecord, volume: Volume | None) -> bool:
+    """Whether the clone that a server has is as it should be inside; one from before clones had names is."""
+    clone = record.clone_of(volume.storage_name) if volume is not None else None
+    return clone.prepared if clone is not None else not record.clones
 
 
 def _is_among(volume: Volume | None, made: Container[str]) -> bool:

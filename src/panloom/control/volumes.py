@@ -34,6 +34,13 @@ def origin_of(volume: Volume) -> str:
     return f"snapshot {volume.snapshot}" if volume.snapshot else volume.image
 
 
+def octets_of_origin(volume: Volume, stored: calls.Volumes) -> int:
+    """Return how large the image or snapshot is that it is a clone of, 0 if that is not there."""
+    if volume.snapshot:
+        return next((one.octets for one in stored.snapshots if one.name == volume.storage_snapshot), 0)
+    return next((one.octets for one in stored.images if one.name == volume.image), 0)
+
+
 def can_be_made(volume: Volume, stored: calls.Volumes, world: World) -> bool:
     """Whether the image or the snapshot that it is a clone of is there, and the image trusted."""
     if volume.snapshot:

@@ -1,10 +1,12 @@
 """A server's personality: what a machine must know to be that server, as the image's init reads it from its own LUN.
 
-The text is ASCII, one ``KEY='value'`` a line (a shell can read it), padded with line feeds to whole blocks:
+The text, with which that LUN begins (``decide.cloud_init`` has the rest), is ASCII, one ``KEY='value'`` a line (a shell
+can read it), padded with line feeds to whole blocks:
 
     PANLOOM_PERSONALITY='1'          form of this text
     PAN SERVER NODE EPOCH            who, where, under which epoch
     NICS, NIC0_MAC NIC0_LAN NIC0_ADDRESS NIC0_PREFIX NIC0_ROUTER NIC0_DNS NIC0_DOMAIN
+    INSTANCE                         which clone of its disk it has
     BEACON_ADDRESS BEACON_PORT BEACON_KEY BEACON_SECONDS
 """
 
@@ -44,13 +46,14 @@ class Personality(msgspec.Struct, frozen=True):
     beacon_address: IPv4Address
     beacon_key: str
     beacon_seconds: float = 1.0
+    instance: str = ""  # of the disk's clone; stays over every fail-over
 
     def digest(self) -> str:
-        """Return what changes when the machine must boot again to take it over: neither epoch, node nor beacons."""
+        """Return what changes when the machine must boot again to take it over: no epoch, node, beacon or clone."""
         return hashlib.sha256(msgspec.json.encode((self.pan, self.server, self.nics))).hexdigest()[:16]
 
     def to_octets(self) -> bytes:
-        """Return the LUN's content, ``SIZE_OCTETS`` long; ValueError if it does not fit or a value cannot be quoted."""
+        """Return the text, ``SIZE_OCTETS`` long; ValueError if it does not fit or a value cannot be quoted."""
         pairs: list[tuple[str, object]] = [
             ("PANLOOM_PERSONALITY", 1),
             ("PAN", self.pan),
@@ -62,6 +65,7 @@ class Personality(msgspec.Struct, frozen=True):
         for number, nic in enumerate(self.nics):
             pairs += [(f"NIC{number}_{name.upper()}", getattr(nic, name)) for name in PersonalityNic.__struct_fields__]
         pairs += [
+            ("INSTANCE", self.instance),
             ("BEACON_ADDRESS", self.beacon_address),
             ("BEACON_PORT", BEACON_PORT),
             ("BEACON_KEY", self.beacon_key),

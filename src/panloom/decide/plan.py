@@ -416,6 +416,8 @@ def _shown(value: object, unit: str = "") -> str:
             return " ".join(_shown(inner) for inner in value.values() if inner is not None)
         case list():
             return "[" + ", ".join(_shown(inner) for inner in value) + "]"
+        case str() if "\n" in value:
+            return f"{value.count(chr(10))} lines"
     return str(value)
 
 

@@ -21,6 +21,7 @@ A node belongs to at most one server: ``ServerRecord.node`` and ``NodeRecord.ser
 server is FENCING it still holds its node: the node is free again when the fence is complete.
 """
 
+from collections.abc import Container
 from enum import Enum
 
 import msgspec
@@ -73,6 +74,14 @@ class Fence(msgspec.Struct, frozen=True):
     restart: bool = False  # the node is not at fault: it may take the server again at once
 
 
+class Clone(msgspec.Struct, frozen=True):
+    """One clone of an image or a snapshot; ``instance``, a UUID, is durable before it is made."""
+
+    volume: str  # as the storage process calls it
+    instance: str
+    prepared: bool = True  # its partitions end where it does
+
+
 class ServerRecord(msgspec.Struct, frozen=True):
     """One server's placement. ``epoch`` only grows; ``secret`` and ``beacon_key`` (hex) are new with each epoch."""
 
@@ -91,6 +100,16 @@ class ServerRecord(msgspec.Struct, frozen=True):
     moving_since: float | None = None  # wall clock when it began to move, None once it is up again
     left: str | None = None  # the node it was fenced from last
     left_for_good: bool = False  # that node is the last choice for it, not the first
+    clones: tuple[Clone, ...] = ()  # those of its disks, which may be several where its image is updated
+
+    def clone_of(self, volume: str) -> Clone | None:
+        """Return which clone a volume is, None for one that is from before they had names, or not known here yet."""
+        return next((clone for clone in self.clones if clone.volume == volume), None)
+
+    def with_clone(self, clone: Clone, volumes: Container[str]) -> "ServerRecord":
+        """Return the record with this clone for its volume; those of other volumes stay as long as there are these."""
+        others = (one for one in self.clones if one.volume != clone.volume and one.volume in volumes)
+        return msgspec.structs.replace(self, clones=(*others, clone))
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     wanted: bool
     record: ServerRecord
     volume_ready: bool = False
+    volume_prepared: bool = True
     volume_doomed: bool = False
     image_ready: bool = True
     admitted: bool = False
@@ -53,7 +54,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MakeVolume(msgspec.Struct, frozen=True):
-    """Clone the server's disk from its image."""
+    """Clone the server's disk from its image, or go on where that was cut off."""
 
 
 class Admit(msgspec.Struct, frozen=True):
@@ -139,8 +140,9 @@ def next_act(view: ServerView) -> Act | None:
         case Phase.WAITING:
             if not view.wanted:
                 return Forget()
-            can_be_made = view.image_ready and not view.volume_doomed
-            return MakeVolume() if not view.volume_ready and can_be_made else None
+            if view.volume_ready:
+                return None if view.volume_prepared else MakeVolume()
+            return MakeVolume() if view.image_ready and not view.volume_doomed else None
         case Phase.BOOTING:
             return _booting(view)
         case Phase.UP:

@@ -35,8 +35,10 @@ from panloom.model.fields import (
     Serial,
     Size,
     SnapshotName,
+    SshKey,
     Subnet,
     Switch,
+    UserData,
     Word,
     is_switch,
 )
@@ -319,6 +321,10 @@ class ServerSpec(Spec):
     failover: FailoverSpec = FailoverSpec()
     health: HealthSpec = HealthSpec()
     auth: Literal["chap", "none"] | None = None
+    ssh_keys: tuple[SshKey, ...] = Field((), examples=["[ssh-ed25519 AAAA… ada@example]"])
+    """Who may log in to it, if its image knows cloud-init or is Panloom's own Debian; counts from its next boot on."""
+    user_data: UserData = Field("", examples=["|\n  #cloud-config\n  packages: [nginx]"])
+    """What cloud-init is to do when a new clone of its image boots first."""
 
     def resource(self, pan: str, name: str) -> resources.Server:
         """Return what it means."""
@@ -333,6 +339,8 @@ class ServerSpec(Spec):
             failover=self.failover.meaning,
             health=self.health.meaning,
             auth=self.auth,
+            ssh_keys=self.ssh_keys,
+            user_data=self.user_data,
         )
 
 

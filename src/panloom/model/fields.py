@@ -8,6 +8,8 @@ Every value arrives as the text that stands in the file (``tree.py``); a reader'
 In a node set any text may hold brackets (``10.0.0.1[1-3]``), so each pattern lets those pass.
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
@@ -41,6 +43,12 @@ _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9 ._:+()/&*?-]{0,63}\Z")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 MAX_NOTE_CHARACTERS: Final = 1000
 MAX_PREFIX_BITS: Final = 96
+MAX_USER_DATA_OCTETS: Final = 64 << 10
+_KEY_KINDS = "ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\\.com"
+_SSH_KEY_TEXT = rf"(?:{_KEY_KINDS}) [A-Za-z0-9+/]{{40,4000}}={{0,2}}(?: [ -~]{{0,200}})?"
+_SSH_KEY = re.compile(rf"{_SSH_KEY_TEXT}\Z")
+_USER_DATA_TEXT = r"(?:#|Content-Type:|MIME-Version:)[\s\S]*"
+_USER_DATA = re.compile(_USER_DATA_TEXT)
 IN_STEP: Final = r".*\[[0-9a-fA-F,-]+\].*"
 """A node set's brackets somewhere in a text."""
 
@@ -255,6 +263,30 @@ def _note(text: str) -> str:
     return text
 
 
+def _ssh_key(text: str) -> str:
+    hint = "write a public key as ssh-keygen made it, like ssh-ed25519 AAAA… ada@example"
+    if not _SSH_KEY.match(text):
+        raise ValueError(f"{text[:40]!r} is no SSH key; {hint}")
+    kind, octets = text.split(" ")[:2]
+    try:
+        inner = base64.b64decode(octets, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"{text[:40]!r} is damaged; {hint}") from error
+    if inner[:4] != len(kind).to_bytes(4, "big") or inner[4 : 4 + len(kind)] != kind.encode():  # RFC 4253 section 6.6
+        raise ValueError(f"{text[:40]!r} holds another kind of key than it says; {hint}")
+    return text
+
+
+def _user_data(text: str) -> str:
+    if not _USER_DATA.match(text) or "\0" in text:
+        raise ValueError(
+            f"{text[:40]!r} is no user data; begin it with #cloud-config, #! or another mark of cloud-init"
+        )
+    if len(text.encode()) >= MAX_USER_DATA_OCTETS:
+        raise ValueError(f"is longer than {MAX_USER_DATA_OCTETS} octets; have it fetch the rest: #include")
+    return f"{text}\n"
+
+
 _SIZE_HINT = "write a size like 10GiB or 512MiB"
 _SIZE_TEXT = r"[0-9]+(?:\.[0-9]+)?\s*[kmgtKMGT]?i?[bB]?"
 
@@ -347,6 +379,8 @@ Sha256 = Annotated[str, _reader(_sha256), _looks("[0-9a-fA-F]{64}", "write 64 he
 Signature = Annotated[str, _reader(_signature), _looks(_SIGNATURE_TEXT, "write what panloom image sign tells")]
 PublicKey = Annotated[str, _reader(_public_key), _looks(_PUBLIC_KEY_TEXT, "write what panloom image key tells")]
 Note = Annotated[str, _reader(_note), _looks(r".{0,1000}", "write one line", "number", "boolean")]
+SshKey = Annotated[str, _reader(_ssh_key), _looks(_SSH_KEY_TEXT, "write a public key: ssh-ed25519 AAAA… ada@example")]
+UserData = Annotated[str, _reader(_user_data), _looks(_USER_DATA_TEXT, "begin with #cloud-config or #!")]
 Port = Annotated[int, _reader(_between(1, 65535)), _looks_between(1, 65535)]
 CipherSuite = Annotated[int, _reader(_between(0, 255)), _looks_between(0, 255)]
 Count = Annotated[int, _reader(_between(1, 1_000_000)), _looks_between(1, 1_000_000)]

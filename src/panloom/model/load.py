@@ -298,7 +298,7 @@ class _Columns:
     def tree(self, tree: Tree, index: int, steps: tuple[Step, ...]) -> Tree:
         """Return the tree of the member of that index."""
         match tree:
-            case Scalar(text=str(text)) if nodeset.is_set(text):
+            case Scalar(text=str(text)) if "\n" not in text and nodeset.is_set(text):  # a text of several lines is one
                 return Scalar(self._values(text, steps)[index], tree.at)
             case Mapping():
                 entries = tuple(

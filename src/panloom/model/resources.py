@@ -342,6 +342,10 @@ class Server(Member):
     health: Health = Health()
     auth: Auth | None = None
     """None: the platform's."""
+    ssh_keys: tuple[str, ...] = ()
+    """As in authorized_keys, without options."""
+    user_data: str = ""
+    """For cloud-init; empty: nothing."""
 
 
 class Match(Part):

@@ -61,7 +61,7 @@ def _same_luns(session: AdmittedSession, export: Export) -> bool:
 
 def _disk(lun: ExportedLun) -> ExportedLun:
     plain = msgspec.structs.replace(lun, limits=NO_LIMITS)
-    return plain if lun.content is None else msgspec.structs.replace(plain, content=b"any")
+    return plain if lun.content is None else msgspec.structs.replace(plain, content=b"any", deflated=False)
 
 
 def take_away(session: AdmittedSession, export: Export, transport: LocalTransport) -> None:

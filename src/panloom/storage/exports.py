@@ -13,6 +13,7 @@ The file holds secrets: mode 0600.  It is replaced as a whole, and durable befor
 import errno
 import logging
 import os
+import zlib
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -31,6 +32,7 @@ from panloom.values import Iqn, Lun
 
 FORMAT = 1
 RESERVE_OCTETS = 1 << 18
+MAX_CONTENT_OCTETS = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,9 @@ class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     removable: bool = False
     physical_4k: bool = False  # told to be written in pieces of 4 KiB
     limits: Limits = NO_LIMITS
+    deflated: bool = (
+        False  # content is packed by zlib (RFC 1950), so that a disc of zeroes takes little room in the file
+    )
 
     def __post_init__(self) -> None:
         """Check; ValueError says what is wrong."""
@@ -57,6 +62,30 @@ class ExportedLun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             raise ValueError("a LUN is either a volume, a device or content")
         if self.content is not None and not (self.read_only and self.content):
             raise ValueError("content is read_only and not empty")
+        if self.deflated and self.content is None:
+            raise ValueError("only content is deflated")
+        if self.content is not None:
+            self.octets()
+
+    @classmethod
+    def packed(cls, lun: int, content: bytes) -> "ExportedLun":
+        """Return a unit of literal content, which is remembered packed."""
+        return cls(lun, content=zlib.compress(content), read_only=True, deflated=True)
+
+    def octets(self) -> bytes:
+        """Return the content as it is served; ValueError if it cannot be unpacked, or is none."""
+        if self.content is None:
+            raise ValueError("a volume or a device is no content")
+        if not self.deflated:
+            return self.content
+        unpacking = zlib.decompressobj()
+        try:
+            octets = unpacking.decompress(self.content, MAX_CONTENT_OCTETS)
+        except zlib.error as error:
+            raise ValueError(f"content cannot be unpacked: {error}") from error
+        if not unpacking.eof:
+            raise ValueError(f"content is cut off, or more than {MAX_CONTENT_OCTETS} octets")
+        return octets
 
 
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -187,7 +187,7 @@ class LocalTransport:
         StaleEpochError if the volume's epoch is higher; UnavailableError or ConfigError if it cannot be opened.
         """
         if lun.content is not None:
-            return self._connect_content(target, lun.lun, lun.content)
+            return self._connect_content(target, lun.lun, lun.octets())
         if lun.device is not None:
             return self._connect_store(lun, lun.device)
         volume = self._store.open(lun.volume or "")

@@ -21,7 +21,10 @@ def export_facts(export: Export) -> ExportFacts:
     """Return what is told of an export."""
     luns = (
         LunFacts(
-            lun.lun, lun.volume, None if lun.content is None else hashlib.sha256(lun.content).hexdigest(), lun.read_only
+            lun.lun,
+            lun.volume,
+            None if lun.content is None else hashlib.sha256(lun.octets()).hexdigest(),
+            lun.read_only,
         )
         for lun in export.luns
     )
