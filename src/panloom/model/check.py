@@ -28,6 +28,8 @@ from panloom.values import format_size
 PING_SECONDS = 0.5  # a healthy server that sends no beacon may be unheard for so long: it answers pings
 MIN_INTERVAL_SECONDS = 0.05
 Kind = TypeVar("Kind", bound=Resource)
+MACHINES = "node"
+"""Stands in initiator names where the name of a PAN stands in those of targets."""
 APPLIED_EARLIER = " (applied earlier)"
 """Stands after a resource that no file of this reading describes, where an error names it."""
 
@@ -37,6 +39,7 @@ def check(resources: Mapping[str, Resource], loaded: Loaded, findings: Findings)
     whole = _Whole(resources, loaded, findings)
     whole.check_platform()
     whole.check_nodes()
+    whole.check_pans()
     whole.check_lans()
     whole.check_servers()
     whole.check_rules()
@@ -131,6 +134,12 @@ class _Whole:
         if node.port:
             why = f"{node.address} is behind relay {relay.address}, so its cable does not end here; leave `port` out"
             self._add(node, ("port",), why)
+
+    def check_pans(self) -> None:
+        for pan in self._all(Pan):
+            if pan.name == MACHINES:
+                why = f"{pan.name!r} begins the names of initiators, and no target may have one of those; take another"
+                self._add(pan, ("name",), why)
 
     def check_lans(self) -> None:
         platform = next(self._all(Platform), None)
