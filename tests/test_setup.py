@@ -107,6 +107,6 @@ def test_without_venv_compiler_iproute2_and_sudo_it_gets_all_it_needs(stubs, tmp
     status, said = setup(path=path, checkout=checkout, timeout=300)
     assert status == 0, said
     assert re.search(r"unpack \d+ Debian packages .*, \d\.\d MB to download:\n.*\bpython3-pip-whl\b", said), said
-    assert "Python packages into .venv, 12 MB to download" in said
+    assert "Python packages into .venv, 17 MB to download" in said
     shown = subprocess.run([checkout / "scripts" / "run", "panloom", "version"], check=True, capture_output=True)
     assert shown.stdout
