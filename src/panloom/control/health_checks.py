@@ -6,6 +6,7 @@ trouble_of(server …) ──▶ None    not known yet: a try is under way
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 
@@ -68,7 +69,7 @@ async def _connect(address: str, port: int) -> None:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(address, port)
     except (OSError, TimeoutError) as error:
-        why = getattr(error, "strerror", None) or "no answer"
+        why = os.strerror(error.errno) if error.errno else "no answer"  # asyncio has a text of its own
         raise UnavailableError(f"port {port} of {address}: {why}") from error
     writer.close()
 
