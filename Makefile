@@ -49,7 +49,7 @@ lint: setup-test
 	@scripts/run mypy
 	@scripts/run lint-imports
 	@scripts/run codespell
-	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh src/panloom/golden/build.sh \
+	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh src/panloom/golden/build.sh src/panloom/node/guest/*.sh \
 	    src/panloom/golden/system/usr/lib/panloom/*; do bash -n $$script || exit 1; done
 
 bench:

@@ -1,8 +1,8 @@
 """What is in the image: the kernel, and the file trees of the initramfs and of the root file system, as values.
 
-A tree maps a path to a node, each directory before what it holds.  The scripts lie in ``lab/guest``; kernel, modules,
-busybox and open-iscsi come from Debian packages that were unpacked, their shared libraries from there or from this
-host.
+A tree maps a path to a node, each directory before what it holds.  The scripts lie in ``lab/guest``, and what other
+images have too in ``node/guest``; kernel, modules, busybox and open-iscsi come from Debian packages that were unpacked,
+their shared libraries from there or from this host.
 """
 
 import hashlib
@@ -35,7 +35,9 @@ _APPLETS = [
     "ls",
     "mkdir",
     "mkfifo",
+    "mount",
     "mv",
+    "nsenter",
     "ping",
     "poweroff",
     "printf",
@@ -161,7 +163,7 @@ def _initramfs_tree(packages: Path, modules: Path, script: bytes, more: Iterable
     tree["etc/passwd"] = Node(_DATA, b"root:x:0:0:root:/:/bin/sh\n")  # iscsid asks for root by name
     tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
     tree["etc/nsswitch.conf"] = Node(_DATA, b"passwd: files\ngroup: files\n")
-    return _with_directories(tree | _busybox(packages) | _programs(packages, ("iscsistart", "iscsid")))
+    return _with_directories(tree | _busybox(packages) | _shared_nic() | _programs(packages, ("iscsistart", "iscsid")))
 
 
 def _root_tree(packages: Path, extra_files: Mapping[str, bytes]) -> Tree:
@@ -175,7 +177,11 @@ def _root_tree(packages: Path, extra_files: Mapping[str, bytes]) -> Tree:
     tree["etc/passwd"] = Node(_DATA, b"root::0:0:root:/:/bin/sh\n")  # no password: only the console asks for a login
     tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
     tree |= {path.lstrip("/"): Node(_DATA, content) for path, content in extra_files.items()}
-    return _with_directories(tree | _busybox(packages))
+    return _with_directories(tree | _busybox(packages) | _shared_nic())
+
+
+def _shared_nic() -> dict[str, Node]:
+    return {"sbin/shared-nic": Node(_SCRIPT, files("panloom.node").joinpath("guest/shared-nic.sh").read_bytes())}
 
 
 def _busybox(packages: Path) -> dict[str, Node]:

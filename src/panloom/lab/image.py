@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK
+from typing import Literal
 
 import msgspec
 
@@ -39,14 +40,14 @@ _COMMAND_LINE = (  # measured: what makes the kernel quickest to userland under 
     "console=ttyS0,115200 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr"
     " random.trust_cpu=on cryptomgr.notests"
 )
-_SYSLINUX = f"""SERIAL 0 115200
+_SYSLINUX = """SERIAL 0 115200
 DEFAULT linux
 PROMPT 0
 TIMEOUT 0
 LABEL linux
  LINUX vmlinuz
  INITRD initrd.img
- APPEND {_COMMAND_LINE}
+ APPEND {}
 """
 _RECIPE = b"2"  # raised when the same inputs shall give other octets
 _TIME_STAMP = "1700000000"
@@ -62,15 +63,23 @@ class ImageFacts(msgspec.Struct, frozen=True):
     kernel: str  # its release
 
 
-def build_image(packages: Path, output: Path, *, extra_files: Mapping[str, bytes] | None = None) -> ImageFacts:
+def build_image(
+    packages: Path,
+    output: Path,
+    *,
+    extra_files: Mapping[str, bytes] | None = None,
+    layout: Literal["merged", "split"] = "merged",
+) -> ImageFacts:
     """Make the disk image ``output`` from the packages unpacked below ``packages``, unless it is there already.
 
     ``extra_files`` are put on the root disk, by absolute path; ``/panloom-writer`` makes the machine write without
-    pause.  The image appears whole or not at all.  Raises ``UnavailableError`` when a package is missing or a tool
-    fails.
+    pause, and its system runs ``/etc/rc.local``.  ``layout`` is that of the card which disk and network share
+    (``node/guest/shared-nic.sh``).  The image appears whole or not at all.  Raises ``UnavailableError`` when a package
+    is missing or a tool fails.
     """
     guest = collect_guest(packages, extra_files or {})
-    inputs = hashlib.sha256(_RECIPE + _SYSLINUX.encode() + guest.digest().encode()).hexdigest()
+    command_line = _COMMAND_LINE if layout == "merged" else f"{_COMMAND_LINE} panloom.nic={layout}"
+    inputs = hashlib.sha256(_RECIPE + _SYSLINUX.format(command_line).encode() + guest.digest().encode()).hexdigest()
     notes = output.with_name(output.name + ".json")
     if output.exists() and notes.exists():
         facts = msgspec.json.decode(notes.read_bytes(), type=ImageFacts)
@@ -82,7 +91,7 @@ def build_image(packages: Path, output: Path, *, extra_files: Mapping[str, bytes
         disk = work / "disk.img"
         with disk.open("xb") as file:
             file.truncate(_ROOT.stop * SECTOR_OCTETS)
-        _write_boot_partition(disk, guest, work)
+        _write_boot_partition(disk, guest, command_line, work)
         _write_root_partition(disk, guest.root, work)
         _write_boot_record(disk, packages / "usr/lib/syslinux/mbr/mbr.bin")
         with disk.open("rb") as file:
@@ -113,9 +122,10 @@ def _write_boot_record(disk: Path, boot_code: Path) -> None:
         file.write(boot_code.read_bytes().ljust(440, b"\0") + struct.pack("<IH", 0x50414E4C, 0) + table + b"\x55\xaa")
 
 
-def _write_boot_partition(disk: Path, guest: Guest, work: Path) -> None:
+def _write_boot_partition(disk: Path, guest: Guest, command_line: str, work: Path) -> None:
     initramfs = gzip.compress(guest.initramfs, mtime=0)
-    contents = {"vmlinuz": guest.kernel, "initrd.img": initramfs, "syslinux.cfg": _SYSLINUX.encode()}
+    configuration = _SYSLINUX.format(command_line).encode()
+    contents = {"vmlinuz": guest.kernel, "initrd.img": initramfs, "syslinux.cfg": configuration}
     for name, content in contents.items():
         (work / name).write_bytes(content)
     loader = work / "BOOTX64.EFI"
@@ -124,7 +134,7 @@ def _write_boot_partition(disk: Path, guest: Guest, work: Path) -> None:
             guest.efi_stub,
             kernel=guest.kernel,
             initramfs=initramfs,
-            command_line=_COMMAND_LINE,
+            command_line=command_line,
             release=guest.release,
         )
     )

@@ -29,11 +29,29 @@ read -r _ < /run/os.unshared
 index=0
 while [ $index -lt "$NICS" ]; do
     eval "mac=\$NIC${index}_MAC"
-    ip link add link "$storage_nic" "os$index" address "$mac" type macvlan
-    ip link set "os$index" netns $os
+    shared-nic plug "eth$index" "$mac" $os
     index=$((index + 1))
 done
 echo > /run/os.wired
+
+# `poweroff` and `reboot` end what the system runs, leave a clean file system, and keep the disk to the end.
+go_down() { # $1 poweroff or reboot
+    trap '' USR1 USR2 TERM
+    for process in /proc/[0-9]*; do
+        number=${process#/proc/}
+        [ "$number" != 1 ] && [ -e "$process/exe" ] && read -r name < "$process/comm" || continue
+        [ "$name" = iscsid ] || kill -9 "$number"
+    done
+    sync
+    tries=0
+    until mount -o remount,ro / || [ $tries = 20 ]; do
+        usleep 100000
+        tries=$((tries + 1))
+    done
+    "$1" -f
+}
+trap 'go_down poweroff' USR1 USR2
+trap 'go_down reboot' TERM
 
 # For tests of fencing: a writer that never pauses, to a ring of 1024 sectors before the first partition.
 write_tags() {

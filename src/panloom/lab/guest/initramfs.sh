@@ -2,7 +2,8 @@
 # /init of the initramfs: from the firmware's boot table (iBFT) to the system on the root disk.
 #
 #   kernel     modules are loaded
-#   network    the storage NIC gets the address that firmware had, and stays in this network namespace for ever
+#   network    the storage NIC gets the address that firmware had, and stays in this network namespace for ever;
+#              panloom.nic=split on the command line parts it from the card (shared-nic.sh)
 #   login      two targets: the root disk (by the iBFT) and NAME.personality, with the same portal and CHAP secret;
 #              iscsid keeps both sessions from here on
 #   root       the root disk is mounted; the personality lies in /run; the disk's own /sbin/init takes over
@@ -65,6 +66,10 @@ for device in /sys/class/net/*; do
     [ "$found" = "$mac" ] && nic=${device##*/}
 done
 [ "$nic" ] || fail "no NIC has the iBFT's address $mac"
+read -r line < /proc/cmdline
+case " $line " in *" panloom.nic=split "*) layout=split ;; *) layout=merged ;; esac
+shared-nic storage "$nic" $layout > /run/storage_nic || fail "the card $nic cannot be shared"
+read -r nic < /run/storage_nic
 ifconfig "$nic" "$address" netmask "$mask" up || fail "$nic refuses $address"
 mark network
 
@@ -94,7 +99,7 @@ mount -t ext4 -o noatime,noinit_itable "/dev/${disk}2" /root || fail "the root d
 echo "storage_nic=$nic root_disk=/dev/$disk" > /run/boot
 mark root
 
-for directory in dev proc sys run; do mount -o bind /$directory /root/$directory; done
+for directory in dev proc sys run; do mount -o rbind /$directory /root/$directory; done
 cd /root || fail "the root disk cannot be entered"
 mount -o move . /
 exec chroot . /sbin/init < /dev/console > /dev/console 2>&1

@@ -10,7 +10,6 @@ index=0
 while [ $index -lt "$NICS" ]; do
     eval "address=\$NIC${index}_ADDRESS prefix=\$NIC${index}_PREFIX router=\$NIC${index}_ROUTER"
     eval "dns=\$NIC${index}_DNS domain=\$NIC${index}_DOMAIN"
-    ip link set "os$index" name "eth$index"
     if [ "$address" ]; then
         echo 1 > "/proc/sys/net/ipv4/conf/eth$index/arp_notify" # tells the switches where this MAC is now
         ip addr add "$address/$prefix" dev "eth$index"
@@ -48,4 +47,5 @@ echo "<!doctype html>
 <h1>$PAN/$SERVER</h1>
 <p>Boot <b>$BOOTS</b> of this disk, on node <b>$NODE</b>, at epoch <b>$EPOCH</b>.</p>
 <p>$NIC0_ADDRESS at $NIC0_MAC, Linux $kernel; the same <a href=facts.txt>as plain text</a></p>" > /run/www/index.html
+if [ -e /etc/rc.local ]; then sh /etc/rc.local > /dev/console 2>&1 & fi
 exec httpd -f -p 80 -h /run/www
