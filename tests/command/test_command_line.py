@@ -157,6 +157,12 @@ def test_acts(applied):
     said = applied("node", "approve", "52:54:00:00:00:09", "--rule", "web")
     assert said.data == "52:54:00:00:00:09: becomes shop/web-9\n"
     assert applied("node", "approve", "52:54:00:00:00:09", "--rule", "web", "--spare").code == 1
+    said = applied("node", "install", "52:54:00:00:00:09", "--image", "db", "--rule", "web")
+    assert (said.data, said.talk) == (
+        "52:54:00:00:00:09: becomes shop/web-db-9\n",
+        "Follow it: panloom show node 52:54:00:00:00:09\n",
+    )
+    assert "--image" in applied("node", "install", "52:54:00:00:00:09").talk
     assert applied("node", "release", "n1").data == "n1: released\n"
     assert applied("status").data.startswith("not redundant\nPART")
 

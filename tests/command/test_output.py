@@ -10,6 +10,7 @@ import termios
 
 import pytest
 
+from panloom.command import changes
 from panloom.command.columns import server_state
 from panloom.command.output import emit_folded, emit_table
 
@@ -68,3 +69,8 @@ def test_a_servers_state_says_more_where_there_is_more_to_say():
     assert server_state({"state": "up", "moves": 0}) == "up"
     assert server_state({"state": "up", "moves": 2}) == "up (moved)"
     assert server_state({"state": "dead", "detail": "silent", "moves": 2}) == "dead (silent)"
+
+
+def test_a_plan_ends_with_what_will_go_wrong_later(capsys):
+    changes.show({"changes": [], "warnings": ["no spare for shop/web1: no machine is free"]})
+    assert capsys.readouterr().err == "warning: no spare for shop/web1: no machine is free\n"
