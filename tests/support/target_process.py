@@ -15,10 +15,10 @@ _LISTENING = re.compile(r"^listening (\S+):([0-9]+) (\S+)$", re.MULTILINE)
 
 
 class TargetProcess:
-    """A target with so many portals of the loopback address, or at these ports, listening when this returns.
+    """A target with so many portals of an address, or at these ports, listening when this returns.
 
-    ``prefix``: a command that becomes the target, as one that gives it a file system.  ``first``: Python that it runs
-    before anything else.
+    ``prefix``: a command that becomes the target, as one that gives it a file system, or a network.  ``first``: Python
+    that it runs before anything else.
     """
 
     def __init__(
@@ -29,11 +29,13 @@ class TargetProcess:
         ports: tuple[int, ...] = (),
         prefix: tuple[str, ...] = (),
         first: str = "",
+        address: str = "127.0.0.1",
     ) -> None:
+        self.address = address
         self._log = directory / "target.log"
         self._output = directory / "target.out"
         wanted = ports or (0,) * portals
-        at = [part for port in wanted for part in ("--portal", f"127.0.0.1:{port}")]
+        at = [part for port in wanted for part in ("--portal", f"{address}:{port}")]
         command = [*prefix, *PANLOOM[:-1], f"{first}\n{PANLOOM[-1]}", "target", *at, *arguments]
         with self._log.open("wb") as log, self._output.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=log)
@@ -61,7 +63,7 @@ class TargetProcess:
 
     def url(self, lun: int, *, portal: int = 0, user: str = "") -> str:
         """Return libiscsi's URL of a unit; ``user`` is USER%SECRET."""
-        return f"iscsi://{user}{'@' if user else ''}127.0.0.1:{self.ports[portal]}/{self.iqn}/{lun}"
+        return f"iscsi://{user}{'@' if user else ''}{self.address}:{self.ports[portal]}/{self.iqn}/{lun}"
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
