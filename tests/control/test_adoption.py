@@ -106,6 +106,8 @@ def test_one_that_cannot_be_taken_in_is_tried_ever_less_often_and_forgotten_when
             await blades.meet(world, said.__setitem__)
             tried += [second] * (bridge.asked - before)
         assert "the port of node n1" in said[NEW]
+        blades._refused[NEW, ""] = 5000, now  # for days
+        await blades.meet(world, said.__setitem__)
         observer.discovered.clear()
         await blades.meet(world, said.__setitem__)
         return tried, said

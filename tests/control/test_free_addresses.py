@@ -5,7 +5,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from panloom.control.free_addresses import ANSWERED_SECONDS, SILENT_SECONDS, FreeAddresses, unnamed_addresses
+from panloom.control.free_addresses import (
+    ANSWERED_SECONDS,
+    MOST_ASKED,
+    SILENT_SECONDS,
+    FreeAddresses,
+    unnamed_addresses,
+)
 from panloom.errors import ConflictError
 from panloom.model.resources import Relay, StorageNetwork
 from support.dict_store import DictStore
@@ -63,6 +69,21 @@ def test_an_address_that_somebody_answers_for_is_passed_over_until_it_may_have_g
     chosen, once, again, later = asyncio.run(scenario())
     assert (chosen, once, later) == (["10.77.0.6", "10.77.0.6"], 5, "10.77.0.5")
     assert IPv4Address("10.77.0.5") not in again
+
+
+def test_one_that_answers_for_every_address_is_said_to_and_not_asked_for_ever():
+    asked = []
+
+    async def liar(_interface, addresses):
+        asked.extend(addresses)
+        return frozenset(addresses)
+
+    world = worlds(platform("10.0.0.1", "10.0.0.0/8"))
+    with pytest.raises(
+        ConflictError, match=r"ARP is answered for 1024 addresses of 10\.0\.0\.0/8 .* arping -I br0 10\.0\."
+    ):
+        asyncio.run(FreeAddresses(liar).choose(world))
+    assert len(asked) == MOST_ASKED
 
 
 def test_a_full_network_is_said_so():

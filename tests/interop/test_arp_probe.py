@@ -18,3 +18,6 @@ def test_who_has_an_address_is_found_on_the_wire_by_a_sender_that_has_none():
             assert loop.call(answering("br0", ADDRESSES)) == {IPv4Address("10.77.0.5")}
             with pytest.raises(UnavailableError, match="frames on nowhere0"):
                 loop.call(answering("nowhere0", ADDRESSES))
+            chassis.control.ip("link set br0 down")
+            with pytest.raises(UnavailableError, match="frames on br0: Network is down"):
+                loop.call(answering("br0", ADDRESSES))

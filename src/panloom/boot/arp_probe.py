@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Collection
 from ipaddress import IPv4Address
 
 from panloom.boot.interface import mac_of, packet_socket
-from panloom.errors import MalformedError
+from panloom.errors import MalformedError, UnavailableError
 from panloom.wire.arp import ETHERTYPE_ARP, decode_reply, encode_probe
 
 PROBE_SECONDS = 0.1
@@ -15,18 +16,33 @@ _LARGEST_FRAME = 65535
 
 
 async def answering(interface: str, addresses: Collection[IPv4Address]) -> frozenset[IPv4Address]:
-    """Return those of the addresses that somebody has, after ``PROBE_SECONDS``; UnavailableError without interface."""
+    """Return those of the addresses that somebody has, after ``PROBE_SECONDS``.
+
+    UnavailableError when the interface is not there or is down: nobody can be asked.
+    """
     found: set[IPv4Address] = set()
     with packet_socket(interface, ETHERTYPE_ARP) as sock:
         mac = mac_of(sock)
         for _ in range(_PROBES):
             for address in addresses:
-                with contextlib.suppress(OSError):  # the interface is down: nobody could answer
+                with contextlib.suppress(OSError):  # one that is lost on the wire is no other
                     sock.send(encode_probe(address, mac))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_SECONDS / _PROBES):
-                    while True:
-                        octets = await asyncio.get_running_loop().sock_recv(sock, _LARGEST_FRAME)
-                        with contextlib.suppress(MalformedError):  # most of them: questions of others
-                            found.add(decode_reply(octets).sender)
+            try:
+                found |= await repliers(sock, PROBE_SECONDS / _PROBES)
+            except OSError as error:
+                raise UnavailableError(f"frames on {interface}: {error.strerror}") from error
     return frozenset(found.intersection(addresses))
+
+
+async def repliers(sock: socket.socket, seconds: float) -> set[IPv4Address]:
+    """Return the senders of the replies that come in within a time, however many frames do."""
+    loop, found = asyncio.get_running_loop(), set[IPv4Address]()
+    end = loop.time() + seconds
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(end):
+            while loop.time() < end:
+                octets = await loop.sock_recv(sock, _LARGEST_FRAME)
+                with contextlib.suppress(MalformedError):  # most of them: questions of others
+                    found.add(decode_reply(octets).sender)
+                await asyncio.sleep(0)  # sock_recv gives way to nobody while there are frames
+    return found

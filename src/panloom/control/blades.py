@@ -17,7 +17,7 @@ from panloom.control import failpoint
 from panloom.control.documents import Documents
 from panloom.control.events import EventLog
 from panloom.control.free_addresses import FreeAddresses
-from panloom.control.image_imports import MAX_PAUSE_SECONDS, PAUSE_SECONDS, Say
+from panloom.control.image_imports import Say, pause_after
 from panloom.control.observer import Observer
 from panloom.control.ports import Ports
 from panloom.control.world import BLADES, SERVERS, World
@@ -89,8 +89,7 @@ class Blades:
                 self._refused.pop((found.mac, found.choice), None)
                 say(found.mac, None)
             except (ConflictError, ConfigError, ConfigErrors) as error:  # it keeps no other waiting
-                pause = min(PAUSE_SECONDS * 2**tries, MAX_PAUSE_SECONDS)
-                self._refused[found.mac, found.choice] = tries + 1, self._clock() + pause
+                self._refused[found.mac, found.choice] = tries + 1, self._clock() + pause_after(tries)
                 say(found.mac, f"{found.mac} is not taken in: {error}")
 
     async def take_in(self, found: Discovered, rule: Rule | None, *, who: str) -> Node:

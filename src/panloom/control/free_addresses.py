@@ -17,6 +17,7 @@ from panloom.errors import ConflictError, UnavailableError
 from panloom.model.resources import Node, Server, VirtualLan
 
 ASKED_AT_ONCE = 16
+MOST_ASKED = 1024  # some seconds; who answers for so many answers for any
 SILENT_SECONDS = 5.0  # for how long one that nobody answered for is taken to be nobody's
 ANSWERED_SECONDS = 60.0
 Ask = Callable[[str, Collection[IPv4Address]], Awaitable[frozenset[IPv4Address]]]
@@ -32,17 +33,24 @@ class FreeAddresses:
         """Address → whether somebody answered for it, and until when that holds."""
 
     async def choose(self, world: World) -> IPv4Address:
-        """Return one that is free; ConflictError when there is none, UnavailableError when nobody can be asked."""
+        """Return one that is free; UnavailableError when nobody can be asked.
+
+        ConflictError when there is none, or somebody answers for ``MOST_ASKED``.
+        """
         platform = world.platform
         if platform is None:
             raise UnavailableError("no platform document is applied; write one and: panloom apply platform.yaml")
-        unnamed = unnamed_addresses(world)
+        storage, unnamed, answered = platform.storage, unnamed_addresses(world), 0
         while batch := tuple(islice(unnamed, ASKED_AT_ONCE)):
-            await self._learn(platform.storage.interface, batch)
+            if answered >= MOST_ASKED:
+                why = f"ARP is answered for {answered} addresses of {storage.subnet} that no document names"
+                raise ConflictError(f"{why}; see who answers: arping -I {storage.interface} {batch[0]}")
+            await self._learn(storage.interface, batch)
             for address in batch:
                 if not self._known[address][0]:
                     return address
-        raise ConflictError(f"no address of {platform.storage.subnet} is free for another node")
+            answered += len(batch)
+        raise ConflictError(f"no address of {storage.subnet} is free for another node")
 
     async def _learn(self, interface: str, addresses: Collection[IPv4Address]) -> None:
         now = self._clock()

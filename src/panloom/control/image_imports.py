@@ -21,6 +21,7 @@ from panloom.model.resources import Image, Server
 from panloom.storage.client import StorageClient
 
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+_MOST_DOUBLINGS = 8  # more change nothing, and after a thousand no number holds them
 Say = Callable[[str, str | None], None]
 Start = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -85,14 +86,18 @@ class ImageImports:
                 await self._storage.import_image(label, raw.path)
         except PanloomError as error:
             tries, _ = self._failed.get((label, source), (0, 0.0))
-            pause = min(PAUSE_SECONDS * 2**tries, MAX_PAUSE_SECONDS)
-            self._failed[label, source] = tries + 1, self._clock() + pause
+            self._failed[label, source] = tries + 1, self._clock() + pause_after(tries)
             say(label, f"image {label}: {error}")
             return
         self._failed.pop((label, source), None)
         say(label, None)
         self._events.report("image", f"{label} is in the store", seconds=self._clock() - began)
         self._done()
+
+
+def pause_after(tries: int) -> float:
+    """Return for how many seconds to leave alone what has failed once more, ``tries`` times before."""
+    return min(PAUSE_SECONDS * 2.0 ** min(tries, _MOST_DOUBLINGS), MAX_PAUSE_SECONDS)
 
 
 def _disk_of(world: World, volume: str) -> str:
