@@ -12,12 +12,12 @@ from panloom.control.client import Client
 @click.command("delete", short_help="Take one resource out of what is wanted.")
 @click.argument("kind", metavar="KIND", shell_complete=completing.resource_kinds)
 @click.argument("name", metavar="NAME", shell_complete=completing.names)
-@click.option("--yes", is_flag=True, help="Yes, destroy a volume or a snapshot and its data for ever.")
+@click.option("--yes", is_flag=True, help="Yes, destroy a volume, a snapshot or an image for ever.")
 @click.pass_obj
 def command(client: Client, kind: str, name: str, *, yes: bool) -> int:
     """Take one resource out of what is wanted.
 
-    A server's disk stays. A volume or a snapshot is destroyed with its data, and only with --yes.
+    A server's disk stays. A volume, a snapshot or an image is destroyed with its data, and only with --yes.
     """
     found = kind_of(kind)
     label = volume_label(name) if found.name in ("volume", "snapshot") else name

@@ -203,6 +203,10 @@ def _differences(stored: Volume, asked: Volume, steps: tuple[str, ...]) -> Itera
     if asked.snapshot != stored.snapshot:
         yield (*steps, "snapshot"), f"the disk {stored.label} is a clone of {origin}; {mend}"
     elif asked.image != stored.image and not _is_any_version(asked.image, stored.image.partition("@")[0]):
+        if stored.serves and asked.image.partition("@")[0] == stored.image.partition("@")[0]:
+            mend = (
+                f"write that again, or give the server a new disk: panloom image update {asked.image} {stored.serves}"
+            )
         yield ("image",), f"the disk {stored.label} is a clone of {origin}; {mend}"
     if asked.provisioning != stored.provisioning:
         yield (*steps, "provisioning"), f"the disk {stored.label} is {stored.provisioning} and stays so; {mend}"
