@@ -168,11 +168,11 @@ def test_cap_006_a_nic_that_is_down_cuts_the_network_and_not_the_disk(scene, lay
     scene.plug()
     until_pinged(scene.system)
     scene.system.ip("link set eth0 down")
-    before = scene.nic.bus.counts.copy()
+    before = scene.counts()
     for lba in range(20):
         scene.read(lba)
     scene.control.run(busybox(), "ping", "-c", "1", "-W", "1", str(FRONT.ip), check=False)
-    passed = scene.nic.bus.counts - before
+    passed = scene.counts() - before
     assert (passed["os", "in"], passed["os", "out"]) == (0, 0)
     assert passed["storage", "in"] >= 20
     assert passed["storage", "out"] >= 20

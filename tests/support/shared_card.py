@@ -110,6 +110,14 @@ class SharedCard:
         ((session, connection),) = self.manager.connections.items()
         return session, connection.facts.isid, connection.tsih, self.nic.disk.session.logins
 
+    def counts(self):
+        """Return what has passed so far; no frame is half-way then."""
+
+        async def work():
+            return self.nic.bus.counts.copy()
+
+        return self.call(work())
+
     def start_load(self):
         """Write marked blocks without pause, round and round."""
         self.call(self._start_load())
