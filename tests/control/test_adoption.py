@@ -5,15 +5,16 @@ import asyncio
 import msgspec
 import pytest
 
-from panloom.control.blades import Blades, held_for
+from panloom.control.blades import Blades, held_for, menus_of
 from panloom.control.boots import Boots
+from panloom.control.documents import Documents, Edit
 from panloom.control.events import EventLog
 from panloom.control.free_addresses import FreeAddresses
 from panloom.control.observer import Observer
 from panloom.control.ports import Ports
 from panloom.control.reconcile import Reconciler
 from panloom.control.world import BLADES, World
-from panloom.decide.provisioning import BladeRecord, BladeState
+from panloom.decide.provisioning import DEAF_SECONDS, BladeRecord, BladeState
 from panloom.decide.records import Discovered, Phase
 from panloom.errors import ConflictError
 from panloom.model.resources import WANT, Becoming, Image, Node, Rule
@@ -190,6 +191,57 @@ def test_a_pass_does_not_wait_for_machines_that_are_being_taken_in():
         assert "n-aaaaaa112233" in (await World.read(store)).all(Node)
         for worker in reconciler._workers.values():
             worker.cancel()
+
+    asyncio.run(scenario())
+
+
+def newcomer(store, ask=nobody):
+    """Return what takes in a machine that has waited long enough, and the observer that knows it."""
+    events = EventLog(DictStore())
+    observer = Observer(EmptyStorage(), Boots(DictStore()), events)
+    observer.discovered[NEW] = Discovered(mac=NEW, address="10.77.0.200", first_seen=1.0, known_at=-DEAF_SECONDS)
+    return Blades(store, observer, Bridge({}), events, lambda: None, addresses=FreeAddresses(ask)), observer
+
+
+async def delete_documents(store, *keys):
+    await Documents(store).edit(lambda _: Edit({}, frozenset(keys)), what="delete", who="root")
+
+
+def test_nobody_is_taken_in_by_a_rule_that_is_deleted_meanwhile():
+    async def scenario(*, late):
+        store, said = DictStore(), {}
+
+        async def delete_late(_interface, _addresses):
+            await delete_documents(store, *([RULE.key] if late else ()))
+            return frozenset()
+
+        before = await put(store, *DOCUMENTS, RULE, Image(name="web", version=1, source="/srv/web.img"))
+        blades, observer = newcomer(store, delete_late)
+        if not late:
+            await delete_documents(store, RULE.key)
+        await blades.meet(before, said.__setitem__)
+        assert set((await World.read(store)).all(Node)) == {"n1", "n2"}
+        with pytest.raises(ConflictError, match="rule web is deleted by now"):
+            await blades.take_in(observer.discovered[NEW], RULE, who="root")
+        return said
+
+    assert asyncio.run(scenario(late=False)) == {NEW: None}
+    assert asyncio.run(scenario(late=True)) == {
+        NEW: f"{NEW} is not taken in: rule/web, which says so, is another by now"
+    }
+
+
+def test_a_choice_whose_image_is_deleted_meanwhile_is_asked_for_again():
+    async def scenario():
+        store, said = DictStore(), {}
+        web = Image(name="web", version=1, source="/srv/web.img")
+        world = await put(store, *DOCUMENTS, RULE.model_copy(update={"approve": "prompt"}), web)
+        blades, observer = newcomer(store)
+        observer.discovered[NEW] = msgspec.structs.replace(observer.discovered[NEW], choice="db")
+        assert not menus_of(world, observer.discovered.values())
+        await blades.meet(world, said.__setitem__)
+        assert "image" in said[NEW]
+        assert [menu.offers("web") for menu in menus_of(world, observer.discovered.values()).values()] == [True]
 
     asyncio.run(scenario())
 

@@ -138,6 +138,8 @@ def test_the_states_of_a_node(tmp_path):
     assert (found["state"], found["why"]) == (
         "discovered", "asks to boot; take it in: panloom node approve 52:54:00:77:00:99"
     )  # fmt: skip
+    far.said[new.mac] = f"{new.mac} is not taken in: no address is free"
+    assert far("node")[new.mac]["why"] == far.said.pop(new.mac)
     far.observer.discovered[new.mac] = msgspec.structs.replace(new, known_at=time.monotonic() - 60.0)
     assert "did not fetch its boot script" in far("node")[new.mac]["why"]
 

@@ -23,7 +23,7 @@ from panloom.decide.provisioning import (
     server_of,
     why_unfit,
 )
-from panloom.model.resources import Becoming, Image, Match, Nic, Node, Rule
+from panloom.model.resources import Becoming, Image, Match, Nic, Node, Prompt, Rule
 from panloom.values import MacAddress
 
 MAC = MacAddress.parse("52:54:00:77:00:0a")
@@ -62,6 +62,20 @@ def test_a_rule_that_asks_at_the_console_waits_for_the_answer_and_takes_its_imag
     answered = meet(Candidate(MAC, DELL, choice="db"), rules, "manual")
     assert (answered.rule.name, answered.rule.server.image) == ("any", "db")
     assert meet(Candidate(MAC, DELL, choice=SPARE), rules, "manual") == TakeIn()
+
+
+def test_a_choice_that_stands_is_not_asked_for_again_and_one_that_its_rule_does_not_offer_is():
+    asks = rule("any", approve="prompt")
+    few = asks.model_copy(update={"prompt": Prompt(images=("web@2",))})
+    images = [Image(name="db", version=1)]
+    for choice, there in (("db", images), ("db", []), (SPARE, images)):
+        assert prompt_for(Candidate(MAC, DELL, choice=choice), [asks], there) is None
+    for rules, choice in (([few], "db"), ([rule("any", None, "prompt")], "web")):  # another rule's by now
+        answered = Candidate(MAC, DELL, choice=choice)
+        assert meet(answered, rules, "always") is None
+        assert prompt_for(answered, rules, images) is not None
+    for choice in ("web", "web@2", SPARE):
+        assert meet(Candidate(MAC, DELL, choice=choice), [few], "manual") is not None
 
 
 def test_a_rule_that_asks_for_a_person_takes_nobody_in():

@@ -269,6 +269,7 @@ class BootDesk:
             return Page(200, wait_script("it is decided what this machine becomes; asking again", 1))
         if not menu.offers(choice):
             return Page(404, "the menu has no such item\n")
+        _remember(self._inventoried, ticket.mac, None)  # it would be away while it is taken in
         self.say(msgspec.structs.replace(self._about("chosen", now, ticket.mac, peer, ""), choice=choice))
         return Page(200, wait_script(f"{choice.lstrip('.')} is chosen; asking again", 1))
 

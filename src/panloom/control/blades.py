@@ -30,6 +30,7 @@ from panloom.decide.provisioning import (
     BladeRecord,
     BladeState,
     Candidate,
+    TakeIn,
     is_held,
     meet,
     next_step,
@@ -73,24 +74,29 @@ class Blades:
 
     async def meet(self, world: World, say: Say) -> None:
         """Take in who may come; ``say`` what keeps one from it, and try that one again ever less often."""
-        platform = world.platform
-        if platform is None:
-            return
         for mac, choice in [known for known in self._refused if known[0] not in self._observer.discovered]:
             del self._refused[mac, choice]
             say(mac, None)
-        for found in list(self._observer.discovered.values()):
-            step = meet(candidate(found), world.all(Rule).values(), platform.approve)
-            tries, next_try = self._refused.get((found.mac, found.choice), (0, float("-inf")))
-            if step is None or self._clock() < next_try:
+        for mac in tuple(self._observer.discovered):
+            found = self._observer.discovered.get(mac)  # taken in by somebody else meanwhile, if it is not there
+            if found is None or step_of(found, world) is None:
+                continue
+            tries, next_try = self._refused.get((mac, found.choice), (0, float("-inf")))
+            if self._clock() < next_try:
                 continue
             try:
-                await self.take_in(found, step.rule, who="panloom")
-                self._refused.pop((found.mac, found.choice), None)
-                say(found.mac, None)
+                async with self._one_by_one:
+                    latest = await World.read(self._store)  # rules may have changed while others were taken in
+                    step = step_of(found, latest)
+                    if step is not None:
+                        await self._take_in(found, step.rule, latest, "panloom")
+                self._refused.pop((mac, found.choice), None)
+                say(mac, None)
             except (ConflictError, ConfigError, ConfigErrors) as error:  # it keeps no other waiting
-                self._refused[found.mac, found.choice] = tries + 1, self._clock() + pause_after(tries)
-                say(found.mac, f"{found.mac} is not taken in: {error}")
+                self._refused[mac, found.choice] = tries + 1, self._clock() + pause_after(tries)
+                say(mac, f"{mac} is not taken in: {error}")
+                if not isinstance(error, ConflictError):
+                    self._ask_again(found)
 
     async def take_in(self, found: Discovered, rule: Rule | None, *, who: str) -> Node:
         """Make a discovered machine a node, and the server that the rule says, as if documents named them.
@@ -101,6 +107,8 @@ class Blades:
             return await self._take_in(found, rule, await World.read(self._store), who)
 
     async def _take_in(self, found: Discovered, rule: Rule | None, world: World, who: str) -> Node:
+        if rule is not None and rule.name not in world.all(Rule):
+            raise ConflictError(f"rule {rule.name} is deleted by now")
         mac, port = MacAddress.parse(found.mac), await self._ports.port_of(found.mac) or ""
         if port and not is_filterable(port):
             raise ConflictError(f"its frames come in at {port}, which no filter can name: rename the interface")
@@ -126,7 +134,9 @@ class Blades:
             since=_history(found, state),
         )
         failpoint.reached("take in")
-        await self._documents.take_in(node, server, who=who, also={BLADES + node.name: msgspec.json.encode(record)})
+        records = {BLADES + node.name: msgspec.json.encode(record)}
+        rests_on = world.revisions([f"{WANT}platform", *([rule.key] if rule is not None else ())])
+        await self._documents.take_in(node, server, who=who, also=records, rests_on=rests_on)
         failpoint.reached("taken in")
         self._observer.discovered.pop(found.mac, None)
         if found.asked_at:
@@ -135,6 +145,12 @@ class Blades:
         self._events.report("approved", f"{found.mac} is node {node.name}{becomes}", node=node.name, who=who)
         self._wake()
         return node
+
+    def _ask_again(self, found: Discovered) -> None:
+        """Forget what was chosen at a console, which cannot be: it shows its menu again."""
+        now = self._observer.discovered.get(found.mac)
+        if now is not None and now.choice == found.choice:
+            self._observer.discovered[found.mac] = msgspec.structs.replace(now, choice="")
 
     async def follow(self, world: World) -> None:
         """Note how far those have come that were taken in."""
@@ -188,6 +204,13 @@ def candidate(found: Discovered) -> Candidate:
         known_seconds=time.monotonic() - found.known_at,
         choice=found.choice,
     )
+
+
+def step_of(found: Discovered, world: World) -> TakeIn | None:
+    """Return what to do with a discovered machine that nobody has approved, None while it must wait."""
+    if world.platform is None:
+        return None
+    return meet(candidate(found), world.all(Rule).values(), world.platform.approve)
 
 
 def menus_of(world: World, machines: Iterable[Discovered]) -> Mapping[MacAddress, Menu]:

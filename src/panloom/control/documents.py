@@ -156,16 +156,24 @@ class Documents:
         raise ConflictError(_BUSY)
 
     async def take_in(
-        self, node: model.Node, server: model.Server | None, *, who: str, also: Mapping[str, bytes] = NOTHING
+        self,
+        node: model.Node,
+        server: model.Server | None,
+        *,
+        who: str,
+        also: Mapping[str, bytes] = NOTHING,
+        rests_on: Mapping[str, int] = NOTHING,
     ) -> Outcome:
         """Make a discovered machine a node, and the server that it becomes wanted, as if documents named them.
 
-        A server that is there stays as it is.  ``also`` are records, written in the same commit.  ``ConflictError``
-        when the node's name, MAC, address or port is another's by now; ``ConfigErrors`` where the server no longer
-        fits.
+        A server that is there stays as it is.  ``also`` are records, written in the same commit; ``rests_on`` are
+        revisions of the documents that say so.  ``ConflictError`` when one of those is another by now, or the node's
+        name, MAC, address or port is another's; ``ConfigErrors`` where the server no longer fits.
         """
         for _ in range(_ATTEMPTS):
             stored = await Stored.read(self._store)
+            if changed := [key for key, revision in rests_on.items() if stored.expect([key])[key] != revision]:
+                raise ConflictError(f"{changed[0].removeprefix(WANT)}, which says so, is another by now")
             for other in stored.resources.values():
                 if isinstance(other, model.Node) and _are_one(node, other):
                     raise ConflictError(f"there is a node {other.name} already")

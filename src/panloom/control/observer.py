@@ -219,16 +219,17 @@ class Observer:
         found = known or Discovered(mac=mac, address="", first_seen=time.time(), known_at=event.at)
         reported = found.reported_at or (time.time() if event.kind == "hardware" else None)
         hardware = event.hardware.over(found.hardware) if event.hardware else found.hardware
+        choice = event.choice or found.choice
         self.discovered[mac] = msgspec.structs.replace(
             found,
             address=str(event.address),
             asked_at=found.asked_at if event.kind == "discovered" else event.at,  # an address alone asks for no boot
             hardware=hardware,
             reported_at=reported,
-            choice=event.choice or found.choice,
+            choice=choice,
         )
         if known is not None:
-            if (known.hardware, known.reported_at) != (hardware, reported) or event.choice:
+            if (known.hardware, known.reported_at, known.choice) != (hardware, reported, choice):
                 self.changed()
             return
         if len(self.discovered) > MAX_DISCOVERED:

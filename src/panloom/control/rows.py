@@ -206,6 +206,7 @@ class Rows:
         late = LATE["dhcp"]
         if not found.asked_at and time.monotonic() - found.known_at > late.seconds:  # it asks no more than an address
             why = f"{late.cause}; or see what it asked for: panloom events"
+        why = self._why(mac) or why
         row |= {"address": found.address, "since": found.first_seen, "why": why, "rule": rule.name if rule else None}
         return row | _hardware(found.hardware) | {"memory_octets": found.hardware.memory_octets or None}
 

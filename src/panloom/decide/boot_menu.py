@@ -58,6 +58,14 @@ def menu_of(rule: Rule, images: Iterable[Image]) -> Menu:
     return Menu(f"Panloom: this machine becomes {becomes}", (*items, spare), prompt.timeout_seconds)
 
 
+def may_choose(rule: Rule, label: str) -> bool:
+    """Whether a rule lets its machines choose that, be there such an image by now or not."""
+    if rule.server is None or label in ("", SPARE):
+        return label == SPARE
+    named = rule.prompt.images if rule.prompt else ()
+    return not named or label in (rule.server.image, *named)
+
+
 def chosen(rule: Rule, label: str) -> Rule | None:
     """Return the rule with what was chosen at the menu, None for a spare."""
     if label == SPARE or rule.server is None:

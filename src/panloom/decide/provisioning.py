@@ -20,7 +20,7 @@ from enum import Enum
 
 import msgspec
 
-from panloom.decide.boot_menu import Menu, chosen, menu_of
+from panloom.decide.boot_menu import Menu, chosen, may_choose, menu_of
 from panloom.decide.hardware import Hardware
 from panloom.model.resources import Approval, Image, Match, Nic, Node, Rule, Server
 from panloom.values import MacAddress, natural_key
@@ -85,16 +85,21 @@ def meet(candidate: Candidate, rules: Iterable[Rule], approve: Approval) -> Take
     rule = rule_for(candidate, rules)
     if rule is None:
         return TakeIn() if approve == "always" else None
-    if rule.approve == "prompt" and candidate.choice:
+    if rule.approve == "prompt" and may_choose(rule, candidate.choice):
         return TakeIn(chosen(rule, candidate.choice))
     return TakeIn(rule) if rule.approve == "always" else None
 
 
 def prompt_for(candidate: Candidate, rules: Iterable[Rule], images: Iterable[Image]) -> Menu | None:
-    """Return the menu that a machine's console is to show now, None for none."""
+    """Return the menu that a machine's console is to show now, None for none.
+
+    A choice that stands is not asked for again: nobody may sit there any more, and the clock would choose another.
+    """
     rules = tuple(rules)
     rule = None if is_undecided(candidate, rules) else rule_for(candidate, rules)
-    return menu_of(rule, images) if rule is not None and rule.approve == "prompt" else None
+    if rule is None or rule.approve != "prompt" or may_choose(rule, candidate.choice):
+        return None
+    return menu_of(rule, images)
 
 
 def is_undecided(candidate: Candidate, rules: Collection[Rule]) -> bool:
