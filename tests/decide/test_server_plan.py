@@ -13,6 +13,7 @@ from panloom.decide.records import Phase, ServerRecord, Step
 from panloom.decide.server_plan import (
     Admit,
     BeginFence,
+    FailTrial,
     FenceStep,
     Finish,
     Forget,
@@ -238,3 +239,20 @@ def test_a_disk_is_made_only_when_the_one_before_of_its_name_is_destroyed():
     assert next_act(view(WAITING)) == MakeVolume()
     assert next_act(view(WAITING, volume_doomed=True)) is None
     assert next_act(view(WAITING, image_ready=False)) is None
+
+
+def test_a_server_that_is_to_be_shut_out_is_fenced_wherever_it_stands_and_its_node_is_not_to_blame():
+    for phase in (Phase.BOOTING, Phase.UP):
+        record = msgspec.structs.replace(WAITING, phase=phase, node="n1")
+        assert next_act(view(record, to_fence="its image is updated", **SET_UP)) == BeginFence(
+            "its image is updated", restart=True
+        )
+    assert next_act(view(WAITING, volume_ready=True, to_fence="its image is updated")) is None
+
+
+def test_of_a_server_on_trial_no_node_is_quarantined():
+    record = msgspec.structs.replace(WAITING, phase=Phase.BOOTING, node="n1", boot_attempts=3, started=True)
+    late = {"power": True, "stalled_seconds": 1000.0, **SET_UP}
+    assert isinstance(next_act(view(record, **late)), Quarantine)
+    found = next_act(view(record, on_trial=True, **late))
+    assert found == FailTrial("no new stage for 1000 s, after 3 resets")

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panloom.decide.history import way_back
 from panloom.decide.plan import changes, volumes
 from panloom.model.disks import disks, handed_over, is_server_disk, next_name, with_owners
 from panloom.model.resources import Image, Server, Volume
@@ -62,3 +63,19 @@ def test_further_disks_have_names_of_their_own(server, taken, number):
         assert len(name) <= 63
         assert name.isascii()
         taken = {*taken, name}
+
+
+def test_going_back_to_documents_from_before_an_update_moves_no_server_to_another_disk():
+    before = by_key(WEB1, OLD, *IMAGES)
+    now = by_key(WEB1, *IMAGES) | handed_over(WEB1, OLD, NEW)
+    way = way_back(now, before)
+    assert disks(way.want.values())["shop/web1"].name == "web1-disk-2"
+    assert way.want[OLD.key] == now[OLD.key]
+    assert changes(now, way.want, absent=way.absent).changes == ()
+
+
+def test_a_server_that_asked_for_one_version_asks_for_the_one_of_its_disk_after_going_back():
+    pinned = WEB1.model_copy(update={"image": "web@1"})
+    updated = WEB1.model_copy(update={"image": "web@2"})
+    now = by_key(updated, *IMAGES) | handed_over(updated, OLD, NEW)
+    assert way_back(now, by_key(pinned, OLD, *IMAGES)).want[WEB1.key] == updated
