@@ -15,7 +15,7 @@
 SHELL := /bin/bash
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 questions := clone_seconds emulated_seconds blade_seconds boot_seconds failover_seconds resume_seconds overlay_ratio \
-             iscsi_vs_peers slow_neighbour two_exporters tftp_seconds http_seconds dhcp_rate debian_seconds
+             iscsi_vs_peers slow_neighbour two_exporters tftp_seconds http_seconds dhcp_rate debian_seconds personalise_seconds
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 

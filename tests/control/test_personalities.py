@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from panloom.control.personalities import booted_with, personality_of
+from panloom.decide.records import Clone
 from panloom.errors import UnavailableError
-from panloom.model.resources import Liveness
+from panloom.model.resources import Liveness, Volume
 from support.dict_store import DictStore
 from support.world import DOCUMENTS, LAN, MAC, PLATFORM, UP, WEB1, world_of
 
@@ -50,6 +51,20 @@ def test_a_move_is_no_change_of_what_a_machine_must_know_and_a_document_is():
     assert personality(moved).to_octets() != personality().to_octets()
     for documents in (changed(LAN, domain="other.example"), changed(LAN, router=None), changed(WEB1, nics=())):
         assert personality(documents=documents).digest() != personality().digest()
+
+
+def test_an_instance_is_the_clone_that_is_the_servers_disk_now_and_each_keeps_its_own():
+    old, new = Clone("shop.web1", "first"), Clone("shop.web1-2", "second", prepared=False)
+    both = UP.with_clone(old, ()).with_clone(new, {"shop.web1"})
+    assert personality(both).instance == "first"
+    other = tuple(
+        document.model_copy(update={"name": "web1-2", "server": "web1"}) if isinstance(document, Volume) else document
+        for document in DOCUMENTS
+    )
+    assert personality(both, other).instance == "second"
+    assert both.with_clone(new, ()).clones == (new,)
+    assert personality().instance == personality().instance != personality(documents=other).instance
+    assert personality(both).digest() == personality().digest()
 
 
 def test_a_machine_boots_again_for_another_personality_or_another_proof():

@@ -43,6 +43,7 @@ class Model:
         self.record = WAITING
         self.wanted = True
         self.volume = False
+        self.prepared = False
         self.granted = None  # (node, epoch)
         self.open = None  # node
         self.power = {"n1": False, "n2": False}
@@ -52,7 +53,7 @@ class Model:
         self.quarantined = set()
 
     def place(self):
-        if self.record.phase is Phase.WAITING and self.volume and self.wanted:
+        if self.record.phase is Phase.WAITING and self.prepared and self.wanted:
             free = [n for n in self.power if n not in self.quarantined]
             if free:
                 self.record = msgspec.structs.replace(self.record, phase=Phase.BOOTING, node=free[-1], personality="p")
@@ -63,6 +64,7 @@ class Model:
             r,
             wanted=self.wanted,
             volume_ready=self.volume,
+            volume_prepared=self.prepared,
             admitted=self.granted == (r.node, r.epoch),
             port_open=self.open == r.node,
             power=self.power.get(r.node),
@@ -77,6 +79,7 @@ class Model:
         match act:
             case MakeVolume():
                 self.volume = True
+                self.prepared = not crash
             case Admit():
                 assert not self.writes_possible - {r.node}, "granted while another node could still write"
                 self.granted = (r.node, r.epoch)
@@ -239,6 +242,8 @@ def test_a_disk_is_made_only_when_the_one_before_of_its_name_is_destroyed():
     assert next_act(view(WAITING)) == MakeVolume()
     assert next_act(view(WAITING, volume_doomed=True)) is None
     assert next_act(view(WAITING, image_ready=False)) is None
+    assert next_act(view(WAITING, volume_ready=True)) is None
+    assert next_act(view(WAITING, volume_ready=True, volume_prepared=False)) == MakeVolume()
 
 
 def test_a_server_that_is_to_be_shut_out_is_fenced_wherever_it_stands_and_its_node_is_not_to_blame():

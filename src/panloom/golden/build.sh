@@ -9,6 +9,7 @@ export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true LC_ALL=C
 # By way of the root all that is mounted goes with this namespace.
 inside() { chroot root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C \
     DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true ${http_proxy:+http_proxy="$http_proxy"} "$@"; }
+unsynced=(-o Dpkg::Options::=--force-unsafe-io) # what a power cut leaves of this tree is never used
 
 debootstrap --variant=minbase --cache-dir="$PWD/archives" "$SUITE" root "$MIRROR"
 cp sources.list root/etc/apt/sources.list
@@ -19,11 +20,11 @@ mount -t proc proc root/proc
 mount -t sysfs -o ro sys root/sys
 mount --bind archives root/var/cache/apt/archives
 inside apt-get -q update
-inside apt-get -qy dist-upgrade
+inside apt-get "${unsynced[@]}" -qy dist-upgrade
 cp -a system/. root/
 chmod 755 root/etc/initramfs-tools/hooks/panloom root/etc/initramfs-tools/scripts/*/panloom root/usr/lib/panloom/*
 mapfile -t packages < packages
-inside apt-get -qy --no-install-recommends install "${packages[@]}"
+inside apt-get "${unsynced[@]}" -qy --no-install-recommends install "${packages[@]}"
 cp -a files/. root/
 inside sh -e < run.sh
 inside systemctl -q enable panloom-personality.service panloom-beacon.service panloom-host-keys.service \
