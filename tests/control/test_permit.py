@@ -9,10 +9,12 @@ import pytest
 from panloom.control.documents import Documents
 from panloom.control.permit import permit
 from panloom.control.world import World
+from panloom.decide.image_update import ImageUpdate, Stage, Turn, with_stage
 from panloom.decide.records import NodeRecord, Phase
 from panloom.errors import ConflictError
+from panloom.model import resources
 from panloom.model.load import File
-from panloom.model.resources import Node, Volume
+from panloom.model.resources import Image, Node, Volume
 from support.dict_store import DictStore
 from support.plain_control import CHASSIS
 from support.world import UP
@@ -139,5 +141,47 @@ def test_a_volume_is_doomed_with_its_document_and_only_once_its_server_is_gone()
         await documents.delete("volume", "shop/web1", yes=True, who="ann")
         world = await World.read(store)
         assert (list(world.all(Volume)), world.doomed) == ([], {"shop/web1"})
+
+    asyncio.run(scenario())
+
+
+def server(name):
+    return File(f"{name}.yaml", WEB.replace("web1", name).replace(".11", ".12"))
+
+
+@pytest.mark.parametrize("stage", [Stage.MAKING, Stage.ON_TRIAL])
+def test_no_server_takes_a_disk_that_an_update_needs(stage):
+    """A server by the name of a disk that is nobody's just now would have it, and the update put it to another."""
+
+    async def scenario():
+        store, documents = await applied()
+        await documents.apply([File("web.yaml", WEB)], prune=False, who="ann")
+        spare = Volume(pan="shop", name="web1-disk-2", image="web@1", server="")
+        await store.commit(put={spare.key: resources.encode(spare)})
+        turn = Turn("shop/web1", stage, "shop/web1", spare.label)
+        update = ImageUpdate("web", "web@2", "web@2", 1, "ada", 1.0, (turn,))
+        await (await World.read(store)).edit(updates={"web": update})
+        with pytest.raises(ConflictError, match="image web is being updated, and shop/web1 may need it"):
+            await documents.apply([server("web1-disk-2")], prune=False, who="ann")
+        ended = with_stage(update, "shop/web1", Stage.LEFT, wall=2.0)
+        await (await World.read(store)).edit(updates={"web": ended})
+        await documents.apply([server("web1-disk-2")], prune=False, who="ann")
+
+    asyncio.run(scenario())
+
+
+def test_an_image_is_not_deleted_beside_the_beginning_of_an_update_to_it():
+    async def scenario():
+        store, documents = await applied()
+        second = Image(name="web", version=2, source="/2")
+        await store.commit(put={second.key: resources.encode(second)})
+
+        async def begin():
+            update = ImageUpdate("web", "web@2", "web@2", 1, "ada", 1.0, (Turn("shop/web1"),))
+            await (await World.read(store)).edit(updates={"web": update}, rests_on=(second.key,))
+
+        store.first = begin
+        with pytest.raises(ConflictError, match="its servers are being updated to it"):
+            await documents.delete("image", "web@2", yes=True, who="ann")
 
     asyncio.run(scenario())

@@ -164,6 +164,19 @@ def test_a_server_that_has_the_version_and_one_that_is_gone_are_left():
     )
 
 
+def test_a_server_of_another_image_by_now_is_left():
+    seen = {"shop/a": Seen(image="db@1"), "shop/b": Seen(image="")}
+    why = "its disk is no clone of web any more"
+    steps = next_steps(fresh(names=NAMES[:2]), seen)
+    assert steps == (Begin("shop/a", Stage.LEFT, why), Begin("shop/b", Stage.LEFT, why))
+
+
+def test_who_cannot_go_back_is_not_shut_out_for_ever():
+    update = with_stage(fresh(names=NAMES[:1]), "shop/a", Stage.FENCING_BACK, wall=2.0, why="bad")
+    (step,) = next_steps(update, {"shop/a": Seen(hopeless="volume shop/a is gone", fenced=True)})
+    assert step == Begin("shop/a", Stage.LEFT, "bad; it cannot go back: volume shop/a is gone")
+
+
 def test_a_server_that_is_well_late_is_well_all_the_same():
     """After a start the checks come before the clock."""
     update = with_stage(fresh(names=NAMES[:1]), "shop/a", Stage.ON_TRIAL, wall=2.0)

@@ -32,6 +32,17 @@ def test_a_silent_server_is_dead_after_the_timeout_and_not_before():
     assert (finding.verdict, finding.servers) == (Verdict.DEAD, ("a",))
 
 
+def test_what_was_heard_last_counts_whatever_grace_there_is():
+    liveness = Liveness(interval_seconds=0.5, timeout_seconds=2.0, max_simultaneous=2)
+    liveness.watch("a", 1.0, grace_seconds=5.0)
+    assert (liveness.silence("a", 4.0), liveness.unheard("a", 4.0)) == (0.0, 3.0)
+    liveness.heard("a", 4.5)
+    assert liveness.unheard("a", 5.0) == 0.5
+    liveness.heard("a", 6.5)
+    assert liveness.unheard("a", 7.0) == 0.5
+    assert liveness.unheard("b", 7.0) == float("inf")
+
+
 def test_a_pause_of_our_own_proves_nothing_and_silence_begins_anew():
     liveness = watching("a")
     assert run(liveness, 0.0, 1.0, hears=["a"]) == []

@@ -45,6 +45,21 @@ def test_a_server_by_the_name_of_another_ones_disk_is_refused():
     assert "is the disk of server shop/web1" in refusal.why
 
 
+def test_the_disk_that_a_server_was_given_is_its_disk_wherever_the_other_stands():
+    given = NEW.model_copy(update={"server": "web1"})
+    assert disks([OLD, given]) == disks([given, OLD]) == {"shop/web1": given}
+
+
+def test_the_way_back_to_before_an_update_gives_no_server_a_second_disk():
+    """The disk of before was destroyed since: its name may come back, but not as what the server runs from."""
+    before = by_key(WEB1, *IMAGES, OLD)
+    now = by_key(WEB1, *IMAGES, NEW.model_copy(update={"server": "web1"}))
+    way = way_back(now, before)
+    served = [volume.label for volume in way.want.values() if isinstance(volume, Volume) and volume.serves]
+    assert served == ["shop/web1-disk-2"]
+    assert [volume.label for volume in way.cloned_anew] == ["shop/web1"]
+
+
 def test_a_server_whose_disk_was_destroyed_has_the_one_of_its_name_again():
     retired = OLD.model_copy(update={"server": ""})
     found, refusals = volumes(by_key(*IMAGES, retired), by_key(WEB1, *IMAGES, retired))

@@ -10,7 +10,7 @@ Nothing but the record and the documents says how far an update is: a control pr
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -43,7 +43,7 @@ from panloom.decide.image_update import (
 )
 from panloom.decide.plan import newest
 from panloom.decide.records import Phase
-from panloom.errors import ConfigError, ConfigErrors, ConflictError
+from panloom.errors import ConfigError, ConfigErrors, ConflictError, PanloomError
 from panloom.model.disks import disks, handed_over, next_name
 from panloom.model.resources import WANT, Image, Resource, Server, Volume
 from panloom.model.sources import did_you_mean
@@ -98,14 +98,15 @@ class ImageUpdates:
         if not 1 <= width <= MAX_WIDTH:
             raise ConfigError("width", f"is {width}; write 1 to {MAX_WIDTH} servers at a time")
         stored = {facts.name: facts for facts in (await self._observer.volumes()).images}
-        if version not in stored:
+        if version not in stored or version in world.doomed_images:
             why = self._why(version) or "it is not in the store yet"
             raise ConflictError(f"image {version} cannot be cloned: {why}")
         if distrusted := why_distrusted(world.all(Image)[version], stored[version], world):
             raise ConfigError(f"image {version}", distrusted)
         under_way = world.updates.get(image)
         if under_way is not None and under_way.ended_at is None:
-            if under_way.version == version and not under_way.stopped:
+            more = [name for name in _concerned(image, version, servers, world) if under_way.turn(name) is None]
+            if under_way.version == version and not under_way.stopped and not more:
                 return under_way
             raise ConflictError(
                 f"image {image} is being updated to {under_way.version} ({story(under_way)}); "
@@ -152,14 +153,26 @@ class ImageUpdates:
         subjects: set[str] = set()
         timed = dict(self._began)
         self._began = {}
+        failures: list[PanloomError] = []
         for update in running.values():
             seen = {}
             for turn in update.turns:
                 seen[turn.server] = self._see(turn, update, world, made, timed, subjects)
-            for step in next_steps(update, seen):
-                await self._do(update.image, step)
-                self._wake()
+            failures += [error async for error in self._do_all(update.image, next_steps(update, seen))]
         self._checks.forget(frozenset(subjects))
+        if failures:
+            raise failures[0]
+
+    async def _do_all(self, image: str, steps: Sequence[Step]) -> AsyncIterator[PanloomError]:
+        """Carry out steps, and yield what went wrong: one server holds no other up, but nobody goes before a stop."""
+        for step in steps:
+            try:
+                await self._do(image, step)
+                self._wake()
+            except PanloomError as error:
+                yield error
+                if isinstance(step, Stop):
+                    return
 
     def close(self) -> None:
         """End the checks that are under way."""
@@ -178,16 +191,16 @@ class ImageUpdates:
         disk, new = world.disk(turn.server), world.all(Volume).get(turn.new)
         if server is None or record is None or disk is None or turn.stage in ENDED:
             return Seen(wanted=False)
-        up, trouble = record.phase is Phase.UP, ""
+        up, trouble = record.phase is Phase.UP and turn.server not in self._observer.dead, ""
         well = up
         if turn.stage is Stage.ON_TRIAL and up:
             subject = f"{turn.server} {record.epoch}"
-            settled = self._lasted(("up", subject), timed) >= server.health.settle_seconds
+            settled = self._is_settled(server, self._lasted(("up", subject), timed))
             found = self._ask(server, subject, world, subjects)
             trouble = found or ("" if settled else "it has not been up for long enough")
             well = settled and found == ""
         elif turn.stage is Stage.ON_TRIAL:
-            trouble = self._why(turn.server) or f"it is {record.phase.value}"
+            trouble = self._observer.dead.get(turn.server) or self._why(turn.server) or f"it is {record.phase.value}"
         elif turn.stage is Stage.MAKING:
             trouble = self._why(f"volume {turn.new}") or ""
         return Seen(
@@ -197,7 +210,7 @@ class ImageUpdates:
             up=up,
             well=well,
             trouble=trouble,
-            hopeless=f"volume {turn.new} is gone" if turn.new and new is None else "",
+            hopeless=_hopeless(turn, disk, world),
             lasted_seconds=self._lasted((update.image, update.at, turn.server, turn.stage), timed),
             within_seconds=server.health.within_seconds,
         )
@@ -205,6 +218,11 @@ class ImageUpdates:
     def _lasted(self, what: tuple[object, ...], timed: Mapping[tuple[object, ...], float]) -> float:
         self._began[what] = timed.get(what, self._awake_seconds)
         return self._awake_seconds - self._began[what]
+
+    def _is_settled(self, server: Server, up_seconds: float) -> bool:
+        """Whether a server was heard of when it had been up for long enough: one that fell silent is no longer up."""
+        unheard = self._observer.liveness.unheard(server.label, time.monotonic())
+        return up_seconds - unheard >= server.health.settle_seconds
 
     def _ask(self, server: Server, subject: str, world: World, subjects: set[str]) -> str | None:
         """Return what a server's own checks met; nothing if it has none, None if that is not known yet."""
@@ -243,12 +261,14 @@ class ImageUpdates:
 
     async def _prepare(self, update: ImageUpdate, name: str, world: World) -> None:
         doomed = {label.partition("/")[2] for label in world.doomed}
+        kept = {facts.name for facts in (await self._observer.volumes()).volumes}
         noted = update
 
         def change(stored: Mapping[str, Resource]) -> Edit:
             nonlocal noted
             server, old = _server_and_disk(name, stored)
             taken = {one.name for one in stored.values() if isinstance(one, Volume | Server) and one.pan == server.pan}
+            taken |= {made.removeprefix(f"{server.pan}.") for made in kept}  # a disk that no document knows of, too
             new = old.model_copy(
                 update={
                     "name": next_name(server.name, taken | doomed),
@@ -313,9 +333,10 @@ class ImageUpdates:
             server, disk = _server_and_disk(name, stored)
             other = stored.get(f"{WANT}volume/{come}")
             noted = _record(with_stage(update, name, stage, wall=time.time(), why=turn.why))
-            if disk.label != gone or not isinstance(other, Volume):
+            if disk.label != gone or not isinstance(other, Volume) or other.serves is not None:
                 raise ConflictError(f"the disks of {name} are no longer {gone} and {come}")
-            image = turn.written if back else _image_written(server.image, update, stored)
+            before = turn.written if _means_one(turn.written, stored) else other.image
+            image = before if back else _image_written(server.image, update, stored)
             changed = server.model_copy(update={"image": image})
             return Edit({**handed_over(server, disk, other), server.key: changed}, also=noted)
 
@@ -355,7 +376,35 @@ def _image_written(written: str, update: ImageUpdate, stored: Mapping[str, Resou
     _, _, which = written.partition("@")
     image = stored.get(f"{WANT}image/{update.version}")
     means_it = not which or (isinstance(image, Image) and which in image.tags)
-    return written if means_it else update.asked
+    return (
+        written
+        if means_it
+        else update.asked
+        if newest(update.asked, stored.values()) == update.version
+        else update.version
+    )
+
+
+def _means_one(written: str, stored: Mapping[str, Resource]) -> bool:
+    """Whether a version is meant by what was written; a tag may be on none by now."""
+    return f"{WANT}image/{newest(written, stored.values())}" in stored
+
+
+def _hopeless(turn: Turn, disk: Volume, world: World) -> str:
+    """Return why a server can never have the disk that it is to have next, nothing while it can."""
+    match turn.stage:
+        case Stage.MAKING | Stage.FENCING:
+            gone, come = turn.old, turn.new
+        case Stage.FENCING_BACK:
+            gone, come = turn.new, turn.old
+        case _:
+            return ""
+    other = world.all(Volume).get(come)
+    if other is None:
+        return f"volume {come} is gone"
+    if other.serves is not None:
+        return f"volume {come} is the disk of server {other.serves}"
+    return "" if disk.label == gone else f"its disk is {disk.label} by now"
 
 
 def _record(update: ImageUpdate) -> dict[str, bytes]:

@@ -5,7 +5,8 @@
 
 A node that carries a server keeps its MAC, address, iSCSI name and port, by which the server is fenced, and its
 document; a wrong port may be put right.
-A volume is not destroyed while its server is still being taken down, or an update of its image may go back to it.
+A volume is not destroyed while its server is still being taken down.  While an update of its image needs it, it is not
+destroyed either, and does not become another server's disk.
 """
 
 from collections.abc import Mapping
@@ -23,10 +24,10 @@ async def permit(store: Store, plan: Plan) -> Mapping[str, int]:
     """Return the revisions of the records that an edit rests on; ``ConflictError`` when it must not be made now."""
     nodes = {change.resource.name: change for change in plan.changes if _unfixes(change)}
     images = {change.resource.label for change in plan.changes if _is_gone(change, Image)}
-    if not nodes and not images and not any(_is_destroyed(change) for change in plan.changes):
+    volumes = {change.resource.label for change in plan.changes if _is_destroyed(change) or _is_handed_over(change)}
+    if not nodes and not images and not volumes:
         return {}
     world = await World.read(store)
-    volumes = {change.resource.label for change in plan.changes if _is_destroyed(change)}
     for update in world.updates.values():
         if update.ended_at is None and update.version in images:
             raise ConflictError(f"image {update.version}: its servers are being updated to it; try again then")
@@ -43,12 +44,19 @@ async def permit(store: Store, plan: Plan) -> Mapping[str, int]:
         record = world.server_records.get(server)
         if record is not None and record.phase is not Phase.GONE:
             raise ConflictError(f"volume {label}: its server is still being taken down; try again soon")
-    updates = (UPDATES + name for name in world.updates) if volumes or images else ()
+    updated = {*world.updates, *(label.partition("@")[0] for label in images)} if volumes or images else ()
+    updates = (UPDATES + name for name in updated)
     return world.revisions((*(NODES + name for name in nodes), *(SERVERS + s for s in servers.values() if s), *updates))
 
 
 def _is_destroyed(change: Change) -> bool:
     return _is_gone(change, Volume)
+
+
+def _is_handed_over(change: Change) -> bool:
+    """Whether a volume becomes another server's disk."""
+    before, after = change.before, change.after
+    return isinstance(before, Volume) and isinstance(after, Volume) and before.serves != after.serves
 
 
 def _is_gone(change: Change, kind: type[Resource]) -> bool:

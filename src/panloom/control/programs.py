@@ -12,6 +12,7 @@ from contextlib import suppress
 from panloom.errors import UnavailableError
 
 MAX_SAID_OCTETS = 4096
+CLOSE_SECONDS = 1.0
 
 
 async def run(arguments: Sequence[str], what: str, *, seconds: float) -> tuple[int, str]:
@@ -30,6 +31,7 @@ async def run(arguments: Sequence[str], what: str, *, seconds: float) -> tuple[i
         )
     except OSError as error:
         raise UnavailableError(f"{arguments[0]} cannot be run: {error.strerror}") from error
+    said, code = b"", None
     try:
         async with asyncio.timeout(seconds):
             said = await _last_said(process)
@@ -37,7 +39,8 @@ async def run(arguments: Sequence[str], what: str, *, seconds: float) -> tuple[i
     except TimeoutError:
         raise UnavailableError(f"{what} did not end within {seconds:g} s") from None
     finally:
-        await _end(process)
+        if code is None:
+            await _end(process)
     return code, said.decode(errors="replace").strip()
 
 
@@ -56,8 +59,10 @@ async def _last_said(process: asyncio.subprocess.Process) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a program that has not ended, with all that it started in its session."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):  # it has just ended, and nobody has told us yet
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    """Kill all that is left of a program: it may have ended itself, and what it started hold its output open."""
+    with suppress(ProcessLookupError):  # they have just ended, and nobody has told us yet
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(TimeoutError):  # one that left the session may hold the output still
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await _last_said(process)
+    await process.wait()

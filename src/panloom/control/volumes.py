@@ -45,7 +45,8 @@ def can_be_made(volume: Volume, stored: calls.Volumes, world: World) -> bool:
     """Whether the image or the snapshot that it is a clone of is there, and the image trusted."""
     if volume.snapshot:
         return volume.storage_snapshot in {snapshot.name for snapshot in stored.snapshots}
-    return any(facts.name == volume.image for facts in stored.images) and not distrusted(volume, stored, world)
+    there = {facts.name for facts in stored.images} - world.doomed_images  # another may come by that name
+    return volume.image in there and not distrusted(volume, stored, world)
 
 
 def distrusted(volume: Volume, stored: calls.Volumes, world: World) -> str | None:

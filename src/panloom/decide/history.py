@@ -72,8 +72,13 @@ def way_back(now: Mapping[str, Resource], then: Mapping[str, Resource]) -> WayBa
     volumes = {key: resource for key, resource in now.items() if isinstance(resource, Volume)}
     needed = {f"{WANT}image/{volume.image}" for volume in volumes.values()}
     kept = {key: resource for key, resource in now.items() if key not in then and (key in volumes or key in needed)}
-    lost = tuple(resource for key, resource in then.items() if isinstance(resource, Volume) and key not in volumes)
-    want = {**then, **volumes, **kept}
+    had = disks(volumes.values())
+    lost = tuple(
+        resource.model_copy(update={"server": ""}) if resource.serves in had else resource  # it has another by now
+        for key, resource in then.items()
+        if isinstance(resource, Volume) and key not in volumes
+    )
+    want = {**then, **{volume.key: volume for volume in lost}, **volumes, **kept}
     clones = disks(want.values())
     want = {key: _beside_its_disk(resource, now, clones) for key, resource in want.items()}
     return WayBack(want, frozenset(now) - frozenset(want), tuple(kept.values()), lost)

@@ -78,7 +78,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     ``image``: what its disk is a clone of.  ``ready``: its new disk is made.  ``fenced``: no node is its own.
     ``well``: it is up, has been long enough, and its checks pass; else ``trouble`` says what is amiss.  ``hopeless``:
-    why it can never have its new disk.  ``lasted_seconds``: how long we have seen it in this stage.
+    why it can never have the disk that it is to have next.  ``lasted_seconds``: how long we have seen it in this stage.
     """
 
     wanted: bool = True
@@ -167,6 +167,8 @@ def _why_left(seen: Seen, update: ImageUpdate) -> str:
         return "it is deleted"
     if seen.image == update.version:
         return f"its disk is a clone of {update.version}"
+    if seen.image.partition("@")[0] != update.image:
+        return f"its disk is no clone of {update.image} any more"
     return "the update stopped before its turn" if update.stopped else ""
 
 
@@ -197,6 +199,8 @@ def _steps(turn: Turn, seen: Seen, update: ImageUpdate) -> Iterable[Step]:
             why = f"{seen.trouble or 'it is not up'}, {seen.within_seconds:g} s after it got its new disk"
             yield Stop(_not_well(turn.server, update, why))
             yield Begin(turn.server, Stage.FENCING_BACK, why)
+        case Stage.FENCING_BACK if seen.hopeless:
+            yield Begin(turn.server, Stage.LEFT, f"{turn.why}; it cannot go back: {seen.hopeless}")
         case Stage.FENCING_BACK if seen.fenced:
             yield SwapBack(turn.server)
         case Stage.COMING_BACK if seen.up or late:

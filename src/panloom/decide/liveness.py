@@ -106,6 +106,11 @@ class Liveness:
         at = self._heard.get(server)
         return None if at is None else max(0.0, now - at)
 
+    def unheard(self, server: str, now: float) -> float:
+        """Return for how many seconds nothing was heard of a server, grace or not; infinite if it is not watched."""
+        at = self._young.get(server, self._heard.get(server, float("-inf")))
+        return max(0.0, now - at)
+
     def hold(self, until: float) -> None:
         """Let every server's silence begin no earlier than ``until``: what went before proves nothing."""
         self._held_until = max(self._held_until, until)

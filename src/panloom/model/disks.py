@@ -16,8 +16,15 @@ MAX_NAME_CHARACTERS = 63  # RFC 1123 section 2.1
 
 
 def disks(resources: Iterable[Resource]) -> dict[str, Volume]:
-    """Return the volume that is the disk of each server, by the server's label, whether or not there is that server."""
-    return {owner: volume for volume in resources if isinstance(volume, Volume) and (owner := volume.serves)}
+    """Return the volume that is the disk of each server, by the server's label, whether or not there is that server.
+
+    One that was given to the server comes before the one of its name.
+    """
+    found: dict[str, Volume] = {}
+    for volume in resources:
+        if isinstance(volume, Volume) and (owner := volume.serves) and (volume.server or owner not in found):
+            found[owner] = volume
+    return found
 
 
 def owner_key(volume: Volume) -> str:
