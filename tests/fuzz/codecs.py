@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from fuzz.target import target
 from panloom.errors import MalformedError
 from panloom.values import Iqn, Lun, MacAddress, format_size, parse_duration, parse_size
-from panloom.wire import dhcp, internet, iscsi, iscsi_text, router_advertisement, scsi_cdb, scsi_sense, tftp
+from panloom.wire import dhcp, dhcpv6, internet, iscsi, iscsi_text, router_advertisement, scsi_cdb, scsi_sense, tftp
 from panloom.wire.beacon import Beacon, digest_of
 from panloom.wire.dhcp import Message, MessageType, Op, Option
 
@@ -37,6 +37,42 @@ def dhcp_message(octets):
         assert message.message_type in (None, *MessageType)
         for option in (Option.REQUESTED_ADDRESS, Option.SERVER_IDENTIFIER):
             message.address(option)
+
+
+_ASKING = dhcpv6.Message(
+    dhcpv6.Kind.SOLICIT,
+    b"abc",
+    (
+        (1, b"\0\3\0\1" + MAC.to_octets()),
+        (3, dhcpv6.encode_association(dhcpv6.Association(1, (dhcpv6.LeasedAddress(IPv6Address("2001:db8::1")),)))),
+        (16, dhcpv6.encode_vendor_class(b"PXEClient:Arch:00007:UNDI:003000")),
+    ),
+)
+
+
+@target(
+    seeds=lambda: (
+        dhcpv6.encode(_ASKING),
+        dhcpv6.encode(
+            dhcpv6.RelayMessage(
+                dhcpv6.Kind.RELAY_FORWARD,
+                0,
+                IPv6Address("2001:db8:88::1"),
+                IPv6Address("fe80::1"),
+                ((9, dhcpv6.encode(_ASKING)), (79, b"\0\1" + MAC.to_octets())),
+            )
+        ),
+    )
+)
+def dhcpv6_message(octets):
+    """Any octets are a DHCPv6 message that decodes from its own encoding, or are malformed."""
+    with suppress(MalformedError):
+        message = dhcpv6.decode(octets)
+        assert dhcpv6.decode(dhcpv6.encode(message)) == message
+        for code, value in message.options:
+            if code == dhcpv6.Option.IA_NA:
+                found = dhcpv6.decode_association(value)
+                assert dhcpv6.decode_association(dhcpv6.encode_association(found)) == found
 
 
 @target(

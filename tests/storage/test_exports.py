@@ -61,6 +61,15 @@ def test_a_newer_format_is_refused(path):
         ExportsFile(path).load()
 
 
+def test_a_machine_is_let_in_from_either_of_its_addresses():
+    access = Access(NODE, address="10.0.0.11", other_address="2001:db8::a00:b")
+    export = msgspec.structs.replace(EXPORT, access=access)
+    assert [export.admits(NODE, each) for each in ("10.0.0.11", "2001:db8::a00:b")] == [True, True]
+    for other in ("10.0.0.12", "2001:db8::a00:c", "2001:db8::b"):
+        assert not export.admits(NODE, other)
+    assert not EXPORT.admits(NODE, "2001:db8::a00:b")
+
+
 def test_a_secret_is_never_shown():
     assert "hidden-secret" not in repr(EXPORT) + str(EXPORT.access)
 
@@ -79,6 +88,8 @@ def test_a_secret_is_never_shown():
         {"luns": [{"lun": 0, "volume": "v"}, {"lun": 0, "volume": "w"}]},
         {"access": {"initiator": NODE, "user": "alone"}},
         {"access": {"initiator": NODE, "address": "10.0.0.256"}},
+        {"access": {"initiator": NODE, "address": "10.0.0.11", "other_address": "2001:db8::g"}},
+        {"access": {"initiator": NODE, "other_address": "2001:db8::b"}},
         {"accesses": None},
         {"moved": {"portal": "nowhere"}},
         {"moved": {"portal": "192.0.2.9"}},

@@ -29,6 +29,7 @@ def _losing(place: Namespace, percent: int) -> Iterator[None]:
     chain = {"family": "ip", "table": table["name"], "name": "input"}
     rule = {"family": "ip", "table": table["name"], "chain": "input"}
     chance = {"match": {"op": "<", "left": {"numgen": {"mode": "random", "mod": 100, "offset": 0}}, "right": percent}}
+    those = [chance] if percent < 100 else []  # nft refuses what is always true
     nftables = Nftables(Path("/run/netns", place.name))
     try:
         nftables.run(
@@ -36,7 +37,7 @@ def _losing(place: Namespace, percent: int) -> Iterator[None]:
                 "nftables": [
                     {"add": {"table": table}},
                     {"add": {"chain": {**chain, "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}}},
-                    {"add": {"rule": {**rule, "expr": [chance, {"drop": None}]}}},
+                    {"add": {"rule": {**rule, "expr": [*those, {"drop": None}]}}},
                 ]
             }
         )
