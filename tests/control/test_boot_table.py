@@ -1,7 +1,7 @@
 """What the boot services may hand out in each phase of a server's life."""
 
 import asyncio
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import msgspec
 import pytest
@@ -9,9 +9,12 @@ import pytest
 from panloom.control.boot_table import boot_table
 from panloom.control.world import World
 from panloom.decide.records import NodeRecord, Phase
+from panloom.model.resources import Relay
 from panloom.values import MacAddress
 from support.dict_store import DictStore
 from support.world import DOCUMENTS, LAN, MAC, PLATFORM, UP, WEB1, put, world_of
+
+PREFIXES = tuple(IPv6Network(f"2001:db8:{number}::/64") for number in range(3))
 
 
 def table_of(record=UP, documents=DOCUMENTS):
@@ -66,3 +69,14 @@ def test_a_virtual_nic_has_its_lan_s_settings_wherever_its_server_is():
         assert (nic.server, nic.mac, nic.address) == ("shop/web1", MacAddress.parse(MAC), IPv4Address("10.1.0.11"))
         assert (nic.subnet, nic.router, nic.dns, nic.domain) == (LAN.subnet, LAN.router, LAN.dns, LAN.domain)
     assert table_of(msgspec.structs.replace(UP, nics=())).nics == ()
+
+
+def test_prefixes_of_the_storage_network_of_relays_and_of_lans_are_handed_on():
+    far = Relay(address=IPv4Address("10.88.0.1"), subnet=IPv4Network("10.88.0.0/24"), prefix=PREFIXES[1])
+    storage = PLATFORM.storage.model_copy(update={"prefix": PREFIXES[0], "relays": (far,)})
+    lan = LAN.model_copy(update={"prefix": PREFIXES[2]})
+    swapped = {id(PLATFORM): PLATFORM.model_copy(update={"storage": storage}), id(LAN): lan}
+    table = table_of(documents=tuple(swapped.get(id(document), document) for document in DOCUMENTS))
+    assert (table.prefix, table.relays[0].prefix, table.nics[0].prefix) == PREFIXES
+    assert table.ipv6_address == IPv6Address("2001:db8::a4d:1")
+    assert table_of().ipv6_address is None

@@ -5,11 +5,11 @@ import shutil
 import pytest
 
 from interop.test_ipxe import power_on, said
-from interop.test_ipxe_disk import BOOT_SECTOR, MESSAGE
 from interop.test_uefi_http import ONLY_HTTP
 from support.boot_chassis import IPV6, MACS, SECRET, boot_services, server, table, with_ipv6
 from support.command_line import PANLOOM
 from support.foreign import unpacked
+from support.lab import image
 from support.loss import losing
 from support.waiting import until
 
@@ -57,32 +57,23 @@ def test_ovmf_boots_by_http_over_ipv6_and_waits_for_a_server(tmp_path, files):
         assert not [event for event in services.events if event.kind == "file"], "nothing came by TFTP"
 
 
-def test_ipxe_in_the_cards_rom_asks_for_its_disk_by_ipv6(tmp_path):
-    console = tmp_path / "console"
-    with (
-        boot_services(tmp_path, with_ipv6(table(n1=server()))) as services,
-        losing(services.chassis.control, percent=100),  # of IPv4
-    ):
-        power_on(services, console, MACS["n1"])
-        script = services.wait_for("script", seconds=120)
-        assert (script.server, script.address) == ("shop/web1", IPV6["n1"])
-        until(lambda: "no disk of shop/web1 from 2001:db8:77::a4d:1" in said(console), "it asked", seconds=60)
-    assert SECRET not in said(console)
-
-
-def test_ipxe_boots_from_a_disk_by_ipv6_and_writes_to_it(tmp_path):
-    console, disk, told = tmp_path / "console", tmp_path / "disk", tmp_path / "target.out"
-    blocks = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + MESSAGE.ljust(512, b"\0")
-    disk.write_bytes(blocks.ljust(131072, b"\0"))
-    web1 = server(chap=False)
+def test_ipxe_in_the_cards_rom_boots_a_kernel_from_its_disk_by_ipv6_under_chap(tmp_path):
+    console, disk, secret, told = (tmp_path / name for name in ("console", "disk", "secret", "target.out"))
+    shutil.copy(image(writer=False), disk)
+    web1 = server()
+    secret.touch(mode=0o600)
+    secret.write_text(SECRET)
     with (
         boot_services(tmp_path, with_ipv6(table(n1=web1))) as services,
         losing(services.chassis.control, percent=100),  # of IPv4
     ):
         options = ("--portal", "[2001:db8:77::a4d:1]:3260", "--iqn", str(web1.target), "--lun", f"0={disk}")
+        proof = ("--chap", f"{web1.user}:{secret}")
         with told.open("wb") as out:
-            services.chassis.control.start(*PANLOOM, "target", *options, stdout=out)
+            services.chassis.control.start(*PANLOOM, "target", *options, *proof, stdout=out)
         until(lambda: "listening " in told.read_text(), "the target listens", seconds=60)
         power_on(services, console, MACS["n1"])
-        until(lambda: MESSAGE.decode() in said(console), "the boot sector speaks", seconds=120)
-        until(lambda: disk.read_bytes()[1024:1536] == MESSAGE.ljust(512, b"\0"), "it has written", seconds=30)
+        script = services.wait_for("script", seconds=120)
+        assert (script.server, script.address) == ("shop/web1", IPV6["n1"])
+        until(lambda: "PANLOOM stage=kernel" in said(console), "the kernel runs", seconds=120)
+    assert SECRET not in said(console)
