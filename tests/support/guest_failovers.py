@@ -80,15 +80,23 @@ class GuestFailovers:
         return max((count for epoch, count in self._lab.tags(VOLUME).values() if epoch == self._epoch), default=-1)
 
     def _check_ring(self, when: str) -> None:
-        """The writer waits for each write, so only the last one may be missing, and none is of an epoch to come."""
-        tags = self._lab.tags(VOLUME)
-        last = self._newest()
-        for count in range(max(0, last - len(WRITER_RING) + 2), last):
-            if tags.get(WRITER_RING.start + count % len(WRITER_RING)) != (self._epoch, count):
-                self.violations.append(f"{when}: write {count} of epoch {self._epoch} is gone, and {last} is there")
-                return
-        if any(epoch > self._epoch for epoch, _ in tags.values()):
+        """The writer waits for each write, so only the last one may be missing, and none is of an epoch to come.
+
+        It may write while the ring is read: what is gone must be gone the second time, too.
+        """
+        gone = self._gone() & self._gone()
+        if gone:
+            self.violations.append(f"{when}: writes {sorted(gone)} of epoch {self._epoch} are gone")
+        if any(epoch > self._epoch for epoch, _ in self._lab.tags(VOLUME).values()):
             self.violations.append(f"{when}: writes of an epoch that is not yet")
+
+    def _gone(self) -> set[int]:
+        """Return the numbers that are not on the disk, though later ones are."""
+        tags = self._lab.tags(VOLUME)
+        last = max((count for epoch, count in tags.values() if epoch == self._epoch), default=-1)
+        wanted = range(max(0, last - len(WRITER_RING) + 2), last)
+        place = WRITER_RING.start
+        return {count for count in wanted if tags.get(place + count % len(WRITER_RING)) != (self._epoch, count)}
 
     def _check_file_system(self) -> None:
         """Copy the guest's file system while nobody can write to it, replay its journal, and have e2fsck look."""
