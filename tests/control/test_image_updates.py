@@ -173,6 +173,55 @@ def test_several_at_a_time_and_only_those_that_were_named(tmp_path):
         assert control.until_up("shop/web2", epoch=1)
 
 
+def test_a_tag_that_means_nothing_any_more_keeps_no_server_from_its_old_disk(tmp_path):
+    """The server asked for web@stable; the tag is taken away while its new disk is tried."""
+    bad = "health: {settle: 100ms, within: 4s, command: /bin/false}"
+    with control_node(tmp_path, nodes=1) as control:
+        control.start()
+        control.client.post("images", "web@1", "tags", body={"tags": ["stable"], "remove": False})
+        until(lambda: row(control, "image", "web@1")["state"] == "ready", "web@1 is in the store")
+        control.apply(pan("shop", "web1", more=bad).replace("image: web", "image: web@stable"))
+        control.until_up("shop/web1")
+        image(control, 2, b"second" * 20_000)
+        update(control)
+        until(lambda: stages(row(control, "update", "web")) == {"shop/web1": "on trial"}, "it is on trial")
+        control.client.post("images", "web@1", "tags", body={"tags": ["stable"], "remove": True})
+        assert stages(until_ended(control)) == {"shop/web1": "went back"}
+        assert control.until_up("shop/web1", epoch=3)["image"] == "web@1"
+        assert control.server("shop/web1")["volume"] == "shop/web1"
+
+
+def test_a_server_that_falls_silent_on_trial_is_not_well(tmp_path):
+    """Nobody moves it, since its document says so, and it has no checks: silence alone shows that it is not well."""
+    health = "failover: {enabled: false}\n    health: {settle: 1s, within: 4s}"
+    with up(tmp_path, "web1", nodes=1, more=health) as control:
+        image(control, 2, b"second" * 20_000)
+        update(control)
+        control.until_up("shop/web1", epoch=2)
+        control["n1"].is_silent = True
+        found = until_ended(control)
+        assert stages(found) == {"shop/web1": "went back"}
+
+
+def test_another_server_is_not_taken_for_one_that_is_updated_already(tmp_path):
+    with up(tmp_path, "web[1-2]", nodes=2, more="health: {settle: 100ms, within: 60s, command: /bin/false}") as control:
+        image(control, 2, b"second" * 20_000)
+        update(control, "2", ["shop/web1"])
+        assert update(control, "2", ["shop/web1"])["servers"] == 1
+        with pytest.raises(ConflictError, match="image web is being updated to web@2"):
+            update(control, "2", ["shop/web2"])
+
+
+def test_a_disk_that_no_document_knows_of_is_nobodys_new_disk(tmp_path):
+    """The state may be a copy from before an earlier update, whose disks are in the store all the same."""
+    with up(tmp_path, "web1", nodes=1) as control:
+        image(control, 2, b"second" * 20_000)
+        control.storage(lambda storage: storage.create_volume("shop.web1-disk-2", "web@1", 1 << 20))
+        update(control)
+        assert stages(until_ended(control)) == {"shop/web1": "updated"}
+        assert control.server("shop/web1")["volume"] == "shop/web1-disk-3"
+
+
 def killed(control, place):
     control.kill("control")
     control.start_control(**{VARIABLE: place})
