@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from panloom.decide.image_update import ImageUpdate, Turn
 from panloom.decide.images import prune, tagged, untagged, users
 from panloom.errors import ConfigError
-from panloom.model.resources import Becoming, Image, Rule, Server, Volume
+from panloom.model.resources import Becoming, Image, Prompt, Rule, Server, Volume
 
 VERSIONS = tuple(Image(name="web", version=number, source=f"/{number}") for number in range(1, 6))
 DISK = Volume(pan="shop", name="web1", image="web@2")
@@ -27,6 +27,8 @@ def test_who_uses_a_version_is_named():
     there = (*VERSIONS, DISK, PINNED, RULE)
     assert users("web@2", there) == ("volume shop/web1",)
     assert users("web@3", there) == ("server shop/web2", "rule blades")
+    menu = Rule(name="menu", prompt=Prompt(images=("web@5", "web")))
+    assert users("web@5", (*there, menu)) == ("rule menu",)
     assert users("web@4", there, [update("web@4")]) == ("the update of web",)
     assert users("web@4", there, [update("web@4", ended_at=2.0)]) == ()
 

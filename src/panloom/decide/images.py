@@ -30,10 +30,15 @@ def users(label: str, resources: Iterable[Resource], updates: Iterable[ImageUpda
                 found.append(f"volume {resource.label}")
             case Server(image=image) if image == label:
                 found.append(f"server {resource.label}")
-            case Rule(server=becoming) if becoming is not None and becoming.image == label:
+            case Rule() if label in _named(resource):
                 found.append(f"rule {resource.name}")
     found += [f"the update of {one.image}" for one in updates if one.ended_at is None and one.version == label]
     return tuple(found)
+
+
+def _named(rule: Rule) -> tuple[str, ...]:
+    """Return the images that a rule gives to machines, or lets a person choose among."""
+    return (*((rule.server.image,) if rule.server else ()), *(rule.prompt.images if rule.prompt else ()))
 
 
 def prune(name: str, resources: Collection[Resource], updates: Iterable[ImageUpdate], *, keep: int) -> Pruning:
