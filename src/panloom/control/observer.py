@@ -86,7 +86,8 @@ class Observer:
         self._storage_lost_at = 0.0
         self._asked_storage_at: float | None = None
         """When the storage process was asked for what it has not answered yet."""
-        self._told: dict[tuple[str | None, ...], float] = {}
+        self._told: dict[str, dict[tuple[str | None, ...], float]] = {}
+        """Kind of event → what was told of whom → when: who floods us with one kind silences no other."""
 
     def driver(self, node: Node) -> PowerDriver | None:
         """Return how a node is switched, None when only a person can."""
@@ -206,11 +207,12 @@ class Observer:
         self, kind: str, why: str, *, server: str | None, node: str | None, mac: str = "", peer: str | None = None
     ) -> None:
         """Report the same thing about the same machine once a minute: whoever floods us does not flood the log."""
-        key = (kind, why, server, node, mac or (peer or "").partition(":")[0])
+        key = (why, server, node, mac or (peer or "").partition(":")[0])
         now = time.monotonic()
-        self._told = {known: at for known, at in self._told.items() if now - at < TELL_AGAIN_SECONDS}
-        if key not in self._told and len(self._told) < MAX_TOLD:
-            self._told[key] = now
+        told = {known: at for known, at in self._told.get(kind, {}).items() if now - at < TELL_AGAIN_SECONDS}
+        self._told[kind] = told
+        if key not in told and len(told) < MAX_TOLD:
+            told[key] = now
             self.events.report(kind, why, node=node, server=server, **({"mac": mac} if mac else {"peer": peer}))
 
     def _discover(self, event: BootEvent) -> None:

@@ -228,7 +228,7 @@ class Reconciler:
             unfit = f"is quarantined: {given_up}" if given_up is not None else None
             machines.append(msgspec.structs.replace(self._machine(node, world), unfit=unfit))
         wishes = [wish_of(server, world.server_records.get(server.label)) for server in servers]
-        return warnings(without_spare(wishes, machines))
+        return warnings(await asyncio.to_thread(without_spare, wishes, machines))  # of thousands it takes seconds
 
     async def move(self, server: str, cause: str) -> None:
         """Fence a server's node now, so that the server moves; ConflictError while another act changes its record."""
