@@ -157,7 +157,7 @@ def test_placement_that_knows_a_machine_as_free_gives_it_to_nobody_once_it_is_he
         before = await put(store, *DOCUMENTS, servers={"shop/web1": waiting})
         observer = Observer(StorageWithDisk(), Boots(DictStore()), events)
         reconciler = Reconciler(store, StorageWithDisk(), Edge(), observer, events, None)
-        reconciler._unfit = lambda *_: None
+        reconciler._machines.unfit = lambda *_: None
         record = BladeRecord(BladeState.INSTALLING, server="shop/web9", since=(("new", 1.0),))
         await store.commit(put={f"{BLADES}n1": msgspec.json.encode(record)})
         with pytest.raises(ConflictError):

@@ -153,7 +153,7 @@ def test_no_order_of_steps_gives_a_machine_to_two_or_loses_what_is_known_of_it(d
         await put(store, *documents, RULE, IMAGE, servers={"shop/web1": WAITING})
         observer = Observer(AllDisks(), Boots(DictStore()), events)
         reconciler = Reconciler(store, AllDisks(), None, observer, events, None)
-        reconciler._unfit = lambda *_: None
+        reconciler._machines.unfit = lambda *_: None
         blades = Blades(store, observer, NoPorts(), events, lambda: None, addresses=FreeAddresses(nobody))
         known = {}
 

@@ -24,7 +24,7 @@ import msgspec
 
 from panloom.control import failpoint
 from panloom.control.acts import Acts
-from panloom.control.blades import Blades, hardware_of, held_for, menus_of
+from panloom.control.blades import Blades, menus_of
 from panloom.control.boot_table import boot_table
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
@@ -33,15 +33,15 @@ from panloom.control.image_sources import ImageSources
 from panloom.control.image_updates import ImageUpdates
 from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
+from panloom.control.machines import WAITING_SEEN_SECONDS, Machines, wish_of
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
 from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import BLADES, DOOMED, World
 from panloom.decide.image_update import is_on_trial, is_shut_out, shut_out_for
-from panloom.decide.placement import Machine, Wish, place, why_none, why_not
+from panloom.decide.placement import place, why_none, why_not
 from panloom.decide.plan import Preview
-from panloom.decide.preflight import warnings, without_spare
 from panloom.decide.records import (
     NodeRecord,
     Phase,
@@ -60,7 +60,6 @@ from panloom.storage import calls
 from panloom.storage.client import StorageClient
 
 PASS_SECONDS = 1.0
-WAITING_SEEN_SECONDS = 60.0
 MAX_CONFLICTS = 5
 _log = logging.getLogger("panloom.reconcile")
 
@@ -91,6 +90,7 @@ class Reconciler:
         self._observer = observer
         self._events = events
         self._ports = Ports()
+        self._machines = Machines(self._ports, observer)
         self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
         self._images = ImageImports(storage, observer, events, self.wake, sources)
         self._volumes = Volumes(storage, observer, events, self.wake)
@@ -203,32 +203,11 @@ class Reconciler:
         """Return what says, for documents not yet applied, where their servers would boot."""
         world = await World.read(self._store)
         await self._ports.look()
-
-        def where(wanted: Mapping[str, resources.Resource], servers: tuple[Server, ...]) -> Mapping[str, str]:
-            nodes = [node for node in wanted.values() if isinstance(node, Node)]
-            machines = [self._machine(node, world) for node in nodes]
-            wishes = [wish_of(server, world.server_records.get(server.label)) for server in servers]
-            placed = place(wishes, machines)
-            return {
-                wish.server: f"boots on {placed[wish.server]} (free, fits)"
-                if wish.server in placed
-                else f"waits: {why_not(wish, machines)}"
-                for wish in wishes
-            }
-
-        return where
+        return partial(self._machines.where, world)
 
     async def preflight(self, wanted: Mapping[str, resources.Resource]) -> Sequence[str]:
         """Return what would go wrong with these documents once a machine fails: servers that no spare could carry."""
-        world = await World.read(self._store)
-        servers = [server for server in wanted.values() if isinstance(server, Server) and server.failover.enabled]
-        machines = []
-        for node in (node for node in wanted.values() if isinstance(node, Node)):
-            given_up = world.node_records.get(node.name, NodeRecord()).quarantined  # all else may be well by then
-            unfit = f"is quarantined: {given_up}" if given_up is not None else None
-            machines.append(msgspec.structs.replace(self._machine(node, world), unfit=unfit))
-        wishes = [wish_of(server, world.server_records.get(server.label)) for server in servers]
-        return warnings(await asyncio.to_thread(without_spare, wishes, machines))  # of thousands it takes seconds
+        return await self._machines.lacking_spares(wanted, await World.read(self._store))
 
     async def move(self, server: str, cause: str) -> None:
         """Fence a server's node now, so that the server moves; ConflictError while another act changes its record."""
@@ -342,7 +321,7 @@ class Reconciler:
         }
         waiting = {name: one for name, one in waiting.items() if not is_shut_out(name, world.updates.values())}
         wishes = [wish_of(world.all(Server)[name], record) for name, record in waiting.items()]
-        machines = [self._machine(node, world) for node in world.all(Node).values()]
+        machines = self._machines.of(world.all(Node).values(), world)
         portals, network = (await self._observer.status()).portals, world.platform.storage
         nowhere = why_none(portals, network.address, network.iscsi_port)
         placed = place(wishes, machines) if nowhere is None else {}
@@ -363,37 +342,6 @@ class Reconciler:
             self._wake.set()  # a machine that is on already asks for its boot script any moment
         for wish in wishes:
             self._say(wish.server, None if wish.server in placed else nowhere or why_not(wish, machines))
-
-    def _machine(self, node: Node, world: World) -> Machine:
-        record = world.node_records.get(node.name, NodeRecord())
-        told = hardware_of(node.name, world)
-        return Machine(
-            name=node.name,
-            memory_octets=node.memory_octets or told.memory_octets,
-            cores=node.cores or told.cores,
-            architecture=node.architecture or told.architecture,
-            nics=node.nics or len(told.nics),
-            server=record.server,
-            unfit=self._unfit(node, record, world),
-            has_port=bool(node.port),
-            has_power=node.power is not None,
-            held_for=held_for(node.name, world),
-        )
-
-    def _unfit(self, node: Node, record: NodeRecord, world: World) -> str | None:
-        if record.quarantined is not None:
-            return f"quarantined: {record.quarantined}"
-        if record.power_unknown:
-            return "was fenced, but nobody has seen it go off"
-        why = self._ports.why_not_placed(node, world)
-        if why is not None:
-            return why
-        if node.power is not None:
-            return "its power supervisor does not answer" if self._observer.power.get(node.name) is None else None
-        asked = self._observer.waiting.get(node.name)
-        if asked is None or time.monotonic() - asked > WAITING_SEEN_SECONDS:
-            return "has no power driver and is not asking to boot"
-        return None
 
     # ── one server ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -479,23 +427,6 @@ def _is_prepared(record: ServerRecord, volume: Volume | None) -> bool:
 
 def _is_among(volume: Volume | None, made: Container[str]) -> bool:
     return volume is not None and volume.storage_name in made
-
-
-def wish_of(server: Server, record: ServerRecord | None) -> Wish:
-    """Return what a server asks of a machine: another than one that failed it, the same after a restart."""
-    left = record.left if record else None
-    avoid = left if record and record.left_for_good else None
-    return Wish(
-        server=server.label,
-        memory_octets=server.needs.memory_octets,
-        cores=server.needs.cores,
-        architecture=server.needs.architecture or "",
-        nics=server.needs.nics,
-        prefer=server.node if server.node not in (None, avoid) else None if avoid else left,
-        avoid=avoid,
-        fence_needs_power=server.failover.fence == "power",
-        waiting_since=record.since if record else 0.0,
-    )
 
 
 def _is_admitted(name: str, record: ServerRecord, status: calls.Status, world: World) -> bool:
