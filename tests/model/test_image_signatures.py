@@ -62,7 +62,7 @@ def test_a_bad_one_counts_beside_a_good_one():
     assert verify(STATEMENT, [good, bad], {"release": PUBLIC, "other": OTHER}).bad
 
 
-@pytest.mark.parametrize("pem", [b"", b"no key", PEM[:60]])
+@pytest.mark.parametrize("pem", [b"", b"no key", PEM[:60]], ids=["nothing", "no key", "a part"])
 def test_what_is_no_key_is_said(pem):
     with pytest.raises(ConfigError, match=r"release\.key"):
         sign(STATEMENT, pem, "release.key")
