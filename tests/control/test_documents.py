@@ -7,13 +7,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panloom.control.documents import Documents
 from panloom.control.history import LAST_REVISION
+from panloom.control.world import IMAGES
 from panloom.decide.plan import Mark, Preview
+from panloom.decide.records import ImageRecord
 from panloom.errors import ConfigError, ConfigErrors, PanloomError
 from panloom.model.load import File
 from panloom.model.resources import WANT, Node, Server
@@ -105,6 +108,24 @@ def test_an_image_that_was_copied_in_keeps_its_source():
             await imported.plan_rollback(1)
         assert [str(error) for error in refused.value.errors] == [f"revision 1: {fixed}; {mend}"]
         assert (await imported.plan([other])).changes == ()
+
+    with_documents(scenario)
+
+
+def test_an_image_whose_document_was_left_out_comes_back_as_the_same_disk_only():
+    async def scenario(documents: Documents, store: Store) -> None:
+        await documents.apply([LAB], prune=False, who="ann")
+        record = ImageRecord("/srv/web.img", "raw", 0.0)
+        await store.commit(expect={}, put={IMAGES + "web@1": msgspec.json.encode(record)})
+        imported = Documents(store, imported=web_is_imported)
+        kept, _, image = CHASSIS.rpartition("---\n")
+        assert "kind: Image" in image
+        await imported.apply([File("lab.yaml", kept)], prune=True, who="ann")
+        assert f"{WANT}image/web@1" not in {entry.key for entry in (await wanted(store)).entries}
+        with pytest.raises(ConfigErrors) as refused:
+            await imported.plan([File("lab.yaml", CHASSIS.replace("/web.img", "/other.img"))])
+        assert "web@1 was copied in from /srv/web.img and stays what it is" in str(refused.value.errors[0])
+        assert [change.mark for change in (await imported.plan([LAB])).changes] == [Mark.ADD]
 
     with_documents(scenario)
 

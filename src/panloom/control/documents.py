@@ -14,17 +14,18 @@ either: what was applied before stays, whole.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from panloom.control.history import History, Stored, origin_key
-from panloom.control.world import DOOMED, DOOMED_IMAGES
+from panloom.control.world import DOOMED, DOOMED_IMAGES, IMAGES
 from panloom.decide import history
 from panloom.decide import plan as planning
 from panloom.decide.history import Revision
 from panloom.decide.plan import Mark, Plan, Preview, Refusal
+from panloom.decide.records import ImageRecord
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
 from panloom.model import export
 from panloom.model import resources as model
@@ -294,10 +295,26 @@ class Documents:
         return Return(plan, number, stored.last, kept, anew), stored, origins
 
     async def _other_sources(self, have: Mapping[str, Resource], want: Mapping[str, Resource]) -> list[Refusal]:
-        """Refuse another source for each image that was copied in; before that it may be put right."""
-        found = planning.other_sources(have, want)
+        """Refuse another source for each image that was copied in; before that it may be put right.
+
+        One whose document was left out is in the store as before, and no other disk comes by its name.
+        """
+        kept = await self._kept_images(image for key, image in want.items() if key not in have)
+        found = planning.other_sources({**have, **kept}, want)
         imported = await self._imported() if found else ()
         return [refusal for label, refusal in found.items() if label in imported]
+
+    async def _kept_images(self, documents: Iterable[Resource]) -> dict[str, Resource]:
+        """Return the images that these documents' labels were given to before, from where they came."""
+        entries = (await self._store.range(IMAGES)).entries
+        records = {
+            entry.key.removeprefix(IMAGES): msgspec.json.decode(entry.value, type=ImageRecord) for entry in entries
+        }
+        return {
+            image.key: image.model_copy(update={"source": records[image.label].source, "capture": ""})
+            for image in documents
+            if isinstance(image, model.Image) and image.label in records
+        }
 
     def _revision(
         self, stored: Stored, who: str, what: str, plan: Plan, *, files: tuple[str, ...] = (), to: int | None = None
