@@ -66,6 +66,7 @@ class Platform:
             fenced=not self.node[server],
             up=well,
             well=well and turn.stage is Stage.ON_TRIAL,
+            trouble="" if server in self.makes or turn.stage is not Stage.MAKING else "no space",
             lasted_seconds=self.lasted[server],
             within_seconds=5.0,
         )
@@ -198,6 +199,14 @@ def test_only_a_server_between_its_disks_is_shut_out_and_only_one_on_trial_is_tr
     over = msgspec.structs.replace(update, ended_at=3.0)
     assert not is_shut_out("shop/a", [over])
     assert not is_shut_out("shop/b", [update])
+
+
+def test_a_disk_that_takes_long_is_waited_for_and_one_that_cannot_be_made_is_not():
+    update = update_of(Turn("shop/a", Stage.MAKING, "shop/a", "shop/a-disk-2"))
+    making = Seen(image="web@1", lasted_seconds=3600.0, within_seconds=180.0)
+    assert next_steps(update, {"shop/a": making}) == ()
+    stop, discard = next_steps(update, {"shop/a": msgspec.structs.replace(making, trouble="no space")})
+    assert (stop, discard) == (Stop("shop/a keeps its disk: no space"), Discard("shop/a", "no space"))
 
 
 def test_the_story_says_who_has_what_and_how_to_go_on():

@@ -18,12 +18,14 @@ def verdict(image: Image, facts: ImageFacts, world: World) -> Verdict:
     )
 
 
-def why_distrusted(image: Image, facts: ImageFacts, world: World) -> str | None:
-    """Return why no disk may be made of an image, None if one may."""
+def why_distrusted(image: Image | None, facts: ImageFacts, world: World) -> str | None:
+    """Return why no disk may be made of an image, None if one may; ``image`` None: no document names it any more."""
+    refuses = world.platform is not None and world.platform.images.unsigned == "refuse"
+    if image is None:
+        return f"no document says who signed {facts.name}; write its Image document" if refuses else None
     found = verdict(image, facts, world)
     if found.bad:
         return f"{found.bad}; sign it anew, or import the disk that was signed"
-    refuses = world.platform is not None and world.platform.images.unsigned == "refuse"
     if refuses and not found.by:
         return f"no trusted key signed {image.label}; sign it: panloom image sign {image.label} --key FILE"
     return None

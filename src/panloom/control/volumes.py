@@ -53,7 +53,7 @@ def distrusted(volume: Volume, stored: calls.Volumes, world: World) -> str | Non
     """Return why a volume may not be made of its image, None if nothing is against it."""
     image = world.all(Image).get(volume.image)
     facts = next((facts for facts in stored.images if facts.name == volume.image), None)
-    return why_distrusted(image, facts, world) if image is not None and facts is not None else None
+    return why_distrusted(image, facts, world) if facts is not None else None
 
 
 async def make(volume: Volume, storage: StorageClient) -> bool:

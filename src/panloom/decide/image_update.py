@@ -180,8 +180,8 @@ def _steps(turn: Turn, seen: Seen, update: ImageUpdate) -> Iterable[Step]:
             yield Discard(turn.server, "the update stopped before its turn" if seen.wanted else "it is deleted")
         case Stage.MAKING if seen.ready:
             yield Begin(turn.server, Stage.FENCING)
-        case Stage.MAKING if seen.hopeless or late:
-            why = seen.hopeless or seen.trouble or f"its new disk is not there after {seen.within_seconds:g} s"
+        case Stage.MAKING if seen.hopeless or (late and seen.trouble):  # a thick disk may take long, and does no harm
+            why = seen.hopeless or seen.trouble
             yield Stop(f"{turn.server} keeps its disk: {why}")
             yield Discard(turn.server, why)
         case Stage.FENCING if not seen.wanted or update.stopped:
