@@ -410,7 +410,8 @@ class ControlNode:
         if image is not None:
             chosen = _with_image(chosen, image, world)
         made = await self._reconciler.blades.take_in(found, chosen, who=who)
-        server = (await World.read(self._store)).blades[made.name].server or None
+        record = (await World.read(self._store)).blades.get(made.name)  # None: its document is deleted already
+        server = record.server or None if record else None
         state = "installing" if server else "spare"
         return {"node": made.name, "mac": found.mac, "address": str(made.address), "state": state, "server": server}
 
