@@ -26,7 +26,7 @@ if cython.compiled:
 
 INPUT_OCTETS = 1 << 20
 LARGEST_PDU = HEADER_OCTETS + 255 * 4 + RECEIVE_OCTETS + 2 * DIGEST_OCTETS
-LOOK_NANOSECONDS = 60_000 if len(os.sched_getaffinity(0)) > 1 else 0  # else the initiator waits for our processor
+LOOK_NANOSECONDS = 150_000 if len(os.sched_getaffinity(0)) > 1 else 0  # else the initiator waits for our processor
 SINGLES = 8  # PDUs in succession that came one by one
 SMALL_OCTETS = 8192
 
