@@ -18,6 +18,7 @@ import socket
 import time
 from ipaddress import IPv4Address
 
+from panloom.boot.alarm import Alarm
 from panloom.boot.desk import BootDesk
 from panloom.boot.dhcp_frames import LARGEST_DATAGRAM, WAITING_OCTETS, DhcpFrames
 from panloom.boot.interface import packet_socket, udp_socket
@@ -52,7 +53,7 @@ class DhcpService:
         self._frames = DhcpFrames(table.interface, table.address)
         self._arp: socket.socket | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._expire)
 
     async def start(self) -> None:
         """Read the leases and listen; UnavailableError if the store or the interface is not there."""
@@ -67,8 +68,7 @@ class DhcpService:
 
     async def stop(self) -> None:
         """Close the sockets; what was not acknowledged is forgotten."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         for sock in (self._udp, self._arp):
             if sock is not None:
                 asyncio.get_running_loop().remove_reader(sock)
@@ -80,7 +80,7 @@ class DhcpService:
         for sock in (self._udp, self._arp):
             if sock is not None:
                 sock.close()
-        self._udp = self._arp = self._writer = self._timer = None
+        self._udp = self._arp = self._writer = None
 
     def _readable(self, udp: socket.socket) -> None:
         for _ in range(_AT_A_TIME):
@@ -120,7 +120,6 @@ class DhcpService:
         self._flush()
 
     def _expire(self) -> None:
-        self._timer = None
         self._server.handle_timer(now=time.monotonic())
         self._flush()
 
@@ -133,9 +132,4 @@ class DhcpService:
             self._frames.probe(address)
         for datagram in self._server.packets_to_send():
             self._frames.send(datagram)
-        deadline = self._server.deadline
-        if self._timer is not None and (deadline is None or deadline < self._timer.when()):
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None and deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
+        self._alarm.put(self._server.deadline)

@@ -17,6 +17,7 @@ import time
 import uuid
 from ipaddress import IPv6Address
 
+from panloom.boot.alarm import Alarm
 from panloom.boot.desk import BootDesk
 from panloom.boot.interface import join, mac_of, packet_socket, receive_frame, tell_checksums, udp_socket
 from panloom.boot.ipv6_desk import Ipv6Desk
@@ -71,7 +72,7 @@ class Dhcpv6Service:
         self._udp: socket.socket | None = None
         self._mac = MacAddress(0)
         self._writer: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._expire)
 
     async def start(self) -> None:
         """Read the leases and listen; UnavailableError if the store, the interface or our address is not there."""
@@ -87,8 +88,7 @@ class Dhcpv6Service:
 
     async def stop(self) -> None:
         """Close the sockets; what was not acknowledged is forgotten."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         for sock in (self._udp, self._frames):
             if sock is not None:
                 asyncio.get_running_loop().remove_reader(sock)
@@ -99,7 +99,7 @@ class Dhcpv6Service:
         for sock in (self._udp, self._frames):
             if sock is not None:
                 sock.close()
-        self._udp = self._frames = self._writer = self._timer = None
+        self._udp = self._frames = self._writer = None
 
     def _from_machines(self, frames: socket.socket) -> None:
         for _ in range(_AT_A_TIME):
@@ -143,7 +143,6 @@ class Dhcpv6Service:
         self._flush()
 
     def _expire(self) -> None:
-        self._timer = None
         self._server.handle_timer(now=time.monotonic())
         self._flush()
 
@@ -154,9 +153,7 @@ class Dhcpv6Service:
         self._book.add(self._server.leases_to_store())
         for datagram in self._server.packets_to_send():
             self._send(datagram)
-        deadline = self._server.deadline
-        if self._timer is None and deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
+        self._alarm.put(self._server.deadline)
 
     def _send(self, datagram: Datagram) -> None:
         try:
