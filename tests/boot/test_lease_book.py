@@ -8,7 +8,7 @@ import msgspec
 
 from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord, leases
 from panloom.protocol.dhcp_leases import Holder
-from panloom.protocol.dhcp_server import LeaseWrite
+from panloom.protocol.lease_server import LeaseWrite
 from panloom.state.sqlite import SqliteStore
 from panloom.values import MacAddress
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from panloom.protocol.dhcp_leases import ADDRESSES_OF_A_MAC, Holder
-from panloom.protocol.dhcp_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
+from panloom.protocol.lease_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
 from panloom.wire import dhcp
 from panloom.wire.dhcp import MessageType, Option
 from support.dhcp_client import DhcpClient

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address
 
 from panloom.protocol.dhcp_leases import ADDRESSES_OF_A_MAC, Assignment
 from panloom.protocol.dhcp_probes import PROBE_SECONDS
-from panloom.protocol.dhcp_server import DECLINE_SECONDS, LEASE_SECONDS, DhcpEventKind
+from panloom.protocol.lease_server import DECLINE_SECONDS, LEASE_SECONDS, DhcpEventKind
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import MessageType

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.protocol.dhcp_proxy import Boot, DhcpProxy
-from panloom.protocol.dhcp_server import DhcpEventKind
+from panloom.protocol.lease_server import DhcpEventKind
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import UNSPECIFIED, MessageType, Option

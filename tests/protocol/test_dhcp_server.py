@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from panloom.protocol.dhcp_leases import Holder
 from panloom.protocol.dhcp_probes import PROBE_SECONDS
-from panloom.protocol.dhcp_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
+from panloom.protocol.lease_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Message, MessageType, Op, Option

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address
 
-from panloom.protocol.dhcp_server import LEASE_SECONDS, STORED_ANEW_SECONDS, DhcpEventKind
+from panloom.protocol.lease_server import LEASE_SECONDS, STORED_ANEW_SECONDS, DhcpEventKind
 from panloom.wire import dhcp
 from panloom.wire.dhcp import MessageType
 from support.dhcp_client import DhcpClient

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panloom.protocol.dhcp_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
+from panloom.protocol.lease_server import DECLINE_SECONDS, LEASE_SECONDS, OFFER_SECONDS, DhcpEventKind
 from panloom.wire import dhcpv6
 from panloom.wire.dhcpv6 import Kind, Message, Option, RelayMessage, StatusCode
 from panloom.wire.router_advertisement import link_local

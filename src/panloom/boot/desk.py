@@ -39,7 +39,7 @@ from panloom.decide.ipv6_answer import Ipv6Answer, ipv6_link
 from panloom.protocol.boot_tokens import BootTokens, Ticket
 from panloom.protocol.dhcp_leases import Assignment
 from panloom.protocol.dhcp_proxy import Boot
-from panloom.protocol.dhcp_server import DhcpEvent, DhcpEventKind
+from panloom.protocol.lease_server import DhcpEvent, DhcpEventKind
 from panloom.values import IpAddress, Iqn, MacAddress
 from panloom.wire.dhcp import Message
 

@@ -5,7 +5,7 @@ import socket
 from ipaddress import IPv4Address
 
 from panloom.boot.interface import mac_of, packet_socket
-from panloom.protocol.dhcp_reply import Datagram
+from panloom.protocol.lease_server import Datagram
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.arp import encode_probe
@@ -46,7 +46,7 @@ class DhcpFrames:
         except OSError as error:  # the client declines, or the other one is found later
             _log.info("arp=unsent address=%s why=%r", address, str(error))
 
-    def send(self, datagram: Datagram) -> None:
+    def send(self, datagram: Datagram[IPv4Address]) -> None:
         """Send a reply, by routing where it names no MAC."""
         try:
             if datagram.mac is None:

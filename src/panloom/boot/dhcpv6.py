@@ -24,7 +24,8 @@ from panloom.boot.ipv6_desk import Ipv6Desk
 from panloom.boot.lease_book import Ipv6LeaseBook, Written
 from panloom.decide.boot_answer import BootTable
 from panloom.errors import MalformedError
-from panloom.protocol.dhcpv6_server import Datagram, Dhcpv6Server
+from panloom.protocol.dhcpv6_server import Dhcpv6Server
+from panloom.protocol.lease_server import Datagram
 from panloom.state.contract import Store
 from panloom.values import MacAddress
 from panloom.wire import dhcpv6
@@ -155,7 +156,7 @@ class Dhcpv6Service:
             self._send(datagram)
         self._alarm.put(self._server.deadline)
 
-    def _send(self, datagram: Datagram) -> None:
+    def _send(self, datagram: Datagram[IPv6Address]) -> None:
         try:
             if datagram.mac is None:
                 if self._udp is not None:

@@ -23,7 +23,7 @@ import msgspec
 
 from panloom.errors import ConflictError, UnavailableError
 from panloom.protocol.dhcp_leases import Address, Holder
-from panloom.protocol.dhcp_server import LeaseWrite
+from panloom.protocol.lease_server import LeaseWrite
 from panloom.state.contract import ABSENT, Store
 from panloom.values import IpAddress, MacAddress
 

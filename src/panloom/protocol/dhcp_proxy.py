@@ -16,8 +16,8 @@ from typing import Protocol
 import msgspec
 
 from panloom.errors import MalformedError
-from panloom.protocol.dhcp_reply import Datagram, reply_to, to_relay
-from panloom.protocol.dhcp_server import DhcpEvent, DhcpEventKind
+from panloom.protocol.dhcp_reply import reply_to, to_relay
+from panloom.protocol.lease_server import Datagram, DhcpEvent, DhcpEventKind
 from panloom.wire import dhcp
 from panloom.wire.dhcp import BROADCAST, UNSPECIFIED, Message, MessageType, Op, Option
 
@@ -55,7 +55,7 @@ class DhcpProxy:
     def __init__(self, address: IPv4Address, desk: ProxyDesk) -> None:
         self._address = address
         self._desk = desk
-        self._packets: list[Datagram] = []
+        self._packets: list[Datagram[IPv4Address]] = []
         self._events: list[DhcpEvent] = []
 
     def receive(self, octets: bytes, *, pxe: Source | None = None, now: float) -> None:
@@ -75,7 +75,7 @@ class DhcpProxy:
             case _:
                 return
 
-    def packets_to_send(self) -> tuple[Datagram, ...]:
+    def packets_to_send(self) -> tuple[Datagram[IPv4Address], ...]:
         """Return the replies that are due, in order."""
         packets, self._packets = tuple(self._packets), []
         return packets
@@ -101,5 +101,5 @@ class DhcpProxy:
         elif request.giaddr != UNSPECIFIED:
             self._packets.append(to_relay(reply))
         else:  # it has no address yet; what it is told is for nobody else
-            self._packets.append(Datagram(dhcp.encode(reply), request.chaddr, BROADCAST))
+            self._packets.append(Datagram(dhcp.encode(reply), request.chaddr, BROADCAST, dhcp.CLIENT_PORT))
         self._events.append(DhcpEvent(DhcpEventKind.OFFERED, request.chaddr))

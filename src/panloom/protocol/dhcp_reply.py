@@ -3,20 +3,9 @@
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-import msgspec
-
-from panloom.values import MacAddress
+from panloom.protocol.lease_server import Datagram
 from panloom.wire import dhcp
 from panloom.wire.dhcp import UNSPECIFIED, Message, MessageType, Op, Option, RelayAgent
-
-
-class Datagram(msgspec.Struct, frozen=True):
-    """Octets for a client's MAC (None: by routing, to a relay or what is behind it), from our server port."""
-
-    octets: bytes
-    mac: MacAddress | None
-    address: IPv4Address
-    port: int = dhcp.CLIENT_PORT
 
 
 def reply_to(
@@ -57,6 +46,6 @@ def reply_to(
     )
 
 
-def to_relay(reply: Message) -> Datagram:
+def to_relay(reply: Message) -> Datagram[IPv4Address]:
     """Send a reply to the relay that brought the request: who forges another's has sent it to that one."""
     return Datagram(dhcp.encode(reply), None, reply.giaddr, dhcp.SERVER_PORT)

@@ -8,43 +8,21 @@
     events()                     what changed, and what was refused and why
 
 What a client may have is the desk's to say; that one address has one holder at any time is ``dhcp_leases``' to hold.
-
-Time is the caller's monotonic clock, which never says how long a process was away: a lease found in the store is held
-for its full length from then on.  No wall clock decides whose an address is.  So what must be durable before an ACK is
-whose the address is, not until when: a lease that is there already is stored anew only now and then, for those who
-read it.
 """
 
-from collections.abc import Iterable, Mapping
-from enum import Enum
+from collections.abc import Mapping
 from ipaddress import IPv4Address
-from typing import Generic, Protocol
-
-import msgspec
+from typing import Protocol
 
 from panloom.errors import MalformedError
-from panloom.protocol.dhcp_leases import (
-    ADDRESSES_OF_A_MAC,
-    Address,
-    Assignment,
-    Holder,
-    Lease,
-    LeaseState,
-    LeaseTable,
-    client_of,
-)
+from panloom.protocol.dhcp_leases import Assignment, Holder, Lease, LeaseState, client_of
 from panloom.protocol.dhcp_probes import Probes
-from panloom.protocol.dhcp_reply import Datagram, reply_to, to_relay
-from panloom.values import IpAddress, MacAddress
+from panloom.protocol.dhcp_reply import reply_to, to_relay
+from panloom.protocol.lease_server import LEASE_SECONDS, OFFER_SECONDS, Datagram, DhcpEventKind, LeaseServer, LeaseWrite
+from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import BROADCAST, UNSPECIFIED, Message, MessageType, Op, Option, RelayAgent
 from panloom.wire.internet import BROADCAST_MAC
-
-LEASE_SECONDS = 600
-OFFER_SECONDS = 10.0
-DECLINE_SECONDS = 60.0
-STORED_ANEW_SECONDS = LEASE_SECONDS / 4  # a lease that was stored so lately is prolonged without being stored again
-_SWEEP_SECONDS = 5.0  # what has run out is free at once, but forgotten only now and then
 
 
 class Desk(Protocol):
@@ -67,69 +45,19 @@ class Desk(Protocol):
         ...
 
 
-class LeaseWrite(msgspec.Struct, Generic[Address], frozen=True):
-    """A lease that must be stored, or forgotten when ``mac`` is None."""
-
-    address: Address
-    mac: MacAddress | None
-    client: bytes | None = None  # as in ``Holder``
-    seconds: int = LEASE_SECONDS
-
-
-class DhcpEventKind(Enum):
-    """What happened."""
-
-    OFFERED = "offered"
-    BOUND = "bound"
-    REFUSED = "refused"  # a known client that cannot have what it asked for
-    DECLINED = "declined"
-    RELEASED = "released"
-    IGNORED = "ignored"  # bad input, or somebody else's business
-
-
-class DhcpEvent(msgspec.Struct, frozen=True):
-    """One thing that happened, for logs and for the control process."""
-
-    kind: DhcpEventKind
-    mac: MacAddress | None = None
-    address: IpAddress | None = None
-    why: str = ""
-
-
-class DhcpServer:
+class DhcpServer(LeaseServer[IPv4Address]):
     """The leases of one interface."""
 
     def __init__(self, address: IPv4Address, desk: Desk) -> None:
+        super().__init__()
         self._address = address
         self._desk = desk
-        self._leases = LeaseTable[IPv4Address]()
         self._probes = Probes()
-        self._now = 0.0
-        self._sweep_at = 0.0
-        self._writes: list[LeaseWrite[IPv4Address]] = []
-        self._packets: list[Datagram] = []
-        self._events: list[DhcpEvent] = []
 
     @property
     def deadline(self) -> float | None:
         """When ``handle_timer`` is wanted next."""
-        probes = self._probes.deadline
-        if not self._leases:
-            return probes
-        return self._sweep_at if probes is None else min(probes, self._sweep_at)
-
-    def owner(self, address: IPv4Address) -> MacAddress | None:
-        """Return who holds ``address`` for certain: bound and durable."""
-        lease = self._leases.get(address)
-        return lease.holder.mac if lease is not None and lease.durable_until is not None else None
-
-    def found(self, leases: Iterable[tuple[IPv4Address, Holder]], *, now: float) -> None:
-        """Take over leases that are in the store; each is held for its full length from now."""
-        self._tick(now)
-        for address, holder in leases:
-            self._leases.forget(address)
-            lease = self._leases.take(address, holder, LeaseState.BOUND, self._now + LEASE_SECONDS)
-            lease.durable_until = lease.until
+        return min((at for at in (super().deadline, self._probes.deadline) if at is not None), default=None)
 
     def receive(self, octets: bytes, *, now: float) -> None:
         """Take in one datagram, whatever it holds."""
@@ -154,10 +82,7 @@ class DhcpServer:
                 lease.state, requests, lease.requests = LeaseState.OFFERED, lease.requests, []
                 for request in requests:
                     self._dispatch(request)
-        if self._now >= self._sweep_at:
-            self._sweep_at = self._now + _SWEEP_SECONDS
-            for address in self._leases.over(self._now):
-                self._end(address)
+        super().handle_timer(now=now)
 
     def answered(self, address: IPv4Address, mac: MacAddress, *, now: float) -> None:
         """Note that ``mac`` says it has an address: if that was about to be lent to another machine, it is not."""
@@ -165,21 +90,19 @@ class DhcpServer:
         lease = self._leases.get(address)
         if lease is None or lease.state is not LeaseState.PROBING or mac in (lease.holder.mac, *lease.kin):
             return
-        self._leases.forget(address)
-        self._leases.take(address, Holder(mac), LeaseState.DECLINED, self._now + DECLINE_SECONDS)
+        self._rest(address, mac)
         self._event(DhcpEventKind.REFUSED, lease.holder.mac, address, f"{address} is in use by {mac}, not by lease")
         for request in lease.requests:
             self._dispatch(request)
 
     def stored(self, write: LeaseWrite[IPv4Address], *, now: float) -> None:
         """Note that a lease of ``leases_to_store`` is durable; its ACK goes out if the client may still have it."""
-        self._tick(now)
-        lease = self._leases.get(write.address)
-        if lease is None or lease.state is not LeaseState.STORING or lease.holder.mac != write.mac:
+        lease = self._awaited(write, now)
+        if lease is None:
             return
         requests, lease.requests = lease.requests, []
-        believed_until, lease.state, lease.stored_at = lease.durable_until, LeaseState.BOUND, self._now
-        lease.until = lease.durable_until = self._now + write.seconds
+        believed_until = lease.durable_until
+        self._bind(lease, write.seconds)
         refused = [request for request in requests if not self._acknowledge(request, write.address)]
         if len(refused) == len(requests):
             if believed_until is None:
@@ -189,37 +112,9 @@ class DhcpServer:
         for request in refused:
             self._nak(request, write.address, "no longer this machine's address")
 
-    def not_stored(self, write: LeaseWrite[IPv4Address], why: str, *, now: float) -> None:
-        """Note that a lease could not be stored; the client hears nothing and will ask again."""
-        self._tick(now)
-        lease = self._leases.get(write.address)
-        if lease is None or lease.state is not LeaseState.STORING or lease.holder.mac != write.mac:
-            return
-        self._event(DhcpEventKind.REFUSED, write.mac, write.address, f"its lease could not be stored: {why}")
-        lease.requests = []
-        if lease.durable_until is None:
-            self._leases.forget(write.address)
-        else:
-            lease.state, lease.until = LeaseState.BOUND, lease.durable_until
-
-    def leases_to_store(self) -> tuple[LeaseWrite[IPv4Address], ...]:
-        """Return what must be stored, in order; each is then told to ``stored`` or ``not_stored``."""
-        writes, self._writes = tuple(self._writes), []
-        return writes
-
     def probes_to_send(self) -> tuple[IPv4Address, ...]:
         """Return the addresses for which all on the wire must be asked, by ARP."""
         return self._probes.to_send()
-
-    def packets_to_send(self) -> tuple[Datagram, ...]:
-        """Return the replies that are due, in order."""
-        packets, self._packets = tuple(self._packets), []
-        return packets
-
-    def events(self) -> tuple[DhcpEvent, ...]:
-        """Return what happened since the last call."""
-        events, self._events = tuple(self._events), []
-        return events
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -246,14 +141,10 @@ class DhcpServer:
             return
         holder = assignment.holder(request)
         address = self._leases.choose(assignment, holder, request.address(Option.REQUESTED_ADDRESS), self._now)
-        if address is None:
-            what = f"{assignment.first} is in use" if assignment.is_fixed else "every address of the range is in use"
-            self._event(DhcpEventKind.REFUSED, request.chaddr, None, what)
+        if not self._can_have(address, request.chaddr, assignment):
             return
-        lease = self._leases.get(address)
-        if lease is None or lease.is_over(self._now):
-            if self._has_enough(request, assignment):
-                return
+        lease = self._running(address)
+        if lease is None:
             lease = self._begin(request, address, assignment)
         elif lease.state in (LeaseState.PROBING, LeaseState.OFFERED):
             lease.until = self._now + OFFER_SECONDS
@@ -291,27 +182,13 @@ class DhcpServer:
             self._store(request, address, assignment)
 
     def _store(self, request: Message, address: IPv4Address, assignment: Assignment) -> None:
-        lease, holder = self._leases.get(address), assignment.holder(request)
-        if lease is None or lease.is_over(self._now):
-            if self._has_enough(request, assignment):
-                return
-            lease = self._begin(request, address, assignment)
-        if lease.state is LeaseState.BOUND and self._now - lease.stored_at < STORED_ANEW_SECONDS:
-            lease.until = lease.durable_until = self._now + LEASE_SECONDS
-            self._acknowledge(request, address)
+        if not self._can_have(address, request.chaddr, assignment):
             return
-        if lease.state in (LeaseState.OFFERED, LeaseState.BOUND):
-            lease.state, lease.holder = LeaseState.STORING, holder
-            self._writes.append(LeaseWrite(address, holder.mac, holder.client))
-        lease.wait(request)
-
-    def _has_enough(self, request: Message, assignment: Assignment) -> bool:
-        """Refuse a further address to a MAC whose clients have as many as they may."""
-        enough = self._leases.has_enough(request.chaddr, assignment, self._now)
-        if enough:
-            what = f"it has {ADDRESSES_OF_A_MAC} addresses of the range, declined ones included, and may have no more"
-            self._event(DhcpEventKind.REFUSED, request.chaddr, None, what)
-        return enough
+        lease = self._running(address) or self._begin(request, address, assignment)
+        if self._is_stored(address, lease, assignment.holder(request)):
+            self._acknowledge(request, address)
+        else:
+            lease.wait(request)
 
     def _acknowledge(self, request: Message, address: IPv4Address) -> bool:
         """Answer a request whose lease is durable; False if the client may not have the address any more."""
@@ -329,9 +206,7 @@ class DhcpServer:
         if not self._is_its_own(request, address):
             self._event(DhcpEventKind.IGNORED, request.chaddr, address, "it declines what it does not have")
             return
-        self._leases.forget(address)
-        self._leases.take(address, Holder(request.chaddr), LeaseState.DECLINED, self._now + DECLINE_SECONDS)
-        self._writes.append(LeaseWrite(address, None))
+        self._rest(address, request.chaddr)
         self._event(DhcpEventKind.DECLINED, request.chaddr, address, "the machine says that another one uses it")
 
     def _release(self, request: Message) -> None:
@@ -363,11 +238,12 @@ class DhcpServer:
         if request.giaddr != UNSPECIFIED:
             self._packets.append(to_relay(reply))
         elif ciaddr != UNSPECIFIED and not self._desk.serves(ciaddr):
-            self._packets.append(Datagram(octets, None, ciaddr))
+            self._packets.append(Datagram(octets, None, ciaddr, dhcp.CLIENT_PORT))
         elif nak or (request.broadcast and ciaddr == UNSPECIFIED):
-            self._packets.append(Datagram(octets, BROADCAST_MAC, BROADCAST))
+            self._packets.append(Datagram(octets, BROADCAST_MAC, BROADCAST, dhcp.CLIENT_PORT))
         else:
-            self._packets.append(Datagram(octets, request.chaddr, yiaddr if ciaddr == UNSPECIFIED else ciaddr))
+            address = yiaddr if ciaddr == UNSPECIFIED else ciaddr
+            self._packets.append(Datagram(octets, request.chaddr, address, dhcp.CLIENT_PORT))
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -376,11 +252,10 @@ class DhcpServer:
 
         An address that is the sender's alone is not asked for: whoever else answered could keep a machine from booting.
         """
-        self._end(address)
-        holder, until = assignment.holder(request), self._now + OFFER_SECONDS
+        holder = assignment.holder(request)
         if assignment.is_fixed or request.giaddr != UNSPECIFIED or not self._desk.serves(address):
-            return self._leases.take(address, holder, LeaseState.OFFERED, until)
-        lease = self._leases.take(address, holder, LeaseState.PROBING, until)
+            return self._lend(address, holder)
+        lease = self._lend(address, holder, LeaseState.PROBING)
         lease.kin = assignment.kin
         self._probes.begin(address, lease, now=self._now)
         return lease
@@ -395,16 +270,3 @@ class DhcpServer:
     def _is_ours(self, request: Message, server: IPv4Address | None) -> bool:
         """Return whether a server identifier means us: none, our address, or that of the relay in our place."""
         return server in (None, self._address, request.relayed(RelayAgent.SERVER_OVERRIDE))
-
-    def _end(self, address: IPv4Address) -> None:
-        """Free the address, and have the store forget it if it knows it."""
-        lease = self._leases.get(address)
-        if lease is not None and lease.durable_until is not None:
-            self._writes.append(LeaseWrite(address, None))
-        self._leases.forget(address)
-
-    def _tick(self, now: float) -> None:
-        self._now = max(self._now, now)
-
-    def _event(self, kind: DhcpEventKind, mac: MacAddress | None, address: IPv4Address | None, why: str = "") -> None:
-        self._events.append(DhcpEvent(kind, mac, address, why))

@@ -18,25 +18,15 @@ firmware, boot loader and system of one machine, each with a DUID of its own, ha
 use is the machine's to find out (RFC 4862 section 5.4); it then declines.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Protocol
 
-import msgspec
-
 from panloom.errors import PeerError, RefusedError
-from panloom.protocol.dhcp_leases import ADDRESSES_OF_A_MAC, WAITING, Allotment, Holder, LeaseState, LeaseTable
-from panloom.protocol.dhcp_server import (
-    DECLINE_SECONDS,
-    LEASE_SECONDS,
-    OFFER_SECONDS,
-    STORED_ANEW_SECONDS,
-    DhcpEvent,
-    DhcpEventKind,
-    LeaseWrite,
-)
+from panloom.protocol.dhcp_leases import WAITING, Allotment, Holder, LeaseState
 from panloom.protocol.dhcpv6_request import Request, unwrap
+from panloom.protocol.lease_server import LEASE_SECONDS, OFFER_SECONDS, Datagram, DhcpEventKind, LeaseServer, LeaseWrite
 from panloom.values import MacAddress
 from panloom.wire import dhcpv6
 from panloom.wire.dhcpv6 import (
@@ -53,7 +43,6 @@ from panloom.wire.dhcpv6 import (
 
 RENEW_SECONDS = LEASE_SECONDS // 2  # T1 and T2: RFC 8415 section 21.4
 REBIND_SECONDS = LEASE_SECONDS * 4 // 5
-_SWEEP_SECONDS = 5.0
 _FIRST_CHOICE = b"\xff"  # option 7: the client does not wait a second for other servers, RFC 8415 section 18.2.1
 _NAMES_SERVER: Mapping[Kind, bool | None] = MappingProxyType(
     {  # whether a client's message must name the server, or may not, RFC 8415 section 16
@@ -100,15 +89,6 @@ class Desk(Protocol):
         ...
 
 
-class Datagram(msgspec.Struct, frozen=True):
-    """Octets for a client's MAC (None: by routing, to a relay), from our server port."""
-
-    octets: bytes
-    mac: MacAddress | None
-    address: IPv6Address
-    port: int = dhcpv6.CLIENT_PORT
-
-
 class _Pending:
     """A request whose leases are being stored."""
 
@@ -118,37 +98,14 @@ class _Pending:
         self.missing = missing
 
 
-class Dhcpv6Server:
+class Dhcpv6Server(LeaseServer[IPv6Address]):
     """The IPv6 leases of one interface; ``duid`` names the server to its clients, for ever."""
 
     def __init__(self, duid: bytes, desk: Desk) -> None:
+        super().__init__()
         self._duid = duid
         self._desk = desk
-        self._leases = LeaseTable[IPv6Address]()
         self._pending: list[_Pending] = []
-        self._now = 0.0
-        self._sweep_at = 0.0
-        self._writes: list[LeaseWrite[IPv6Address]] = []
-        self._packets: list[Datagram] = []
-        self._events: list[DhcpEvent] = []
-
-    @property
-    def deadline(self) -> float | None:
-        """When ``handle_timer`` is wanted next."""
-        return self._sweep_at if self._leases else None
-
-    def owner(self, address: IPv6Address) -> MacAddress | None:
-        """Return who holds ``address`` for certain: bound and durable."""
-        lease = self._leases.get(address)
-        return lease.holder.mac if lease is not None and lease.durable_until is not None else None
-
-    def found(self, leases: Iterable[tuple[IPv6Address, Holder]], *, now: float) -> None:
-        """Take over leases that are in the store; each is held for its full length from now."""
-        self._tick(now)
-        for address, holder in leases:
-            self._leases.forget(address)
-            lease = self._leases.take(address, holder, LeaseState.BOUND, self._now + LEASE_SECONDS)
-            lease.durable_until = lease.until
 
     def receive(self, octets: bytes, *, source: IPv6Address, mac: MacAddress | None, now: float) -> None:
         """Take in one datagram, whatever it holds; ``mac`` is the sender's, None for what did not come to all."""
@@ -164,22 +121,12 @@ class Dhcpv6Server:
         except PeerError as error:
             self._event(DhcpEventKind.IGNORED, mac, None, str(error))
 
-    def handle_timer(self, *, now: float) -> None:
-        """Let run out what has run out."""
-        self._tick(now)
-        if self._now >= self._sweep_at:
-            self._sweep_at = self._now + _SWEEP_SECONDS
-            for address in self._leases.over(self._now):
-                self._end(address)
-
     def stored(self, write: LeaseWrite[IPv6Address], *, now: float) -> None:
         """Note that a lease of ``leases_to_store`` is durable; what waits for nothing else is answered."""
-        self._tick(now)
-        lease = self._leases.get(write.address)
-        if lease is None or lease.state is not LeaseState.STORING or lease.holder.mac != write.mac:
+        lease = self._awaited(write, now)
+        if lease is None:
             return
-        lease.state, lease.stored_at = LeaseState.BOUND, self._now
-        lease.until = lease.durable_until = self._now + write.seconds
+        self._bind(lease, write.seconds)
         for pending in self._pending:
             pending.missing.discard(write.address)
         ready = [pending for pending in self._pending if not pending.missing]
@@ -189,31 +136,9 @@ class Dhcpv6Server:
 
     def not_stored(self, write: LeaseWrite[IPv6Address], why: str, *, now: float) -> None:
         """Note that a lease could not be stored; the client hears nothing and will ask again."""
-        self._tick(now)
-        lease = self._leases.get(write.address)
-        if lease is None or lease.state is not LeaseState.STORING or lease.holder.mac != write.mac:
-            return
-        self._event(DhcpEventKind.REFUSED, write.mac, write.address, f"its lease could not be stored: {why}")
-        self._pending = [pending for pending in self._pending if write.address not in pending.missing]
-        if lease.durable_until is None:
-            self._leases.forget(write.address)
-        else:
-            lease.state, lease.until = LeaseState.BOUND, lease.durable_until
-
-    def leases_to_store(self) -> tuple[LeaseWrite[IPv6Address], ...]:
-        """Return what must be stored, in order; each is then told to ``stored`` or ``not_stored``."""
-        writes, self._writes = tuple(self._writes), []
-        return writes
-
-    def packets_to_send(self) -> tuple[Datagram, ...]:
-        """Return the replies that are due, in order."""
-        packets, self._packets = tuple(self._packets), []
-        return packets
-
-    def events(self) -> tuple[DhcpEvent, ...]:
-        """Return what happened since the last call."""
-        events, self._events = tuple(self._events), []
-        return events
+        if self._awaited(write, now) is not None:
+            self._pending = [pending for pending in self._pending if write.address not in pending.missing]
+        super().not_stored(write, why, now=now)
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -225,7 +150,7 @@ class Dhcpv6Server:
         status = dhcpv6.encode_status(Status(StatusCode.USE_MULTICAST, "ask all servers"))
         options = ((Option.CLIENT_ID, duid), (Option.SERVER_ID, self._duid), (Option.STATUS_CODE, status))
         reply = Message(Kind.REPLY, message.transaction_id, options)
-        self._packets.append(Datagram(dhcpv6.encode(reply), None, source))
+        self._packets.append(Datagram(dhcpv6.encode(reply), None, source, dhcpv6.CLIENT_PORT))
 
     def _dispatch(self, request: Request) -> None:
         kind, server = request.message.kind, request.message.option(Option.SERVER_ID)
@@ -264,13 +189,10 @@ class Dhcpv6Server:
     def _advertise(self, request: Request, assignment: Assignment) -> None:
         given = self._choose(request, assignment)
         for association, address in zip(request.associations, given, strict=True):
-            lease = self._leases.get(address) if address else None
-            if address and (lease is None or lease.is_over(self._now)):
-                self._end(address)
-                holder = assignment.holder(request, association)
-                self._leases.take(address, holder, LeaseState.OFFERED, self._now + OFFER_SECONDS)
-            elif lease is not None and lease.state is LeaseState.OFFERED:
-                lease.until = self._now + OFFER_SECONDS
+            if address:
+                lease = self._running(address) or self._lend(address, assignment.holder(request, association))
+                if lease.state is LeaseState.OFFERED:
+                    lease.until = self._now + OFFER_SECONDS
         options = (*self._given(request, given), (Option.PREFERENCE, _FIRST_CHOICE), *assignment.options)
         self._reply(request, Kind.ADVERTISE, (*options, *_boot_file(assignment.file)))
         self._event(DhcpEventKind.OFFERED, request.mac, next(filter(None, given), None))
@@ -279,8 +201,11 @@ class Dhcpv6Server:
         """Have stored what is given, and answer when it is."""
         given, missing = self._choose(request, assignment), set()
         for association, address in zip(request.associations, given, strict=True):
-            if address and not self._bind(address, assignment.holder(request, association)):
-                missing.add(address)
+            if address:
+                holder = assignment.holder(request, association)
+                lease = self._running(address) or self._lend(address, holder)
+                if not self._is_stored(address, lease, holder):
+                    missing.add(address)
         if not missing:
             self._acknowledge(request, given)
             return
@@ -291,20 +216,6 @@ class Dhcpv6Server:
         dropped = again or mine[: max(0, len(mine) - WAITING + 1)]
         self._pending = [*(pending for pending in self._pending if pending not in dropped)]
         self._pending.append(_Pending(request, given, missing))
-
-    def _bind(self, address: IPv6Address, holder: Holder) -> bool:
-        """Begin or prolong a lease; False if it must be stored first."""
-        lease = self._leases.get(address)
-        if lease is None or lease.is_over(self._now):
-            self._end(address)
-            lease = self._leases.take(address, holder, LeaseState.OFFERED, self._now + OFFER_SECONDS)
-        if lease.state is LeaseState.BOUND and self._now - lease.stored_at < STORED_ANEW_SECONDS:
-            lease.until = lease.durable_until = self._now + LEASE_SECONDS
-            return True
-        if lease.state in (LeaseState.OFFERED, LeaseState.BOUND):
-            lease.state, lease.holder = LeaseState.STORING, holder
-            self._writes.append(LeaseWrite(address, holder.mac, holder.client))
-        return False
 
     def _acknowledge(self, request: Request, given: tuple[IPv6Address | None, ...]) -> None:
         """Answer a request whose leases are durable, unless the client may not have them any more."""
@@ -350,9 +261,10 @@ class Dhcpv6Server:
                     status = Status(StatusCode.NO_BINDING, "not this machine's address")
                     unknown.append(dhcpv6.encode_association(Association(association.iaid, (), status)))
                     continue
-                self._end(address)
                 if declined:
-                    self._leases.take(address, sender, LeaseState.DECLINED, self._now + DECLINE_SECONDS)
+                    self._rest(address, request.mac)
+                else:
+                    self._end(address)
                 why = "the machine says that another one uses it" if declined else ""
                 kind = DhcpEventKind.DECLINED if declined else DhcpEventKind.RELEASED
                 self._event(kind, request.mac, address, why)
@@ -405,7 +317,7 @@ class Dhcpv6Server:
         if request.path:
             self._packets.append(Datagram(octets, None, request.source, dhcpv6.SERVER_PORT))
         else:
-            self._packets.append(Datagram(octets, request.mac, request.source))
+            self._packets.append(Datagram(octets, request.mac, request.source, dhcpv6.CLIENT_PORT))
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -417,36 +329,9 @@ class Dhcpv6Server:
             asked = (leased.address for leased in association.addresses)
             wanted = next((address for address in asked if assignment.allows(address)), None)
             address = self._leases.choose(assignment, holder, wanted, self._now)
-            given.append(None if address in given or self._is_too_much(request, assignment, address) else address)
+            fits = address not in given and self._can_have(address, request.mac, assignment)
+            given.append(address if fits else None)
         return tuple(given)
-
-    def _is_too_much(self, request: Request, assignment: Assignment, address: IPv6Address | None) -> bool:
-        """Refuse where nothing is free, and a further address to a MAC whose clients have as many as they may."""
-        lease = self._leases.get(address) if address else None
-        if lease is not None and not lease.is_over(self._now):
-            return False
-        if address is None:
-            which = f"{assignment.first} is" if assignment.is_fixed else "every address of the range is"
-            why = f"{which} in use"
-        elif self._leases.has_enough(request.mac, assignment, self._now):
-            why = f"it has {ADDRESSES_OF_A_MAC} addresses of the range, declined ones included, and may have no more"
-        else:
-            return False
-        self._event(DhcpEventKind.REFUSED, request.mac, address, why)
-        return True
-
-    def _end(self, address: IPv6Address) -> None:
-        """Free the address, and have the store forget it if it knows it."""
-        lease = self._leases.get(address)
-        if lease is not None and lease.durable_until is not None:
-            self._writes.append(LeaseWrite(address, None))
-        self._leases.forget(address)
-
-    def _tick(self, now: float) -> None:
-        self._now = max(self._now, now)
-
-    def _event(self, kind: DhcpEventKind, mac: MacAddress | None, address: IPv6Address | None, why: str = "") -> None:
-        self._events.append(DhcpEvent(kind, mac, address, why))
 
 
 _NOTHING: Mapping[bool, tuple[StatusCode, str]] = MappingProxyType(

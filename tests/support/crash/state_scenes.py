@@ -9,7 +9,7 @@ import msgspec
 
 from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord, leases
 from panloom.durable_names import make_directory
-from panloom.protocol.dhcp_server import LeaseWrite
+from panloom.protocol.lease_server import LeaseWrite
 from panloom.state.sqlite import SqliteStore
 from panloom.values import MacAddress
 from support.crash.recorder import Killed

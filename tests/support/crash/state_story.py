@@ -13,7 +13,7 @@ from panloom.boot.lease_book import PREFIX, LeaseBook, LeaseRecord
 from panloom.control.mac_counter import MacCounter
 from panloom.durable_names import make_directory
 from panloom.errors import ConflictError, PanloomError, UnavailableError
-from panloom.protocol.dhcp_server import LeaseWrite
+from panloom.protocol.lease_server import LeaseWrite
 from panloom.state.sqlite import SqliteStore
 from panloom.values import MacAddress
 from support.crash.chapter import NOTHING, Story, Violation
