@@ -6,9 +6,9 @@ from ipaddress import IPv6Address
 import pytest
 
 from panloom.values import MacAddress
+from panloom.wire.internet import ETHERTYPE_IPV6
 from panloom.wire.router_advertisement import (
     ALL_NODES,
-    ETHERTYPE_IPV6,
     Solicitation,
     decode_advertisement,
     encode_solicitation,

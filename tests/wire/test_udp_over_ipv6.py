@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from panloom.errors import MalformedError
 from panloom.values import MacAddress
-from panloom.wire.udp_over_ipv6 import Ipv6UdpFrame, decode_ipv6_udp_frame, encode_ipv6_udp_frame
+from panloom.wire.internet import UdpFrame, decode_ipv6_udp_frame, encode_udp_frame
 
 macs = st.builds(MacAddress, st.integers(0, 2**48 - 1))
 addresses = st.builds(IPv6Address, st.integers(0, 2**128 - 1))
 ports = st.integers(0, 65535)
-frames = st.builds(Ipv6UdpFrame, macs, macs, addresses, addresses, ports, ports, st.binary(max_size=60))
+frames = st.builds(UdpFrame, macs, macs, addresses, addresses, ports, ports, st.binary(max_size=60))
 
 # "hi" from the client's port of fe80::5054:ff:fe77:1 to all DHCPv6 servers of the link.
 FRAME = (
@@ -27,16 +27,16 @@ def test_known_octets():
     frame = decode_ipv6_udp_frame(FRAME)
     assert (str(frame.source_mac), frame.source) == ("52:54:00:77:00:01", IPv6Address("fe80::5054:ff:fe77:1"))
     assert (frame.source_port, frame.destination_port, frame.payload) == (546, 547, b"hi")
-    assert encode_ipv6_udp_frame(frame).hex(" ") == FRAME.hex(" ")
+    assert encode_udp_frame(frame).hex(" ") == FRAME.hex(" ")
     assert decode_ipv6_udp_frame(FRAME + bytes(6)) == frame, "Ethernet pads short frames"
 
 
 @given(frames)
 def test_decode_undoes_encode(frame):
-    assert decode_ipv6_udp_frame(encode_ipv6_udp_frame(frame)) == frame
+    assert decode_ipv6_udp_frame(encode_udp_frame(frame)) == frame
 
 
-@given(st.binary(max_size=120) | frames.map(encode_ipv6_udp_frame), st.data())
+@given(st.binary(max_size=120) | frames.map(encode_udp_frame), st.data())
 def test_any_octets_decode_or_are_malformed(octets, data):
     at = data.draw(st.integers(0, len(octets)))
     for damaged in (octets, octets[:at], octets[:at] + b"\xff" + octets[at + 1 :]):

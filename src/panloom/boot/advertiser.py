@@ -14,10 +14,10 @@ from panloom.boot.interface import join, mac_of, packet_socket
 from panloom.decide.boot_answer import BootTable
 from panloom.errors import MalformedError
 from panloom.values import MacAddress
+from panloom.wire.internet import ETHERTYPE_IPV6
 from panloom.wire.router_advertisement import (
     ALL_NODES,
     ALL_ROUTERS_MAC,
-    ETHERTYPE_IPV6,
     Advertisement,
     decode_solicitation,
     encode_advertisement,

@@ -2,11 +2,14 @@
 
 import contextlib
 import ctypes
+import logging
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from struct import Struct
+from typing import TypeVar
 
-from panloom.errors import UnavailableError
+from panloom.errors import MalformedError, UnavailableError
 from panloom.values import IpAddress, MacAddress
 
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33  # linux/asm-generic/socket.h
@@ -16,6 +19,12 @@ _CHECKSUM_NOT_READY = 8  # TP_STATUS_CSUMNOTREADY, in the first word of struct t
 _AUXILIARY_OCTETS = 20
 _INSTRUCTION = Struct("=HBBI")  # struct sock_filter
 _MEMBERSHIP = Struct("=iHH8s")  # struct packet_mreq
+_AT_A_TIME = 64  # things read from one socket before others have their turn
+_log = logging.getLogger("panloom.boot")
+
+LARGEST_DATAGRAM = 65535
+BOOT_STORM_OCTETS = 4 << 20  # some thousand datagrams: a room of machines that is switched on at once
+T = TypeVar("T")
 
 Instruction = tuple[int, int, int, int]
 """One step of a classic BPF program: code, jump if true, jump if false, operand."""
@@ -94,6 +103,25 @@ def receive_frame(sock: socket.socket, octets: int) -> tuple[bytes, bool]:
     frame, auxiliary, _, _ = sock.recvmsg(octets, socket.CMSG_SPACE(_AUXILIARY_OCTETS))
     status = next((data[:4] for level, kind, data in auxiliary if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA)), b"")
     return frame, not int.from_bytes(status, sys.byteorder) & _CHECKSUM_NOT_READY
+
+
+def waiting(receive: Callable[[], T], what: str) -> Iterator[T]:
+    """Yield what waits at a socket until that is all, or others must have their turn; what is malformed is passed over.
+
+    ``receive`` takes one thing from the socket, which does not block; ``what`` is its name in the log.
+    """
+    for _ in range(_AT_A_TIME):
+        try:
+            received = receive()
+        except BlockingIOError:
+            return
+        except MalformedError as error:
+            _log.info("%s=ignored why=%r", what, str(error))
+            continue
+        except OSError as error:  # the interface is down, or an ICMP error came back
+            _log.info("%s=unread why=%r", what, str(error))
+            return
+        yield received
 
 
 def join(sock: socket.socket, interface: str, group: MacAddress) -> None:

@@ -48,7 +48,7 @@ class Written(msgspec.Struct, Generic[Address], frozen=True):
     owner: Holder | None = None
 
 
-class _Book(Generic[Address]):
+class Book(Generic[Address]):
     """Writes leases of one kind of address down in the order in which they come."""
 
     def __init__(self, store: Store, written: Callable[[Written[Address]], None], kind: type[Address]) -> None:
@@ -136,14 +136,14 @@ class _Book(Generic[Address]):
             self._revisions[write.address] = revision if write.mac is not None else ABSENT
 
 
-class LeaseBook(_Book[IPv4Address]):
+class LeaseBook(Book[IPv4Address]):
     """The leases of DHCP."""
 
     def __init__(self, store: Store, written: Callable[[Written[IPv4Address]], None]) -> None:
         super().__init__(store, written, IPv4Address)
 
 
-class Ipv6LeaseBook(_Book[IPv6Address]):
+class Ipv6LeaseBook(Book[IPv6Address]):
     """The leases of DHCPv6."""
 
     def __init__(self, store: Store, written: Callable[[Written[IPv6Address]], None]) -> None:

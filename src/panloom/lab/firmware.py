@@ -270,7 +270,7 @@ def interface_of(ack: Message) -> IPv4Interface:
     return IPv4Interface((ack.yiaddr, IPv4Network((0, str(mask))).prefixlen))
 
 
-def _from_nobody(mac: MacAddress, payload: bytes) -> UdpFrame:
+def _from_nobody(mac: MacAddress, payload: bytes) -> UdpFrame[IPv4Address]:
     return UdpFrame(
         destination_mac=BROADCAST_MAC,
         source_mac=mac,

@@ -50,8 +50,7 @@ from panloom.wire.ethernet import (
     ports_of,
     quoted_packet,
 )
-from panloom.wire.internet import ETHERTYPE_IPV4
-from panloom.wire.router_advertisement import ETHERTYPE_IPV6
+from panloom.wire.internet import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
 Address = IPv4Address | IPv6Address
 

@@ -18,8 +18,7 @@ import msgspec
 
 from panloom.errors import MalformedError
 from panloom.wire.arp import ETHERTYPE_ARP
-from panloom.wire.internet import ETHERTYPE_IPV4
-from panloom.wire.router_advertisement import ETHERTYPE_IPV6
+from panloom.wire.internet import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 
 HEADER_OCTETS: Final = 14
 ARP_REQUEST, ARP_REPLY = 1, 2

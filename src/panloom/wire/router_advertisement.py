@@ -17,9 +17,8 @@ import msgspec
 
 from panloom.errors import MalformedError
 from panloom.values import MacAddress
-from panloom.wire.internet import internet_checksum
+from panloom.wire.internet import ETHERTYPE_IPV6, internet_checksum
 
-ETHERTYPE_IPV6 = 0x86DD
 ALL_NODES = IPv6Address("ff02::1")
 ALL_ROUTERS = IPv6Address("ff02::2")
 ALL_ROUTERS_MAC = MacAddress.parse("33:33:00:00:00:02")  # RFC 2464 section 7
