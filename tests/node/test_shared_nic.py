@@ -10,11 +10,12 @@ import pytest
 
 from fabric.frames import IPV6, arp, ethernet, tagged, udp
 from panloom.errors import KernelError
-from panloom.fabric.frame_ports import Card
+from panloom.fabric import frame_ports
+from panloom.fabric.frame_ports import Card, Tap
 from panloom.fabric.namespaces import within
 from panloom.fabric.nftables import Nftables
-from panloom.node.shared_nic import Part, Step, VirtualNic
-from panloom.protocol.shared_nic import Dropped, Identity
+from panloom.node.shared_nic import BusDriver, Part, Step, VirtualNic
+from panloom.protocol.shared_nic import ByMac, Dropped, Identity
 from panloom.values import MacAddress
 from panloom.wire.arp import decode_reply
 from support import mixed_frames as made
@@ -42,6 +43,9 @@ ROUNDS, REMOVALS = 100, 20
 NOBODY = IPv4Address("10.1.0.9")
 FRONT_RANGE = [RANGE[number] for number in range(10, 20)]
 LAYOUTS = pytest.mark.parametrize("layout", ["split", "merged"])
+KINDS = pytest.mark.parametrize(
+    ("layout", "kind"), [("split", "integration"), ("merged", "integration"), ("split", "passthrough")]
+)
 
 
 @pytest.fixture
@@ -90,13 +94,16 @@ class RecordingBus:
     def detach(self, stack):
         self.deliver = None
 
+    def follow(self, stack, told):
+        pass
+
     def send(self, stack, frame):
         self.frames.append((stack, frame.octets))
 
 
-@LAYOUTS
-def test_cap_004_the_virtual_nic_is_an_ordinary_one_to_the_system(scene, layout):
-    scene.open(layout)
+@KINDS
+def test_cap_004_the_virtual_nic_is_an_ordinary_one_to_the_system(scene, layout, kind):
+    scene.open(layout, kind)
     nic = scene.plug()
     shown = scene.system.run("ip", "link", "show", "eth0").stdout.decode()
     assert str(MAC2) in shown
@@ -137,10 +144,10 @@ def test_cap_004_the_virtual_driver_needs_an_interface_to_hand_frames_to_and_no_
     assert bus.deliver is None
 
 
-@LAYOUTS
-def test_cap_005_the_virtual_nic_goes_and_comes_and_the_disk_does_not_notice(scene, layout):
+@KINDS
+def test_cap_005_the_virtual_nic_goes_and_comes_and_the_disk_does_not_notice(scene, layout, kind):
     """A hundred times down and up, twenty times deleted by the system and plugged in again, under a write load."""
-    scene.open(layout)
+    scene.open(layout, kind)
     scene.plug()
     until_pinged(scene.system)
     before = scene.identity()
@@ -162,9 +169,9 @@ def test_cap_005_the_virtual_nic_goes_and_comes_and_the_disk_does_not_notice(sce
     assert before[1] == ISID
 
 
-@LAYOUTS
-def test_cap_006_a_nic_that_is_down_cuts_the_network_and_not_the_disk(scene, layout):
-    scene.open(layout)
+@KINDS
+def test_cap_006_a_nic_that_is_down_cuts_the_network_and_not_the_disk(scene, layout, kind):
+    scene.open(layout, kind)
     scene.plug()
     until_pinged(scene.system)
     scene.system.ip("link set eth0 down")
@@ -191,9 +198,9 @@ def test_cap_002_the_disk_needs_no_address_of_the_systems(scene, layout):
     assert scene.identity() == before
 
 
-@LAYOUTS
-def test_cap_007_frames_reach_the_stack_whose_mac_they_bear(scene, layout):
-    scene.open(layout)
+@KINDS
+def test_cap_007_frames_reach_the_stack_whose_mac_they_bear(scene, layout, kind):
+    scene.open(layout, kind)
     scene.plug()
     kinds = {MAC1: 0x88B5, MAC2: 0x88B6, MacAddress.from_octets(made.STRANGER): 0x88B7}
     at_storage = Sniffer(_StorageStack(scene), "storage0", _is_made_up)
@@ -482,3 +489,75 @@ def test_cap_018_a_wrong_address_route_or_firewall_is_no_fatal_error(scene, layo
     assert not ping(scene.system)
     assert scene.end_load() == []
     assert scene.identity() == before
+
+
+def link_of(inside, interface):
+    """Return carrier, MTU and speed of an interface that is up, as its kernel tells them."""
+    told = (f"/sys/class/net/{interface}/{fact}" for fact in ("carrier", "mtu", "speed"))
+    return tuple(int(word) for word in inside.run("cat", *told).stdout.split())
+
+
+def set_speed(inside, interface, speed):
+    with inside.socket(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asker:
+        frame_ports._set_speed(asker, interface.encode(), speed)
+
+
+def test_cap_208_passed_through_the_cards_link_is_the_virtual_nics(scene):
+    scene.open("split", "passthrough")
+    scene.plug()
+    assert link_of(scene.system, "eth0") == link_of(scene.machine, "eth0") == (1, 1500, 10_000)  # a veth says 10 Gbit/s
+    scene.machine.ip("link set eth0 mtu 1400")
+    until(lambda: link_of(scene.system, "eth0") == (1, 1400, 10_000), "the MTU is the card's")
+    scene.system.ip("link set eth0 down")
+    scene.system.ip("link set eth0 name lan")
+    scene.system.ip("link set lan up")
+    scene.control.ip("link set port-n1 down")
+    until(lambda: link_of(scene.system, "lan")[0] == 0, "no carrier")
+    scene.machine.ip("link set eth0 mtu 1500")
+    scene.control.ip("link set port-n1 up")
+    until(lambda: link_of(scene.system, "lan") == (1, 1500, 10_000), "carrier and MTU are there again")
+    until_pinged(scene.system)
+
+
+def test_cap_208_as_a_layer_of_the_system_the_virtual_nic_has_a_link_of_its_own(scene):
+    scene.open("split", "integration")
+    scene.plug()
+    set_speed(scene.system, "eth0", 100)
+    own = link_of(scene.system, "eth0")
+    assert own == (1, 1500, 100)
+    scene.machine.ip("link set eth0 mtu 1400")
+    scene.control.ip("link set port-n1 down")
+    until(lambda: link_of(scene.machine, "eth0")[:2] == (0, 1400), "the card's link is another")
+    assert link_of(scene.system, "eth0") == own
+    scene.control.ip("link set port-n1 up")
+    until_pinged(scene.system)
+    assert link_of(scene.system, "eth0") == own
+
+
+def test_cap_208_a_speed_that_is_set_on_the_card_is_the_virtual_nics(scene):
+    """Of a card whose speed can be set, as a veth's cannot."""
+    with namespace("lower") as lower:
+        where = Path("/run/netns") / lower.name
+
+        async def make():
+            below = Tap(where, "eth0", MAC1)
+            lower.ip("link set eth0 up")
+            bus = BusDriver(Card(where, "eth0"), ByMac())
+            nic = VirtualNic(
+                bus, Path("/run/netns") / scene.system.name, "eth0", Identity("os", MAC2), mtu=1500, kind="passthrough"
+            )
+            return below, bus, nic
+
+        below, bus, nic = scene.call(make())
+        scene.system.ip("link set eth0 up")
+        for speed in (1000, 100_000):
+            set_speed(lower, "eth0", speed)
+            lower.ip("link set eth0 down")  # a real card loses its carrier meanwhile
+            lower.ip("link set eth0 up")
+            until(lambda speed=speed: link_of(scene.system, "eth0") == (1, 1500, speed), f"{speed} Mbit/s")
+
+        async def close():
+            for part in (nic, bus, below):
+                part.close()
+
+        scene.call(close())

@@ -70,17 +70,39 @@ def test_cap_005_the_system_deletes_its_nic_and_has_it_again(machine):
         shared_nic plug eth0 {MAC2} $system
         shared_nic unplug eth0 $system
         of_system ip -o link
-        cat /run/shared-nic/starts
+        cat /run/shared-nic/events
         """,
     )
     assert said[0] == "storage0"
-    assert [line for line in said if "eth0" in line] == []
-    assert said.count("started") == 1
+    assert said[-8:] == ["card eth0", "storage storage0", *["nic eth0"] * 6]
+    assert [line for line in said[:-8] if "eth0" in line] == []
+
+
+@pytest.mark.parametrize(("layout", "interface"), [("merged", "eth0"), ("split", "storage0")])
+def test_cap_207_loading_the_storage_driver_loads_the_shared_one_first_and_once(machine, layout, interface):
+    """Asked for twice there is one; the virtual NIC lies over the card that it shares."""
+    said, _, _ = run(
+        machine,
+        f"""
+        shared_nic storage eth0 {layout}
+        shared_nic storage eth0 {layout}
+        ip -o link | wc -l
+        shared_nic plug eth0 {MAC2} $system
+        cat /sys/class/net/eth0/ifindex
+        of_system ip -o link show eth0
+        cat /run/shared-nic/events
+        """,
+    )
+    assert said[:2] == [interface, interface]
+    assert int(said[2]) == {"merged": 2, "split": 3}[layout]  # lo and the card; the disk's
+    assert f"eth0@if{said[3]}:" in said[4]
+    assert said[5:] == ["card eth0", f"storage {interface}", "nic eth0"]
 
 
 @pytest.mark.parametrize(
     ("script", "why"),
     [
+        ("shared_nic storage eth0; shared_nic storage eth0 split", "eth0 is shared already, in the layout merged"),
         ("shared_nic storage eth7", "there is no network card eth7"),
         ("shared_nic storage eth0 mixed", "mixed is no layout; there are merged and split"),
         (f"shared_nic plug eth0 {MAC2} $system", "there is no card yet; shared-nic storage CARD comes first"),

@@ -42,13 +42,15 @@ class SharedCard:
         self.manager, self.disk = manager, disk
         self.steps = []
         self.nic = None
+        self._kind = "integration"
         self._load = None
         self._written, self._newest = {}, 0  # block → the number that was answered last
 
     # ── the card ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def open(self, layout, *, by_port=False):
-        """Open the card in a layout, and log in."""
+    def open(self, layout, kind="integration", *, by_port=False):
+        """Open the card in a layout, and log in; ``kind`` is that of the virtual NICs."""
+        self._kind = kind
 
         async def work():
             rule = StoragePorts(
@@ -76,7 +78,7 @@ class SharedCard:
         system = system or self.system
 
         async def work():
-            return self.nic.plug(Path("/run/netns") / system.name, "eth0", mac, **how)
+            return self.nic.plug(Path("/run/netns") / system.name, "eth0", mac, kind=self._kind, **how)
 
         made = self.call(work())
         system.ip("link set eth0 addrgenmode none")

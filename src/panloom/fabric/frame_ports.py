@@ -6,12 +6,13 @@ Each frame comes with what the kernel has still to do for it, a checksum or its 
 virtio_net_hdr``, linux/virtio_net.h), and keeps that on its way: else it would arrive with a checksum nobody made.
 """
 
+import ctypes
 import errno
 import fcntl
 import os
 import socket
 import struct
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Final
@@ -38,7 +39,12 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 1, 2, 4
 _GET_FLAGS, _SET_FLAGS, _SET_ADDRESS, _SET_MASK = 0x8913, 0x8914, 0x8916, 0x891C  # linux/sockios.h
 _GET_MTU, _SET_MTU, _SET_HARDWARE_ADDRESS = 0x8921, 0x8922, 0x8924
-_IFF_UP: Final = 1
+_IFF_UP, _IFF_RUNNING = 0x01, 0x40
+_LINK_CHANGES: Final = 1  # linux/rtnetlink.h: RTMGRP_LINK
+_TUNSETCARRIER, _TUNGETIFF = 0x400454E2, 0x800454D2
+_ETHTOOL, _GET_SETTINGS, _SET_SETTINGS = 0x8946, 1, 2  # linux/ethtool.h: struct ethtool_cmd
+_SETTINGS = struct.Struct("=III HBBBBBB II H BB I 8x")
+_SPEED_LOW, _SPEED_HIGH = 3, 12  # fields of it
 _ARPHRD_ETHER: Final = 1  # linux/if_arp.h
 
 
@@ -47,6 +53,14 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     octets: bytes
     left: bytes = PLAIN
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What a card's link is like."""
+
+    carrier: bool
+    mtu: int  # octets
+    speed: int | None  # Mbit/s; None: the card does not tell
 
 
 class Card:
@@ -70,9 +84,14 @@ class Card:
                 member = struct.pack("=iHH8s", index, _PROMISCUOUS, 0, bytes(8))
                 self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, member)
                 self.mtu = _ask(self._socket, _GET_MTU, name)
+                with within(namespace):
+                    self.link_changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+                opened.callback(self.link_changes.close)
+                self.link_changes.bind((0, _LINK_CHANGES))
             except OSError as error:
                 raise KernelError(f"network card {name}: {error.strerror}") from error
             self._socket.setblocking(False)
+            self.link_changes.setblocking(False)
             opened.pop_all()
         self._buffer = bytearray(_MOST_OCTETS)
 
@@ -104,9 +123,24 @@ class Card:
             raise
         return True
 
+    def link(self) -> Link:
+        """Return what the link is like; it may be another as soon as ``link_changes`` can be read.
+
+        KernelError if the card is gone.
+        """
+        with suppress(OSError):  # there is nothing left, or more than it could hold
+            while self.link_changes.recv(1 << 16):
+                pass
+        try:
+            carrier = bool(_ask(self._socket, _GET_FLAGS, self.name) & _IFF_RUNNING)
+            return Link(carrier, _ask(self._socket, _GET_MTU, self.name), _speed(self._socket, self.name))
+        except OSError as error:
+            raise KernelError(f"network card {self.name}: {error.strerror}") from error
+
     def close(self) -> None:
         """Let go of the card."""
         self._socket.close()
+        self.link_changes.close()
 
 
 class Tap:
@@ -179,15 +213,30 @@ class Tap:
         except OSError as error:
             raise KernelError(f"{address} on {self.name}: {error.strerror}") from error
 
+    def be_like(self, link: Link) -> None:
+        """Have carrier, MTU and speed of another link; one that is gone or elsewhere by now stays as it is."""
+        with suppress(OSError):
+            fcntl.ioctl(self._device, _TUNSETCARRIER, struct.pack("=i", link.carrier))
+            self._tell(_SET_MTU, struct.pack("=i", link.mtu))
+            if link.speed is not None:
+                with within(self._namespace):
+                    teller = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                with teller:
+                    _set_speed(teller, self._name_now(), link.speed)
+
     def close(self) -> None:
         """Remove the interface."""
         os.close(self._device)
+
+    def _name_now(self) -> bytes:
+        """Return its name, which the system may have changed."""
+        return bytes(fcntl.ioctl(self._device, _TUNGETIFF, bytes(40))[:16])
 
     def _tell(self, request: int, value: bytes) -> None:
         with within(self._namespace):
             teller = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with teller:
-            fcntl.ioctl(teller, request, struct.pack("16s24s", self.name.encode(), value))
+            fcntl.ioctl(teller, request, struct.pack("16s24s", self._name_now(), value))
 
 
 def _index(of: socket.socket, name: str) -> int:
@@ -197,6 +246,33 @@ def _index(of: socket.socket, name: str) -> int:
 def _ask(of: socket.socket, request: int, name: str) -> int:
     answer = fcntl.ioctl(of, request, struct.pack("16s24x", name.encode()))
     return int(struct.unpack_from("=i", answer, 16)[0])
+
+
+def _speed(of: socket.socket, name: str) -> int | None:
+    settings = bytearray(_SETTINGS.size)
+    struct.pack_into("=I", settings, 0, _GET_SETTINGS)
+    try:
+        _settings(of, name.encode(), settings)
+    except OSError:  # a card without speeds
+        return None
+    fields = _SETTINGS.unpack(settings)
+    speed = fields[_SPEED_LOW] | fields[_SPEED_HIGH] << 16
+    return None if speed == (1 << 32) - 1 else int(speed)
+
+
+def _set_speed(of: socket.socket, name: bytes, speed: int) -> None:
+    settings = bytearray(_SETTINGS.size)
+    struct.pack_into("=I", settings, 0, _GET_SETTINGS)
+    _settings(of, name, settings)
+    fields = list(_SETTINGS.unpack(settings))
+    fields[0], fields[_SPEED_LOW], fields[_SPEED_HIGH] = _SET_SETTINGS, speed & 0xFFFF, speed >> 16
+    _settings(of, name, bytearray(_SETTINGS.pack(*fields)))
+
+
+def _settings(of: socket.socket, name: bytes, settings: bytearray) -> None:
+    """Have the kernel read or change an interface's settings in place (ethtool's request holds a pointer)."""
+    held = (ctypes.c_char * len(settings)).from_buffer(settings)
+    fcntl.ioctl(of, _ETHTOOL, struct.pack("16sP16x", name, ctypes.addressof(held)))
 
 
 def _with_tag(frame: Frame, auxiliary: bytes) -> Frame:

@@ -24,7 +24,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from panloom.errors import KernelError, UnavailableError
-from panloom.fabric.frame_ports import Card, Frame, Tap
+from panloom.fabric.frame_ports import Card, Frame, Link, Tap
 from panloom.fabric.namespaces import new_namespace, within
 from panloom.initiator import Session
 from panloom.protocol.shared_nic import Address, ByMac, ByPort, Identity
@@ -38,6 +38,8 @@ _UNPRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _NO_IPV6: Final = Path(f"/proc/sys/net/ipv6/conf/{STORAGE_INTERFACE}/disable_ipv6")
 
 Kind = Literal["storage", "network"]
+NicKind = Literal["integration", "passthrough"]
+"""A virtual NIC's link is its own, always there; or it is the card's: carrier, MTU and speed."""
 Deliver = Callable[[Frame], bool]
 
 
@@ -78,6 +80,9 @@ class Bus(Protocol):
     def send(self, stack: str, frame: Frame) -> None:
         """Send a frame of a stack, if it may."""
 
+    def follow(self, stack: str, told: Callable[[Link], None]) -> None:
+        """Tell an attached stack what the card's link is like, now and whenever that changes."""
+
 
 def _note_nothing(_step: Step, _what: str) -> None:
     pass
@@ -101,9 +106,11 @@ class BusDriver:
         self._card = card
         self._note = note
         self._stacks: dict[str, _Stack] = {}
+        self._followers: dict[str, Callable[[Link], None]] = {}
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._loop.add_reader(card, self._receive)
+        self._loop.add_reader(card.link_changes, self._tell_followers)
 
     @property
     def name(self) -> str:
@@ -125,7 +132,13 @@ class BusDriver:
 
     def detach(self, stack: str) -> None:
         """Let a stack be no more; one that is not there is no error."""
+        self._followers.pop(stack, None)
         self._separate({name: one for name, one in self._stacks.items() if name != stack})
+
+    def follow(self, stack: str, told: Callable[[Link], None]) -> None:
+        """Tell an attached stack what the card's link is like, now and whenever that changes."""
+        self._followers[stack] = told
+        self._tell_followers()
 
     def send(self, stack: str, frame: Frame) -> None:
         """Send a frame of a stack, if it may."""
@@ -142,6 +155,7 @@ class BusDriver:
     def close(self) -> None:
         """Let go of the card."""
         self._loop.remove_reader(self._card)
+        self._loop.remove_reader(self._card.link_changes)
         if self._timer is not None:
             self._timer.cancel()
         self._card.close()
@@ -150,6 +164,14 @@ class BusDriver:
         if isinstance(self.separation, ByMac):
             self.separation.replace(one.identity for one in stacks.values())
         self._stacks = stacks
+
+    def _tell_followers(self) -> None:
+        try:
+            link = self._card.link()
+        except KernelError:  # a card that was taken out has no carrier, if it had any before
+            link = Link(carrier=False, mtu=self._card.mtu, speed=None)
+        for told in self._followers.values():
+            told(link)
 
     def _receive(self) -> None:
         for _ in range(_FRAMES_A_TURN):
@@ -214,7 +236,15 @@ class VirtualNic:
     """
 
     def __init__(
-        self, bus: Bus, namespace: Path | None, name: str, identity: Identity, *, mtu: int, kept_ports: range = range(0)
+        self,
+        bus: Bus,
+        namespace: Path | None,
+        name: str,
+        identity: Identity,
+        *,
+        mtu: int,
+        kind: NicKind = "integration",
+        kept_ports: range = range(0),
     ) -> None:
         self._bus = bus
         self._name = name
@@ -224,6 +254,8 @@ class VirtualNic:
             opened.callback(tap.close)
             self._end = _End(bus, identity, tap, "network")
             opened.pop_all()
+        if kind == "passthrough":
+            bus.follow(identity.stack, tap.be_like)
 
     @property
     def stack(self) -> str:
@@ -410,6 +442,7 @@ class SharedNic:
         *,
         stack: str = "os",
         addresses: Iterable[Address] = (),
+        kind: NicKind = "integration",
     ) -> VirtualNic:
         """Give a system an interface; one that it deleted is made anew.  KernelError: the kernel refuses."""
         older = self._nics.get(stack)
@@ -418,7 +451,7 @@ class SharedNic:
                 raise KernelError(f"{stack} has its interface; unplug it first")
             self.unplug(stack)
         identity = Identity(stack, mac, frozenset(addresses))
-        made = VirtualNic(self.bus, namespace, name, identity, mtu=self.bus.mtu, kept_ports=self._ports)
+        made = VirtualNic(self.bus, namespace, name, identity, mtu=self.bus.mtu, kind=kind, kept_ports=self._ports)
         self._nics[stack] = made
         return made
 

@@ -68,7 +68,7 @@ ip addr flush dev eth0
 read_disk "without an address"
 ifconfig eth0 mtu 1500
 ip addr add "$NIC0_ADDRESS/$NIC0_PREFIX" dev eth0
-say "card starts=$(busybox wc -l < /run/shared-nic/starts) up=$(cat /sys/class/net/eth0/carrier_up_count)"
+say "card starts=$(busybox grep -c ^card /run/shared-nic/events) up=$(cat /sys/class/net/eth0/carrier_up_count)"
 say "errors disk=$(dmesg | busybox grep -c -i -e 'I/O error' -e 'EXT4-fs error') connection=$(($(lost_connections) - lost))"
 say done
 gate

@@ -8,10 +8,13 @@
 # Card and session stay in the first network namespace for ever (/run/netns/storage); the system lives in another, sees
 # its eth0 there and nothing else, and may do to it what it likes.  It needs sh, ip, mount and nsenter, busybox's too.
 #
-#   shared-nic storage CARD [LAYOUT]   in the initramfs, before the login: says on which interface the disk's address goes
+#   shared-nic storage CARD [LAYOUT]   in the initramfs, before the login: says on which interface the disk's address goes;
+#                                      the card is shared first, and once, however often this is asked
 #   shared-nic plug NAME MAC [PID]     gives the network namespace of a process (ours) an interface, also a second time
 #   shared-nic unplug NAME [PID]       takes it away
 #   shared-nic show [PID]              what there is on either side, and over what
+#
+# /run/shared-nic/events says what was loaded, in its order.
 state=/run/shared-nic
 storage=/run/netns/storage
 
@@ -27,10 +30,20 @@ settings() { # card, interface and layout, as `storage` has left them
     . $state/settings
 }
 
+event() { echo "$*" >> $state/events; }
+
 share_card() { # $1 the card, $2 the layout
-    [ -e "/sys/class/net/$1" ] || complain "there is no network card $1"
     case ${2:-merged} in merged | split) ;; *) complain "$2 is no layout; there are merged and split" ;; esac
+    if [ -e $state/settings ]; then
+        settings
+        [ "$1 ${2:-merged}" = "$card $layout" ] || complain "$card is shared already, in the layout $layout"
+        echo $interface
+        return
+    fi
+    [ -e "/sys/class/net/$1" ] || complain "there is no network card $1"
     interface=$1
+    mkdir -p $state /run/netns
+    event "card $1"
     if [ "$2" = split ]; then
         # A macvlan cannot have its card's own MAC, so the card lends it out and takes that with the local bit turned.
         read -r mac < "/sys/class/net/$1/address"
@@ -40,10 +53,9 @@ share_card() { # $1 the card, $2 the layout
             ip link add link "$1" storage0 address "$mac" type macvlan || complain "$1 cannot be shared"
         interface=storage0
     fi
-    mkdir -p $state /run/netns
     [ -e $storage ] || { : > $storage && mount -o bind /proc/self/ns/net $storage; } || complain "no $storage"
+    event "storage $interface"
     echo "card=$1 interface=$interface layout=${2:-merged}" > $state/settings
-    echo started >> $state/starts
     echo $interface
 }
 
@@ -58,6 +70,7 @@ plug() { # $1 its name, $2 its MAC, $3 a process of the system's
         in_storage ip link del "nic$3" 2> /dev/null
         complain "$1 cannot be plugged in"
     }
+    event "nic $1"
 }
 
 show() { # $1 a process of the system's
