@@ -7,7 +7,6 @@ Its card is in the split layout; every other machine of the lab is in the merged
 """
 
 import re
-import socket
 import struct
 import time
 from dataclasses import dataclass, field
@@ -18,18 +17,17 @@ import pytest
 from panloom.lab.chassis import Chassis
 from panloom.lab.image import SECTOR_OCTETS, WRITER_RING, build_image
 from panloom.lab.running import RunningLab
-from panloom.storage.client import StorageClient
 from support.lab import IMAGES, ONE, PACKAGES, LabInTest, Sniffer
 from support.namespaces import LoopInside, namespace
 from support.waiting import until
+from support.worst_guest import SECONDS, open_gate, root_sessions, said
+from support.worst_guest import values as numbers_in
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
 MAC1, MAC2 = bytes.fromhex("525400770001"), bytes.fromhex("02504c000001")
-ADDRESS = "10.1.0.11"
 LINUX_ISID = bytes.fromhex("00023d000001")
 WORST = Path(__file__).parents[1] / "support" / "guest" / "worst.sh"
 SUPERBLOCK = 133120 * SECTOR_OCTETS + 1024
-SECONDS = 90.0
 
 
 @dataclass
@@ -81,37 +79,6 @@ class Seen:
     superblock: bytes
     logins_before: int
     gap_seconds: float
-
-
-def open_gate(lab):
-    """Let the guest go on: it listens until somebody connects."""
-
-    def is_open():
-        try:
-            lab.inside.socket(lambda: socket.create_connection((ADDRESS, 99), 2)).close()
-        except OSError:
-            return False
-        return True
-
-    until(is_open, "the guest listens at its gate", seconds=SECONDS)
-
-
-def said(lab):
-    return [line.removeprefix("WORST ") for line in lab.console("n1") if line.startswith("WORST ")]
-
-
-def root_sessions(lab):
-    """Return the identities of the sessions with the root disk."""
-
-    async def ask():
-        client = StorageClient(lab.lab.storage_socket)
-        try:
-            status = await client.status()
-        finally:
-            await client.close()
-        return [session.id for session in status.sessions if session.target.endswith("shop.web1")]
-
-    return lab.call(ask())
 
 
 def is_on(lab):
@@ -178,7 +145,7 @@ def value(seen, word):
 
 
 def values(seen, word):
-    return {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", value(seen, word))}
+    return numbers_in(value(seen, word))
 
 
 def test_no_fault_is_told(seen):

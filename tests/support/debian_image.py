@@ -31,8 +31,8 @@ files:
         echo "root_octets=$(df -B1 --output=size / | tail -n 1 | tr -d ' ')"
         echo "cidata=$(ls /run/cidata | tr '\n' ' ')"
         echo "meta_data=$(tr -d '\n' < /run/cidata/meta-data)"
-        echo "address=$(ip -4 -o address show dev os0 | tr -s ' ' | cut -d ' ' -f 4)"
-        echo "mac=$(cat /sys/class/net/os0/address)"
+        echo "address=$(ip -4 -o address show dev eth0 | tr -s ' ' | cut -d ' ' -f 4)"
+        echo "mac=$(cat /sys/class/net/eth0/address)"
         echo "units=$(systemctl is-active serial-getty@ttyS0 panloom-beacon ssh | tr '\n' ' ')"
     } > /run/page/facts.new
     mv /run/page/facts.new /run/page/facts.txt
@@ -53,9 +53,10 @@ run:
 def debian_image() -> Path:
     """Return the disk; its name says what it is made of, so what was built of anything else is not taken for it."""
     made_of = hashlib.sha256(RECIPE.encode())
-    golden = Path(str(files("panloom.golden")))
-    for path in sorted(path for path in golden.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        made_of.update(f"{path.relative_to(golden)}\n".encode() + path.read_bytes())
+    golden, node = Path(str(files("panloom.golden"))), Path(str(files("panloom.node")))
+    for path in sorted((*golden.rglob("*"), *node.glob("guest/*"))):
+        if path.is_file() and path.suffix != ".pyc":
+            made_of.update(f"{path.relative_to(golden.parent)}\n".encode() + path.read_bytes())
     path = IMAGES / f"debian-{made_of.hexdigest()[:16]}.img"
     if not path.exists():
         IMAGES.mkdir(parents=True, exist_ok=True)

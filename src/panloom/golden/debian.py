@@ -91,6 +91,8 @@ def _write_inputs(recipe: Recipe, work: Path, root_uuid: UUID, sources: tuple[Ar
     (work / "run.sh").write_text("".join(f"{line}\n" for line in recipe.run))
     (work / "grub.cfg").write_text(grub_configuration(root_uuid))
     shutil.copytree(str(files("panloom.golden").joinpath("system")), work / "system")
+    shared_nic = files("panloom.node").joinpath("guest/shared-nic.sh").read_bytes()
+    (work / "system/usr/lib/panloom/shared-nic").write_bytes(shared_nic)
     (work / "system/etc/fstab").write_text(f"UUID={root_uuid} / ext4 defaults,x-systemd.growfs,noatime 0 0\n")
     (work / "files").mkdir()
     for path, text in recipe.files.items():
