@@ -1,14 +1,16 @@
-"""A real guest that writes without pause, while the storage process is killed, and then its machine.
+"""A real guest that writes without pause, while the storage process is killed, and then its machine is taken from it.
 
 QEMU ▶ SeaBIOS ▶ iPXE ▶ sanboot ▶ Linux, ext4 and a writer of numbered tags
   stall     the storage process is killed and started again: how long does the writer wait?
   clean     what its file system is in between, its journal replayed, by e2fsck
-  moved     the machine is killed: the server comes up on the other, with all that was acknowledged
+  moved     the machine is killed, or loses its server while it lives and its power switch is broken: the server comes
+            up on the other, with all that was acknowledged, and nothing that the old one writes is added
 """
 
 import struct
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from panloom.lab.image import SECTOR_OCTETS, WRITER_RING
@@ -18,9 +20,39 @@ from support.waiting import until
 
 SERVER, VOLUME = "shop/web1", "shop.web1"
 MOST_STALL_SECONDS = 10.0
+Ring = Mapping[int, tuple[int, int]]
+"""Sector → epoch and number of what was written there."""
 _ENTRY = struct.Struct("<8xII")  # of a partition: first sector, sectors
 _SECOND_PARTITION = 446 + 16
 _WRITES = 5  # after which it counts as writing again
+
+
+def newest(ring: Ring, epoch: int) -> int:
+    """Return the last number of an epoch, -1 for none."""
+    return max((number for known, number in ring.values() if known == epoch), default=-1)
+
+
+def gone(read: Callable[[], Ring], epoch: int) -> set[int]:
+    """Return the numbers that are not on the disk, though later ones of the epoch are.
+
+    Its writer waits for each write, so none may be missing but the last.  While it writes, one reading is not enough:
+    where the writer overtakes the reader, sectors were read before they were written, and later ones after.  What a
+    first reading missed like that is there before a second one begins; what is really gone is missing in both.
+    """
+    return _missing(read(), epoch) & _missing(read(), epoch)
+
+
+def _missing(ring: Ring, epoch: int) -> set[int]:
+    last = newest(ring, epoch)
+    wanted = range(max(0, last - len(WRITER_RING) + 2), last)
+    place = WRITER_RING.start
+    return {number for number in wanted if ring.get(place + number % len(WRITER_RING)) != (epoch, number)}
+
+
+def added(before: Ring, after: Ring, epoch: int) -> set[int]:
+    """Return the numbers of an epoch that stand in a later reading and did not stand in an earlier one."""
+    new = (written for sector, written in after.items() if before.get(sector) != written)
+    return {number for known, number in new if known == epoch}
 
 
 class GuestFailovers:
@@ -40,12 +72,19 @@ class GuestFailovers:
         self._lab.apply(ONE)
         self._settle(set())
 
-    def round(self, *, seconds: float) -> None:
-        """Kill the storage process and start it again, then kill the machine; wait up to ``seconds`` for each."""
+    def round(self, *, seconds: float, lives: bool) -> None:
+        """Take away the disk, and then the machine, which ``lives`` on or not; wait up to ``seconds`` for each."""
+        self.lose_the_disk(seconds=seconds)
+        self.lose_the_machine(seconds=seconds, lives=lives)
+
+    def lose_the_disk(self, *, seconds: float) -> None:
+        """Kill the storage process and start it again."""
         lab = self._lab
-        node = lab.server(SERVER)["node"]
+        before = self._newest()
         lab.call(lab.lab.kill("storage"))
         began, at_kill = time.monotonic(), self._newest()
+        if at_kill < before:
+            self.violations.append(f"the storage process was killed, and writes {at_kill + 1} to {before} are gone")
         self._check_ring("after the storage process was killed")
         self._check_file_system()
         down = time.monotonic()
@@ -56,12 +95,43 @@ class GuestFailovers:
             self.violations.append(
                 f"the guest waited {self.stalls[-1]:.1f} s for its disk, {down - began:.1f} s before"
             )
+        self._check_ring("after the storage process came back")
+
+    def lose_the_machine(self, *, seconds: float, lives: bool) -> None:
+        """Kill the guest's machine, or take the server from it by a fail-over that cannot switch it off."""
+        lab = self._lab
+        node = lab.server(SERVER)["node"]
         lab.until_adopted(node)
-        lab.power(node, "kill")
-        killed = time.monotonic()
+        before, since = self._newest(), lab.last_event()
+        if lives:
+            lab.power(node, "refuse")
+            lab.call(lab.lab.post("servers", *SERVER.split("/"), "failover"))
+        else:
+            lab.power(node, "kill")
+        lost = time.monotonic()
+        lab.until_event("fenced", after=since, seconds=seconds, text="drain writes", server=SERVER)
+        at_fence, old = lab.tags(VOLUME), self._epoch
+        if newest(at_fence, old) < before:
+            self.violations.append(f"the machine was fenced, and writes after {newest(at_fence, old)} are gone")
+        if missing := _missing(at_fence, old):
+            self.violations.append(f"the machine was fenced, and writes {sorted(missing)} of epoch {old} are gone")
         self._settle({node}, seconds=seconds)
-        self.moves.append(time.monotonic() - killed)
-        self._check_ring("after the machine was killed")
+        self.moves.append(time.monotonic() - lost)
+        if lives:
+            self._shut_out(node, since, seconds)
+        if late := added(at_fence, lab.tags(VOLUME), old):
+            self.violations.append(f"{node} was fenced, and its writes {sorted(late)} of epoch {old} came after that")
+        self._check_ring("after the machine was lost")
+
+    def _shut_out(self, node: str, since: int, seconds: float) -> None:
+        """Wait until the old machine was refused its disk, for which it asks while it lives; then switch it off."""
+        lab = self._lab
+        lab.until_event("login refused", after=since, seconds=seconds, node=node)
+        if sessions := lab.call(lab.lab.sessions_of(node)):
+            self.violations.append(f"{node} was fenced and has sessions: {sessions}")
+        lab.power(node, "obey")
+        lab.power(node, "kill")
+        until(lambda: lab.node(node)["state"] == "spare", f"{node} is a spare again", seconds=seconds)
 
     def _settle(self, not_on: set[str], *, seconds: float = 120.0) -> None:
         lab = self._lab
@@ -76,27 +146,15 @@ class GuestFailovers:
         until(lambda: self._newest() > _WRITES, "the guest writes", seconds=seconds)
 
     def _newest(self) -> int:
-        """Return the last counter of this epoch on the disk, -1 for none."""
-        return max((count for epoch, count in self._lab.tags(VOLUME).values() if epoch == self._epoch), default=-1)
+        return newest(self._lab.tags(VOLUME), self._epoch)
 
     def _check_ring(self, when: str) -> None:
-        """The writer waits for each write, so only the last one may be missing, and none is of an epoch to come.
-
-        It may write while the ring is read: what is gone must be gone the second time, too.
-        """
-        gone = self._gone() & self._gone()
-        if gone:
-            self.violations.append(f"{when}: writes {sorted(gone)} of epoch {self._epoch} are gone")
+        """None that was written is gone, but the one under way, and none is of an epoch to come."""
+        missing = gone(lambda: self._lab.tags(VOLUME), self._epoch)
+        if missing:
+            self.violations.append(f"{when}: writes {sorted(missing)} of epoch {self._epoch} are gone")
         if any(epoch > self._epoch for epoch, _ in self._lab.tags(VOLUME).values()):
             self.violations.append(f"{when}: writes of an epoch that is not yet")
-
-    def _gone(self) -> set[int]:
-        """Return the numbers that are not on the disk, though later ones are."""
-        tags = self._lab.tags(VOLUME)
-        last = max((count for epoch, count in tags.values() if epoch == self._epoch), default=-1)
-        wanted = range(max(0, last - len(WRITER_RING) + 2), last)
-        place = WRITER_RING.start
-        return {count for count in wanted if tags.get(place + count % len(WRITER_RING)) != (self._epoch, count)}
 
     def _check_file_system(self) -> None:
         """Copy the guest's file system while nobody can write to it, replay its journal, and have e2fsck look."""

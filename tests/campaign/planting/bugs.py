@@ -56,6 +56,21 @@ BUGS = {
         "",
         "tests/campaign/test_histories.py -k reservations",
     ),
+    "fence-only-said": Bug(
+        "a fence says that the old node is shut out of its disk before it is",
+        "panloom.control.acts",
+        "        match step:\n            case Step.EPOCH:\n",
+        "        match Step.EPOCH if step in (Step.REFUSE_LOGINS, Step.DROP_SESSIONS, Step.DRAIN_WRITES) else step:\n"
+        "            case Step.EPOCH:\n",
+        "tests/campaign/test_failovers.py -k lives_on",
+    ),
+    "sessions-not-ended": Bug(
+        "the sessions of a node that lost its disk are not ended",
+        "panloom.storage.connection_manager",
+        "        dropped = [session for session in sessions if session.state is not SessionState.DROPPED]\n",
+        "        dropped = []\n",
+        "tests/campaign/test_failovers.py -k lives_on",
+    ),
     "lease-by-wall-clock": Bug(
         "a lease ends when somebody sets the clock",
         "panloom.state.sqlite",
