@@ -65,7 +65,7 @@ def test_a_spare_says_what_it_is_once():
     told, n1 = Told(table()), table().nodes[0]
     told.desk.acknowledged(asks(told, MACS["n1"]), n1.address, now=1.0)
     assert "/boot/token0/hardware?" in told.desk.script("token0", n1.address, now=2.0).text
-    assert told.desk.hardware("token0", n1.address, {"cores": "04"}, now=3.0).status == 200
+    assert told.desk.hardware("token0", n1.address, {"cores0": "04"}, now=3.0).status == 200
     assert (told.events[-1].kind, told.events[-1].node, told.events[-1].hardware.cores) == ("hardware", "n1", 4)
     assert "hardware" not in told.desk.script("token0", n1.address, now=4.0).text
 

@@ -17,10 +17,10 @@ from panloom.control.world import BLADES, World
 from panloom.decide.provisioning import DEAF_SECONDS, BladeRecord, BladeState
 from panloom.decide.records import Discovered, Phase
 from panloom.errors import ConflictError
-from panloom.model.resources import WANT, Becoming, Image, Node, Rule
+from panloom.model.resources import WANT, Becoming, Image, Needs, Node, Rule
 from panloom.storage import calls
 from support.dict_store import DictStore
-from support.world import DOCUMENTS, PLATFORM, UP, node, put, world_of
+from support.world import DOCUMENTS, PLATFORM, UP, WEB1, node, put, world_of
 
 NEW = "aa:aa:aa:11:22:33"
 RULE = Rule(name="web", server=Becoming(pan="shop", image="web"))
@@ -163,6 +163,27 @@ def test_placement_that_knows_a_machine_as_free_gives_it_to_nobody_once_it_is_he
         with pytest.raises(ConflictError):
             await reconciler._place(before)
         assert (await World.read(store)).server_records["shop/web1"].node is None
+
+    asyncio.run(scenario())
+
+
+def test_a_server_whose_document_changes_while_it_is_placed_is_placed_by_the_new_one():
+    """It asks for four cores by now, and the machine that was chosen has two."""
+
+    async def scenario():
+        store, events = DictStore(), EventLog(DictStore())
+        waiting = msgspec.structs.replace(UP, phase=Phase.WAITING, node=None)
+        machines = (node(1).model_copy(update={"cores": 2}), node(2).model_copy(update={"cores": 4}))
+        before = await put(store, *DOCUMENTS, *machines, servers={"shop/web1": waiting})
+        reconciler = Reconciler(
+            store, StorageWithDisk(), Edge(), Observer(StorageWithDisk(), Boots(DictStore()), events), events, None
+        )
+        reconciler._machines.unfit = lambda *_: None
+        now = await put(store, WEB1.model_copy(update={"needs": Needs(cores=4)}))
+        with pytest.raises(ConflictError):
+            await reconciler._place(before)
+        await reconciler._place(now)
+        assert (await World.read(store)).server_records["shop/web1"].node == "n2"
 
     asyncio.run(scenario())
 

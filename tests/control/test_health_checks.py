@@ -70,3 +70,17 @@ def test_what_was_found_of_one_epoch_says_nothing_of_the_next():
         checks.forget(frozenset())
 
     asyncio.run(scenario())
+
+
+def test_a_try_that_fails_as_nobody_foresaw_is_told_of_and_followed_by_another(caplog):
+    async def scenario():
+        clock, ended = iter(range(0, 100, 10)), asyncio.Event()
+        checks = HealthChecks(ended.set, clock=lambda: float(next(clock)))
+        for told in (None, "the check failed (ValueError: embedded null byte); see the control process's log"):
+            health = Health.model_construct(tcp=None, command="/bin/tr\0ue")
+            assert checks.trouble_of("shop/web1 2", health, "shop/web1", "", "n1") == told
+            await eventually(ended.is_set, "the try has ended", seconds=30)
+            ended.clear()
+
+    asyncio.run(scenario())
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]

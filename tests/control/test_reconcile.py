@@ -5,14 +5,19 @@ from ipaddress import IPv4Network
 
 import msgspec
 
+from panloom.control.blades import hardware_of
 from panloom.control.boots import Boots
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.personalities import booted_with
 from panloom.control.reconcile import Reconciler, _Have
+from panloom.control.world import World
+from panloom.decide.boot_answer import BootEvent
+from panloom.decide.hardware import Hardware
 from panloom.decide.records import Phase, VirtualNic
-from panloom.model.resources import Nic
+from panloom.model.resources import Nic, Node
 from panloom.storage import calls
+from panloom.values import MacAddress
 from support.dict_store import DictStore
 from support.world import DOCUMENTS, LAN, UP, WEB1, put, world_of
 
@@ -120,3 +125,29 @@ def test_a_fault_of_ours_is_said_so_too(caplog):
     assert why == "the control process failed (KeyError: 'what nobody foresaw'); see its log"
     assert kinds == ["held up"]
     assert caplog.records[-1].exc_info
+
+
+def test_what_a_machine_said_of_itself_is_not_said_of_the_one_that_takes_its_place():
+    async def scenario():
+        store, events = DictStore(), EventLog(DictStore())
+        observer = Observer(Storage(), Boots(DictStore()), events)
+        reconciler = Reconciler(store, Storage(), Edge(), observer, events, None)
+
+        async def told(world, mac, hardware):
+            observer.boot_event(BootEvent("hardware", 1.0, mac=mac, node="n1", hardware=hardware))
+            await reconciler._note_hardware(world)
+            return await World.read(store)
+
+        world = await put(store, *DOCUMENTS)
+        old = world.all(Node)["n1"]
+        world = await told(world, old.mac, Hardware(vendor="Dell", cores=8))
+        world = await told(world, old.mac, Hardware(product="R640"))
+        assert hardware_of(old, world) == Hardware(vendor="Dell", product="R640", cores=8)
+        new = old.model_copy(update={"mac": MacAddress.parse("52:54:00:77:00:99")})
+        world = await put(store, new)
+        await reconciler._note_hardware(world)
+        assert hardware_of(new, await World.read(store)) == Hardware()
+        world = await told(await World.read(store), new.mac, Hardware(product="R750"))
+        assert hardware_of(new, world) == Hardware(product="R750")
+
+    asyncio.run(scenario())

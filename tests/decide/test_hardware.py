@@ -26,7 +26,7 @@ def test_a_request_tells_architecture_and_uuid():
 
 
 def test_a_report_tells_what_smbios_and_the_nic_say():
-    words = {"manufacturer": "Dell Inc.", "cpu": "Xeon", "cores": "10", "arch": "arm64", "platform": "efi"}
+    words = {"manufacturer": "Dell Inc.", "cpu": "Xeon", "cores0": "10", "arch": "arm64", "platform": "efi"}
     words |= {"memory0": "00000000ffff2f00", "memory1": "0000400000ffff00", "nic": "i40e"}
     words |= {"nic0": "525400770001", "nic1": "", "nic2": "000000000000", "nic3": "5254"}
     told = hardware_of_report(words)
@@ -35,10 +35,14 @@ def test_a_report_tells_what_smbios_and_the_nic_say():
     assert told.memory_octets == (3 << 30) + ((0xFFFF01 - 0x400000) << 10)
 
 
+def test_cores_are_those_of_all_sockets():
+    assert hardware_of_report({"cores0": "18", "cores1": "18", "cores2": "00", "cores3": ""}).cores == 48
+
+
 def test_what_makes_no_sense_tells_nothing():
     nonsense = {
         "uuid": "x",
-        "cores": "zz",
+        "cores0": "zz",
         "memory0": "00",
         "memory1": "ffffffff00000000",
         "memory2": "00000000ffffffff",
@@ -55,18 +59,20 @@ def test_the_address_asks_ipxe_for_every_word_that_is_read():
         "uuid": str(uuid_of("n1")),
         "initiator": "iqn.2026-01.a:b",
     }
-    full |= {"arch": "x86_64", "platform": "efi", "cores": "01", "memory0": "0000000000000100"}
+    full |= {"arch": "x86_64", "platform": "efi", "cores0": "01", "memory0": "0000000000000100"}
     full["nic0"] = "525400770001"
     told = hardware_of_report(full)
     of_the_inventory = {"links", "disks"}
     assert all(getattr(told, name) for name in {*told.__struct_fields__} - of_the_inventory)
 
 
-@given(st.dictionaries(st.sampled_from(["cores", "memory0", "memory3", "uuid", "initiator", "cpu"]), st.text()))
+@given(
+    st.dictionaries(st.sampled_from(["cores0", "cores3", "memory0", "memory3", "uuid", "initiator", "cpu"]), st.text())
+)
 def test_any_report_is_read(words):
     told = hardware_of_report(words)
     assert told.memory_octets >= 0
-    assert told.cores < 256
+    assert told.cores <= 4 * 255
 
 
 def test_what_is_said_later_lies_over_what_was_said_before():

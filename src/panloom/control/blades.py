@@ -226,10 +226,11 @@ def held_for(node: str, world: World) -> str | None:
     return record.server if record is not None and is_held(record) and record.server in world.all(Server) else None
 
 
-def hardware_of(node: str, world: World) -> Hardware:
-    """Return what a node has said of itself, when it was taken in and since."""
-    record, blade = world.node_records.get(node, NodeRecord()), world.blades.get(node)
-    return record.hardware.over(blade.hardware) if blade is not None else record.hardware
+def hardware_of(node: Node, world: World) -> Hardware:
+    """Return what a node has said of itself, when it was taken in and since; under another MAC it was another one."""
+    record, blade = world.node_records.get(node.name, NodeRecord()), world.blades.get(node.name)
+    told = record.hardware if record.hardware_mac in ("", str(node.mac)) else Hardware()
+    return told.over(blade.hardware) if blade is not None and node.name == node_name(node.mac) else told
 
 
 def own_initiator(found: Discovered, world: World) -> str | None:

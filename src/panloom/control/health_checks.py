@@ -6,6 +6,7 @@ trouble_of(server …) ──▶ None    not known yet: a try is under way
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from panloom.model.resources import Health
 
 CONNECT_SECONDS, COMMAND_SECONDS = 3.0, 20.0
 PAUSE_SECONDS = 0.5
+_log = logging.getLogger("panloom.control")
 
 
 class HealthChecks:
@@ -56,6 +58,9 @@ class HealthChecks:
                 await _command(health.command, server, address, node)
         except UnavailableError as error:
             trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - the top of this task: after a fault of ours it is tried again
+            _log.exception("health=%s", subject)
+            trouble = f"the check failed ({type(error).__name__}: {error}); see the control process's log"
         self._troubles[subject] = trouble
         self._tried_at[subject] = self._clock()
         self._tries.pop(subject, None)

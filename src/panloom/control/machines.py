@@ -57,7 +57,7 @@ class Machines:
 
     def _machine(self, node: Node, world: World) -> Machine:
         record = world.node_records.get(node.name, NodeRecord())
-        told = hardware_of(node.name, world)
+        told = hardware_of(node, world)
         return Machine(
             name=node.name,
             memory_octets=node.memory_octets or told.memory_octets,

@@ -38,6 +38,7 @@ from panloom.errors import MalformedError, UnavailableError
 from panloom.model.resources import IpmiPower, Node, ScriptPower, SocketPower
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
+from panloom.values import MacAddress
 from panloom.wire.beacon import Beacon
 
 RECONNECT_SECONDS = 15.0  # what Linux's initiator needs at most to log in again once its target is back
@@ -72,8 +73,8 @@ class Observer:
         """Node → monotonic seconds when it last asked to boot and was told to wait."""
         self.discovered: dict[str, Discovered] = {}
         """Hardware MAC → a machine that asks to boot and is named by no document; who asked last comes last."""
-        self.hardware: dict[str, Hardware] = {}
-        """Node → what it said of itself while it waited."""
+        self.hardware: dict[MacAddress, Hardware] = {}
+        """A node's hardware MAC → what it said of itself while it waited."""
         self.logged_in: Callable[[str, int], None] = lambda initiator, epoch: None  # noqa: ARG005
         """Called with a node's initiator name and its server's epoch when it has logged in."""
         self._dead_at: dict[str, float] = {}
@@ -194,8 +195,8 @@ class Observer:
             case "discovered" | "waiting" | "hardware" | "chosen":
                 if event.node is None:
                     self._discover(event)
-                elif event.hardware is not None and self.hardware.get(event.node) != event.hardware:
-                    self.hardware[event.node] = event.hardware
+                elif event.mac and event.hardware and self.hardware.get(event.mac) != event.hardware:
+                    self.hardware[event.mac] = event.hardware
                     self.changed()
             case "dhcp" if event.server is not None:
                 self.events.report("dhcp", f"{event.mac} has {event.address}", server=event.server)

@@ -24,7 +24,7 @@ import msgspec
 
 from panloom.control import failpoint
 from panloom.control.acts import Acts
-from panloom.control.blades import Blades, menus_of
+from panloom.control.blades import Blades, hardware_of, menus_of
 from panloom.control.boot_table import boot_table
 from panloom.control.edge import Edge
 from panloom.control.events import EventLog
@@ -280,11 +280,15 @@ class Reconciler:
 
     async def _note_hardware(self, world: World) -> None:
         """Keep what nodes say of themselves, so that placement knows it of machines that are off."""
-        for name in world.all(Node).keys() & self._observer.hardware.keys():
+        for name, node in world.all(Node).items():
+            told = self._observer.hardware.get(node.mac)
+            if told is None:
+                continue
             record = world.node_records.get(name, NodeRecord())
-            told = self._observer.hardware[name].over(record.hardware)
-            if told != record.hardware:
-                await world.edit(nodes={name: msgspec.structs.replace(record, hardware=told)})
+            whole = told.over(hardware_of(node, world))
+            changed = msgspec.structs.replace(record, hardware=whole, hardware_mac=str(node.mac))
+            if changed != record:
+                await world.edit(nodes={name: changed})
 
     async def _follow_cables(self, world: World) -> None:
         """Say which nodes could not be fenced; remember where those in use are seen, which no bridge knows for long."""
@@ -334,7 +338,8 @@ class Reconciler:
             )
             known = world.node_records.get(node, NodeRecord())
             carries = msgspec.structs.replace(known, server=name, seen_at=None)
-            rests_on = [world.all(Node)[node].key, BLADES + node]  # it may be held for another by now
+            # What either asks or has may be another by now, and the node be held for another server.
+            rests_on = [world.all(Node)[node].key, world.all(Server)[name].key, BLADES + node]
             await world.edit(servers={name: changed}, nodes={node: carries}, rests_on=rests_on)
             self._observer.waiting.pop(node, None)
             self._events.report("placed", f"placed on {node}", server=name, node=node, epoch=record.epoch)

@@ -167,7 +167,7 @@ class Rows:
         if blade is not None and is_held(blade) and record.quarantined is None:
             state, why = blade.state.value, why or f"becomes {blade.server}"
         return {
-            **_known_hardware(node, hardware_of(node.name, world)),
+            **_known_hardware(node, hardware_of(node, world)),
             "name": node.name,
             "node": node.name,
             "state": state,
@@ -175,7 +175,7 @@ class Rows:
             "server": record.server,
             "mac": str(node.mac),
             "address": str(node.address),
-            "memory_octets": node.memory_octets or hardware_of(node.name, world).memory_octets or None,
+            "memory_octets": node.memory_octets or hardware_of(node, world).memory_octets or None,
             "port": node.port,
             "why": why,
         }

@@ -4,7 +4,8 @@
     report  GET /boot/TOKEN/hardware?manufacturer=…&product=…     what iPXE reads in SMBIOS 3.6 tables, and its NIC
 
     query        iPXE setting                     SMBIOS structure
-    cpu, cores   smbios/4.16.0, smbios/4.35.1     Processor Information, section 7.5: version, core count
+    cpu          smbios/4.16.0                    Processor Information, section 7.5: version of the first socket
+    cores0 …     smbios/0.4.35.1 …                the same: core count, a socket each
     memory0 …    smbios/0.19.4.8 …                Memory Array Mapped Address, section 7.20: first and last KiB
 
 All of it is said by the machine itself, and none of it proved: it serves to choose, and never to admit.
@@ -23,6 +24,7 @@ from panloom.wire.dhcp import Option
 
 ARCHITECTURES = ("x86-64", "arm64")
 LONGEST_WORD = 64
+SOCKETS = 4
 MEMORY_RANGES = 4
 MOST_NICS = 8
 _PXE_ARCHITECTURES = {0: "x86-64", 6: "x86", 7: "x86-64", 9: "x86-64", 11: "arm64", 16: "x86-64", 19: "arm64"}  # IANA
@@ -83,9 +85,9 @@ _SETTINGS = {
     "platform": "platform:uristring",
     "nic": "netX/chip:uristring",
     "cpu": "smbios/4.16.0:uristring",
-    "cores": "smbios/4.35.1:hexraw",
     "initiator": "initiator-iqn:uristring",
     **{f"nic{number}": f"net{number}/mac:hexraw" for number in range(MOST_NICS)},
+    **{f"cores{number}": f"smbios/{number}.4.35.1:hexraw" for number in range(SOCKETS)},
     **{f"memory{number}": f"smbios/{number}.19.4.8:hexraw" for number in range(MEMORY_RANGES)},
 }
 """Word of the report → iPXE's setting."""
@@ -116,7 +118,7 @@ def hardware_of_report(words: Mapping[str, str]) -> Hardware:
         product=text("product"),
         serial=text("serial"),
         processor=text("cpu"),
-        cores=int.from_bytes(_octets(text("cores"))[:1]),
+        cores=sum(int.from_bytes(_octets(text(f"cores{number}"))[:1]) for number in range(SOCKETS)),
         memory_octets=sum(_mapped(_octets(text(f"memory{number}"))) for number in range(MEMORY_RANGES)),
         nic=text("nic"),
         nics=tuple(filter(None, (_mac(text(f"nic{number}")) for number in range(MOST_NICS)))),

@@ -120,6 +120,7 @@ class NodeRecord(msgspec.Struct, frozen=True):
     power_unknown: bool = False  # fenced without a confirmed power-off: not free before it is seen off or fresh
     seen_at: str | None = None  # the port where its frames came in last, since its server was placed
     hardware: Hardware = Hardware()  # what it said last of itself, while it waited
+    hardware_mac: str = ""  # of the machine that said so; empty in older records
 
 
 class Discovered(msgspec.Struct, frozen=True):

@@ -193,7 +193,7 @@ def hardware_settings(machine: Machine) -> dict[str, str]:
         "netX/chip": "veth",
         "net0/mac": machine.mac.replace(":", ""),
         "smbios/4.16.0": "emulated processor",
-        "smbios/4.35.1": "01",
+        "smbios/0.4.35.1": "01",
         "smbios/0.19.4.8": (bytes(4) + last_kib.to_bytes(4, "little")).hex(),
         **({"initiator-iqn": machine.initiator} if machine.initiator else {}),
     }
