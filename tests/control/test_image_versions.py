@@ -29,6 +29,13 @@ def bring_in(control, name, *versions):
         assert run_panloom(control, "image", "import", str(path), f"{name}@{version}")[0] == 0
 
 
+def refused(control, label):
+    """Return why an image is not deleted."""
+    status, _, why = run_panloom(control, "image", "delete", label, "--yes")
+    assert status == 1
+    return why
+
+
 def images(control, name):
     rows = control.client.get("resources", "image")["rows"]
     return {row["name"]: row for row in rows if row["name"].startswith(f"{name}@")}
@@ -66,6 +73,28 @@ def test_what_nobody_needs_is_pruned_and_all_else_stays_with_a_reason(control):
         "web@1 stays: in use by volume shop/web1",
         "There is nothing to destroy.",
     ]
+
+
+def test_what_is_read_through_an_image_by_no_document_is_told_and_how_to_end_it(control):
+    """As where the state was restored from a copy: the store has a disk and its snapshot that nobody wrote down."""
+    bring_in(control, "read", 1, 2)
+
+    async def leave_behind(client):
+        await client.create_volume("shop.left", "read@1", 0)
+        await client.take_snapshot("shop.left@s")
+
+    control.storage(leave_behind)
+    told = "read through by snapshot shop/left@s; first: panloom delete snapshot shop/left@s --yes"
+    assert f"image read@1 is {told}" in refused(control, "read@1")
+    assert f"read@1 stays: {told}" in run_panloom(control, "image", "prune", "read", "--yes")[1]
+    assert run_panloom(control, "delete", "snapshot", "shop/left@s", "--yes")[0] == 0
+    told = "first: write its document again, then panloom delete volume shop/left --yes"
+    until(lambda: told in refused(control, "read@1"), "only the volume is left")
+    control.apply("apiVersion: panloom/v1\nkind: Volume\npan: shop\nname: left\nimage: read@1\n", "left.yaml")
+    assert "is in use by volume shop/left" in refused(control, "read@1")
+    assert run_panloom(control, "delete", "volume", "shop/left", "--yes")[0] == 0
+    until(lambda: run_panloom(control, "image", "delete", "read@1", "--yes")[0] == 0, "nothing reads it any more")
+    until(lambda: files(control, "read") == ["read@2"], "its octets are gone")
 
 
 def test_a_tag_moves_in_one_commit(control):
@@ -135,6 +164,23 @@ def test_only_signed_images_become_disks_where_the_platform_says_so(control, key
     row = json.loads(run_panloom(control, "get", "images", "-o", "json")[1])
     assert {one["name"]: one["signed"] for one in row if one["name"] == "signed@1"} == {"signed@1": "release"}
     assert control.server("shop/web1")["state"].startswith("up")  # what runs goes on, whatever it is a clone of
+
+
+def test_a_document_takes_nothing_back_that_it_does_not_speak_of(control, keys):
+    bring_in(control, "noted", 1)
+    assert run_panloom(control, "image", "tag", "noted@1", "stable")[0] == 0
+    assert run_panloom(control, "image", "sign", "noted@1", "--key", keys["release"][0])[0] == 0
+    source = control.directory / "noted1.img"
+    silent = f"apiVersion: panloom/v1\nkind: Image\nname: noted\nversion: 1\nsource: {source}\n"
+
+    def noted(more):
+        revision = control.apply(silent + more, "noted.yaml")["revision"]
+        row = images(control, "noted")["noted@1"]
+        return revision > 0, row["tags"], row["signed"]
+
+    assert noted("") == (False, ["stable"], "release")
+    assert noted("tags: [tried]\n") == (True, ["tried"], "release")
+    assert noted("tags: []\nsignatures: []\n") == (True, [], "no")
 
 
 def test_a_signature_of_another_disk_is_one_clear_error_and_makes_no_disk(control, keys):

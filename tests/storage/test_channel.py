@@ -34,7 +34,9 @@ def test_every_call(process, tmp_path):
     async def calls(client):
         image = await client.import_image("web@1", source)
         assert image.octets == 6000
-        created = await client.create_volume("shop.web1", "web@1", 1 << 20)
+        with pytest.raises(ConflictError, match=f"web@1 is another disk by now: its SHA-256 is {image.sha256}"):
+            await client.create_volume("shop.web1", "web@1", 1 << 20, image_sha256="ab" * 32)
+        created = await client.create_volume("shop.web1", "web@1", 1 << 20, image_sha256=image.sha256)
         assert (created.octets, created.created) == (1 << 20, True)
         await client.export(TARGET, [ExportedLun(0, volume="shop.web1")], 1, Access(NODE, user="u", secret="s" * 12))
         personality = ExportedLun(0, content=b"PAN='shop'\n", read_only=True)
@@ -49,8 +51,10 @@ def test_every_call(process, tmp_path):
         with pytest.raises(ConflictError, match="epoch"):
             await client.export(TARGET, [], 1, None)
         await client.unexport(TARGET, 2)
-        (volume,) = (await client.volumes()).volumes
+        stored = await client.volumes()
+        (volume,) = stored.volumes
         assert (volume.name, volume.epoch) == ("shop.web1", 2)
+        assert [facts.readers for facts in stored.images] == [("shop.web1",)]
         await client.delete_volume("shop.web1")
         with pytest.raises(ConfigError, match="no image name"):
             await client.import_image("web", source)

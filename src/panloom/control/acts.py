@@ -102,7 +102,7 @@ class Acts:
             await world.edit(servers={name: record})
             failpoint.reached("name clone")
         began = time.monotonic()
-        if await make(volume, self._storage):
+        if await make(volume, self._storage, stored, world):
             seconds = time.monotonic() - began
             text = f"cloned from {origin_of(volume)} in {seconds * 1000:.0f} ms"
             self._events.report("volume", text, server=name, seconds=seconds)

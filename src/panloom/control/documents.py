@@ -24,6 +24,7 @@ from panloom.control.world import DOOMED, DOOMED_IMAGES, IMAGES
 from panloom.decide import history
 from panloom.decide import plan as planning
 from panloom.decide.history import Revision
+from panloom.decide.images import with_notes
 from panloom.decide.plan import Mark, Plan, Preview, Refusal
 from panloom.decide.records import ImageRecord
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
@@ -376,6 +377,7 @@ def _read(files: Sequence[File], stored: Stored, *, prune: bool) -> _Read:
     """Read files and hold them to all rules; one line may stand for thousands of servers, so this may take seconds."""
     findings = Findings()
     loaded = load(files, findings)
+    loaded.resources.update(with_notes(loaded.resources, stored.resources, loaded.says))
     gone = planning.absent(
         stored.resources, loaded.resources, origins=stored.origins, files=loaded.files, pans=loaded.pans
     )

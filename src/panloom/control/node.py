@@ -21,6 +21,7 @@ from panloom.control.personalities import personality_of
 from panloom.control.power import SocketDriver
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
+from panloom.control.volumes import why_read
 from panloom.control.world import DOOMED_IMAGES, World
 from panloom.decide import boot_menu
 from panloom.decide.console_access import Access
@@ -90,6 +91,8 @@ class ControlNode:
             await self._volume_is_free(name)
         if kind == "image" and not yes and name in await self._observer.imported():
             raise ConfigError(f"image {name}", "its data would be gone for ever; say so with --yes")
+        if kind == "image":
+            await self._image_is_free(name)
         outcome = await self._documents.delete(kind, name, yes=yes, who=who)
         self._events.report("deleted", f"{kind} {name}", who=who)
         if kind == "volume":
@@ -146,6 +149,13 @@ class ControlNode:
                 f"volume {name} has snapshots ({', '.join(taken)}); first: panloom delete snapshot {taken[0]} --yes"
             )
 
+    async def _image_is_free(self, label: str) -> None:
+        """ConflictError where something reads it that no document names: what documents name is told by their check."""
+        world, stored = await World.read(self._store), await self._observer.volumes()
+        why = why_read(stored, world).get(label)
+        if why and not any(volume.image == label for volume in world.all(resources.Volume).values()):
+            raise ConflictError(f"image {label} is {why}")
+
     # ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def update_image(self, image: str, to: str, servers: Sequence[str], width: int, *, who: str) -> Row:
@@ -158,12 +168,13 @@ class ControlNode:
 
     async def prune_image(self, image: str, keep: int, *, yes: bool, who: str) -> Row:
         """Destroy the versions of an image that nobody needs, or say which these are."""
-        updates = (await World.read(self._store)).updates
+        world = await World.read(self._store)
+        updates, read = world.updates, why_read(await self._observer.volumes(), world)
         found = prune(image, (), (), keep=keep)
 
         def change(stored: Mapping[str, resources.Resource]) -> Edit:
             nonlocal found
-            found = prune(image, tuple(stored.values()), updates.values(), keep=keep)
+            found = prune(image, tuple(stored.values()), updates.values(), keep=keep, read=read)
             if not found.gone and not found.kept:
                 raise ConfigError(f"image {image}", "there is none of that name; see: panloom get images")
             if not yes:

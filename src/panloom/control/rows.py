@@ -66,7 +66,11 @@ class Rows:
                 return [self._node(node, world) for node in world.all(resources.Node).values()]
             case "image":
                 images = world.all(resources.Image).values()
-                return [_image(image, world, volumes) | {"why": self._why(image.label)} for image in images]
+                rows = [_image(image, world, volumes) | {"why": self._why(image.label)} for image in images]
+                return rows + [
+                    _doomed(label, self._why(label))
+                    for label in world.doomed_images - world.all(resources.Image).keys()
+                ]
             case "volume":
                 return await self._volume_rows(world)
             case "snapshot":
@@ -330,6 +334,12 @@ def _image(image: resources.Image, world: World, volumes: calls.Volumes | None) 
         "distrusted": why_distrusted(image, facts, world) if facts else None,
         "provenance": image.provenance,
     }
+
+
+def _doomed(label: str, why: str | None) -> Row:
+    """Return the row of an image that is being destroyed, and what that waits for."""
+    nobodys: Row = {"clones": [], "tags": [], "source": None, "octets": None, "signed": None, "since": None}
+    return {"name": label, "image": label, "state": "to be destroyed", **nobodys, "why": why}
 
 
 def _signed(image: resources.Image, facts: calls.ImageFacts | None, world: World) -> str | None:

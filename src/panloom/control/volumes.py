@@ -18,7 +18,7 @@ from panloom.control.image_imports import Say, Start
 from panloom.control.image_trust import why_distrusted
 from panloom.control.observer import Observer
 from panloom.control.world import World
-from panloom.errors import PanloomError
+from panloom.errors import ConflictError, PanloomError
 from panloom.model.resources import Image, Server, Volume
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
@@ -56,12 +56,37 @@ def distrusted(volume: Volume, stored: calls.Volumes, world: World) -> str | Non
     return why_distrusted(image, facts, world) if facts is not None else None
 
 
-async def make(volume: Volume, storage: StorageClient) -> bool:
-    """Have a volume made; return whether it is new."""
+def why_read(stored: calls.Volumes, world: World) -> dict[str, str]:
+    """Return images that are read through by what no document names: snapshots, and volumes left by an earlier life.
+
+    By label, what that is and how it is ended.
+    """
+    named = {volume.storage_name for volume in world.all(Volume).values()} | world.doomed_volumes
+    found = {}
+    for facts in stored.images:
+        left = [reader for reader in facts.readers if reader not in named]
+        if left:
+            label = left[0].replace(".", "/", 1)
+            noun, first = ("snapshot", "") if "@" in label else ("volume", "write its document again, then ")
+            found[facts.name] = f"read through by {noun} {label}; first: {first}panloom delete {noun} {label} --yes"
+    return found
+
+
+async def make(volume: Volume, storage: StorageClient, stored: calls.Volumes, world: World) -> bool:
+    """Have a volume made of what ``stored`` tells of its image; return whether it is new.
+
+    ConflictError where the image of a new one may not be used, or is another one by then.
+    """
+    judged = None
+    if volume.storage_name not in {facts.name for facts in stored.volumes} and not volume.snapshot:
+        if why := distrusted(volume, stored, world):
+            raise ConflictError(why)
+        judged = next((facts.sha256 for facts in stored.images if facts.name == volume.image), None)
     answer = await storage.create_volume(
         volume.storage_name,
         volume.image or None,
         volume.size_octets,
+        image_sha256=judged,
         snapshot=volume.storage_snapshot,
         thick=volume.provisioning == "thick",
     )
@@ -107,7 +132,7 @@ class Volumes:
             facts = found.get(volume.storage_name)
             server = volume.serves if volume.serves in world.all(Server) else None
             if facts is None and server is None and can_be_made(volume, stored, world):
-                due[label] = partial(self._make, volume)
+                due[label] = partial(self._make, volume, stored, world)
             elif facts is not None and facts.limits not in (None, limits_of(volume)):
                 due[label] = partial(self._limit, volume)
             elif facts is not None and facts.octets < volume.size_octets:
@@ -131,8 +156,8 @@ class Volumes:
         finally:
             self._at_work.discard(label)
 
-    async def _make(self, volume: Volume) -> None:
-        if await make(volume, self._storage):
+    async def _make(self, volume: Volume, stored: calls.Volumes, world: World) -> None:
+        if await make(volume, self._storage, stored, world):
             self._events.report("volume made", f"{volume.label}, a clone of {origin_of(volume)}")
             self._done()
 

@@ -5,6 +5,7 @@ prune      gone    volume shop/web1 is a clone of it: kept    tagged: kept    th
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from panloom.decide.image_update import ImageUpdate
@@ -41,8 +42,18 @@ def _named(rule: Rule) -> tuple[str, ...]:
     return (*((rule.server.image,) if rule.server else ()), *(rule.prompt.images if rule.prompt else ()))
 
 
-def prune(name: str, resources: Collection[Resource], updates: Iterable[ImageUpdate], *, keep: int) -> Pruning:
-    """Return which versions of an image may go: all but the ``keep`` newest, tagged ones, and those in use."""
+def prune(
+    name: str,
+    resources: Collection[Resource],
+    updates: Iterable[ImageUpdate],
+    *,
+    keep: int,
+    read: Mapping[str, str] = MappingProxyType({}),
+) -> Pruning:
+    """Return which versions of an image may go: all but the ``keep`` newest, tagged ones, and those in use.
+
+    ``read`` are versions that something is read through which no document names, and how that is said and ended.
+    """
     versions = sorted(
         (image for image in resources if isinstance(image, Image) and image.name == name),
         key=lambda image: image.version,
@@ -60,9 +71,28 @@ def prune(name: str, resources: Collection[Resource], updates: Iterable[ImageUpd
         elif by:
             more = f" and {len(by) - MAX_NAMED} more" if len(by) > MAX_NAMED else ""
             kept[image.label] = f"in use by {', '.join(by[:MAX_NAMED])}{more}"
+        elif image.label in read:
+            kept[image.label] = read[image.label]
         else:
             gone.append(image.label)
     return Pruning(tuple(reversed(gone)), kept)
+
+
+def with_notes(
+    written: Mapping[str, Resource], stored: Mapping[str, Resource], says: Callable[[str, str], bool]
+) -> dict[str, Resource]:
+    """Return the images among documents, by key, with what was noted of them since and they say nothing of.
+
+    ``says`` tells whether a document has a word.  One without ``tags:`` leaves those that `panloom image tag` gave, one
+    without ``signatures:`` those of `panloom image sign`; one that has the word means that and no more.
+    """
+    found: dict[str, Resource] = {}
+    for key, image in written.items():
+        known = stored.get(key)
+        if isinstance(image, Image) and isinstance(known, Image):
+            noted = {word: getattr(known, word) for word in ("tags", "signatures") if not says(key, word)}
+            found[key] = image.model_copy(update=noted)
+    return found
 
 
 def tagged(label: str, tags: Collection[str], resources: Mapping[str, Resource]) -> dict[str, Resource]:

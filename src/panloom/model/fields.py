@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from panloom.model import donors
+from panloom.model import donors, ed25519
 from panloom.model.resources import AddressRange
 from panloom.values import Iqn, MacAddress, exact_duration, exact_size, parse_duration, parse_size
 
@@ -122,6 +122,10 @@ def _signature(text: str) -> str:
 def _public_key(text: str) -> str:
     if not re.fullmatch(_PUBLIC_KEY_TEXT, text):
         raise ValueError(f"{text[:60]!r} is no public key; write the 44 characters that `panloom image key` tells")
+    if not ed25519.is_trustworthy(base64.b64decode(text)):
+        raise ValueError(
+            f"{text!r} is no key of Ed25519 that one person can have; write what `panloom image key` tells"
+        )
     return text
 
 

@@ -50,6 +50,11 @@ class Loaded:
     incomplete: bool = False
     """Whether something could not be read far enough to tell its key."""
 
+    def says(self, key: str, word: str) -> bool:
+        """Whether the document of a resource has a word, with whatever value."""
+        source = self.sources.get(key)
+        return source is not None and isinstance(source.tree, Mapping) and source.tree.get(word) is not None
+
     @property
     def pans(self) -> frozenset[str]:
         """Names of the PANs that are described: what they no longer hold is to go."""

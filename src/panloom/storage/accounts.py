@@ -15,10 +15,17 @@ from panloom.storage.image import Image
 
 def volumes(catalog: Catalog, images: tuple[Image, ...]) -> Volumes:
     """Return what there is, sorted by name."""
+    readers: dict[str, set[str]] = {}
+    for entry in catalog.entries:
+        if entry.header.reads_image:
+            readers.setdefault(entry.header.image_name, set()).add(entry.label)
     taken = {image.name: status(image.fd).st_blocks * 512 for image in images}
     return Volumes(
         tuple(_volume(entry, catalog, taken) for entry in catalog.of(VOLUME)),
-        tuple(ImageFacts(image.name, image.octets, image.sha256.hex()) for image in images),
+        tuple(
+            ImageFacts(image.name, image.octets, image.sha256.hex(), tuple(sorted(readers.get(image.name, ()))))
+            for image in images
+        ),
         tuple(_snapshot(entry, catalog) for entry in catalog.of(SNAPSHOT)),
     )
 

@@ -49,12 +49,13 @@ class DeleteImage(Call, frozen=True, tag="delete_image"):
 class CreateVolume(Call, frozen=True, tag="create_volume"):
     """Clone an image or a snapshot (VOLUME@NAME), or make an empty disk → Created.
 
-    ``thick`` takes all its space now.
+    ``thick`` takes all its space now; ``image_sha256`` is what the image must be, None whatever is there by that name.
     """
 
     name: str
     image: str | None
     size_octets: int
+    image_sha256: str | None = None
     snapshot: str | None = None
     thick: bool = False
 
@@ -197,6 +198,7 @@ class ImageFacts(msgspec.Struct, frozen=True):
     name: str
     octets: int
     sha256: str  # hexadecimal
+    readers: tuple[str, ...] = ()  # volumes and snapshots (VOLUME@NAME) that are read through it
 
 
 class VolumeFacts(msgspec.Struct, frozen=True):

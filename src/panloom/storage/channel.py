@@ -153,8 +153,7 @@ class Channel:
             case calls.DeleteImage():
                 store.delete_image(call.name)
             case calls.CreateVolume():
-                made = store.create(call.name, call.image, call.size_octets, snapshot=call.snapshot, thick=call.thick)
-                return calls.Created(*made)
+                return _created(store, call)
             case calls.TakeSnapshot():
                 return store.snapshot(call.name)
             case calls.ListVolumes():
@@ -189,6 +188,18 @@ class Channel:
             case calls.Unexport():
                 manager.unexport(call.target, call.epoch)
         return None
+
+
+def _created(store: VolumeStore, call: calls.CreateVolume) -> calls.Created:
+    made = store.create(
+        call.name,
+        call.image,
+        call.size_octets,
+        image_sha256=call.image_sha256,
+        snapshot=call.snapshot,
+        thick=call.thick,
+    )
+    return calls.Created(*made)
 
 
 class _Numbered(msgspec.Struct):

@@ -42,11 +42,27 @@ class StorageClient:
         await self._call(calls.DeleteImage(id=next(self._ids), name=name), type(None))
 
     async def create_volume(
-        self, name: str, image: str | None, size_octets: int, *, snapshot: str | None = None, thick: bool = False
+        self,
+        name: str,
+        image: str | None,
+        size_octets: int,
+        *,
+        snapshot: str | None = None,
+        thick: bool = False,
+        image_sha256: str | None = None,
     ) -> calls.Created:
-        """Clone an image or a snapshot, size 0 meaning its own; ConflictError if the volume exists and is another."""
+        """Clone an image or a snapshot, size 0 meaning its own.
+
+        ConflictError if the volume exists and is another, or if the image is no longer that of ``image_sha256``.
+        """
         call = calls.CreateVolume(
-            id=next(self._ids), name=name, image=image, size_octets=size_octets, snapshot=snapshot, thick=thick
+            id=next(self._ids),
+            name=name,
+            image=image,
+            size_octets=size_octets,
+            image_sha256=image_sha256,
+            snapshot=snapshot,
+            thick=thick,
         )
         return await self._call(call, calls.Created)
 

@@ -102,18 +102,22 @@ class VolumeStore:
         image_name: str | None,
         size_octets: int,
         *,
+        image_sha256: str | None = None,
         snapshot: str | None = None,
         thick: bool = False,
     ) -> tuple[int, bool]:
         """Make a volume: a clone of an image, or of a snapshot, or empty; return its octets and whether it is new.
 
         Size 0 is that of the image or the snapshot, rounded up to whole blocks.  A ``thick`` one takes all its space
-        now.  ConflictError if it exists with another origin or size, ConfigError for what cannot be, UnavailableError
+        now.  ConflictError if it exists with another origin or size, or if the image is not that of ``image_sha256``
+        (hexadecimal; None is any), ConfigError for what cannot be, UnavailableError
         without image, snapshot or space.
         """
         file_name = volume_file_name(name)
         with self._opening:
             image = self._images.get(image_name) if image_name and snapshot is None else None
+            if image and image_sha256 not in (None, image.sha256.hex()):
+                raise ConflictError(f"image {image_name} is another disk by now: its SHA-256 is {image.sha256.hex()}")
             header = read_header(self._directory.path / file_name)[0] if self._directory.holds(file_name) else None
             gone = header and snapshot and not self._directory.holds(snapshot_file_name(snapshot))  # it was flattened
             frozen = self._frozen_header(snapshot) if snapshot and not gone else None
