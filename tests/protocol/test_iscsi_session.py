@@ -285,7 +285,8 @@ def test_numbers_wrap():
     conversation = Conversation([b"".join(
         iscsi.encode(read(1, tag=tag, cmd_sn=(0xFFFFFFFE + tag) & 0xFFFFFFFF)) for tag in range(4)
     )])  # fmt: skip
-    conversation.session.exp_cmd_sn = conversation.session.stat_sn = 0xFFFFFFFE
+    numbers = conversation.session.numbers
+    numbers.exp_cmd_sn = numbers.stat_sn = 0xFFFFFFFE
     answers = conversation.run().answers
     assert [answer.stat_sn for answer in answers] == [0xFFFFFFFE, 0xFFFFFFFF, 0, 1]
     assert [answer.exp_cmd_sn for answer in answers] == [0xFFFFFFFF, 0, 1, 2]

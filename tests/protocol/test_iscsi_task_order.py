@@ -60,7 +60,7 @@ class Medium:
         return self.say(ScsiCommand(
             flags=(iscsi.FINAL | writes if flags is None else flags) | attribute, lun=iscsi.lun_field(lun),
             initiator_task_tag=self.tag if tag is None else tag, expected_data_transfer_length=blocks * 512,
-            cmd_sn=self.session.exp_cmd_sn, cdb=scsi_cdb.encode(cdb), data=data, immediate=immediate,
+            cmd_sn=self.session.numbers.exp_cmd_sn, cdb=scsi_cdb.encode(cdb), data=data, immediate=immediate,
         ))  # fmt: skip
 
     def write(self, lba, blocks=1, **fields):
@@ -77,7 +77,7 @@ class Medium:
     def manage(self, function, *, of=iscsi.NO_TAG, lun=0, **fields):
         return self.say(TaskManagementRequest(
             flags=iscsi.FINAL | function, lun=iscsi.lun_field(lun), initiator_task_tag=0x900, referenced_task_tag=of,
-            cmd_sn=self.session.exp_cmd_sn, **fields,
+            cmd_sn=self.session.numbers.exp_cmd_sn, **fields,
         ))  # fmt: skip
 
     def perform(self, index=0, sense=None):

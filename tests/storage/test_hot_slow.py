@@ -69,7 +69,7 @@ class ExtentDisk(MemoryDisk):
 
     def send(self, context, frame):
         if frame.operation is Operation.READ and frame.takes_extent:
-            frame.extent = self, frame.offset
+            frame.file, frame.at = self, frame.offset
             answer(frame)
         else:
             self._do(context, frame)

@@ -77,8 +77,8 @@ class Target:
                     ready=False,
                     discovery=() if self.login.target else PORTALS,
                 )
-                self._conversation.session.exp_cmd_sn = self.login.cmd_sn
-                self._conversation.session.stat_sn = self.login.stat_sn
+                self._conversation.session.numbers.exp_cmd_sn = self.login.cmd_sn
+                self._conversation.session.numbers.stat_sn = self.login.stat_sn
             return iscsi.encode(step.response)
         wire = self._conversation.wire
         wire.chunks.append(pdu)

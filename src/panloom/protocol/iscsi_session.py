@@ -26,6 +26,7 @@ from panloom.protocol import iscsi_task_answers as task_answers
 from panloom.protocol.iscsi_command_order import CommandOrder, Numbered
 from panloom.protocol.iscsi_keys import SessionParameters
 from panloom.protocol.iscsi_login import COMMAND_WINDOW
+from panloom.protocol.iscsi_numbers import SequenceNumbers
 from panloom.protocol.iscsi_task import NOWHERE, Action, Deed, Task, extent_of
 from panloom.protocol.iscsi_task_answers import Numbers
 from panloom.protocol.iscsi_task_management import CLOSED, Answer, TaskManagement, logout_response
@@ -73,8 +74,7 @@ class IscsiSession:
         targets: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.parameters = parameters
-        self.exp_cmd_sn = exp_cmd_sn
-        self.stat_sn = stat_sn  # of our next answer
+        self.numbers = SequenceNumbers(exp_cmd_sn, stat_sn)
         self.output: list[bytes] = []
         self.actions: deque[Action] = deque()
         self.closing: str | None = None  # why the connection ends once ``output`` is sent
@@ -97,7 +97,7 @@ class IscsiSession:
     @property
     def max_cmd_sn(self) -> int:
         """Return MaxCmdSN: open tasks narrow the window, but immediate ones, for it never goes back."""
-        return (self.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._by_tag) + self._tasks.immediate) & 0xFFFFFFFF
+        return (self.numbers.exp_cmd_sn + COMMAND_WINDOW - 1 - len(self._by_tag) + self._tasks.immediate) & 0xFFFFFFFF
 
     def must_see(self, initiator_task_tag: int, field: int, *, reading: bool) -> bool:
         """Whether even a plain READ or WRITE, the next in order, has to go through ``receive``.
@@ -215,20 +215,21 @@ class IscsiSession:
             self._carry_out(pdu)
             return
         try:
-            next_in_order = self._order.take(pdu, exp_cmd_sn=self.exp_cmd_sn, max_cmd_sn=self.max_cmd_sn)
+            next_in_order = self._order.take(pdu, exp_cmd_sn=self.numbers.exp_cmd_sn, max_cmd_sn=self.max_cmd_sn)
         except MalformedError as error:
             self.end(str(error), pdu)
             return
         if next_in_order:
-            self.exp_cmd_sn = (self.exp_cmd_sn + 1) & 0xFFFFFFFF
+            self.numbers.take_command()
             self._carry_out(pdu)
             self._in_turn()
 
     def _in_turn(self) -> None:
         """Carry out the commands that waited for the one before them."""
-        while self.exp_cmd_sn in self._early and self.closing is None:
-            pdu = self._order.pop(self.exp_cmd_sn)
-            self.exp_cmd_sn = (self.exp_cmd_sn + 1) & 0xFFFFFFFF
+        numbers = self.numbers
+        while numbers.exp_cmd_sn in self._early and self.closing is None:
+            pdu = self._order.pop(numbers.exp_cmd_sn)
+            numbers.take_command()
             if pdu is not None:
                 self._carry_out(pdu)
 
@@ -450,7 +451,7 @@ class IscsiSession:
         if self._management.is_full:
             self.reject(TOO_MANY_IMMEDIATE, request)
             return
-        answer = self._management.carry_out(request, exp_cmd_sn=self.exp_cmd_sn, max_cmd_sn=self.max_cmd_sn)
+        answer = self._management.carry_out(request, exp_cmd_sn=self.numbers.exp_cmd_sn, max_cmd_sn=self.max_cmd_sn)
         if answer is not None:
             self._managed(answer)
         self._in_turn()  # a command that was aborted before it came may have been the one that was missing
@@ -487,10 +488,8 @@ class IscsiSession:
 
     def _numbers(self, *, advance: bool = True) -> Numbers:
         """Return the next answer's numbers; without ``advance`` it carries StatSN but does not use it up."""
-        stat_sn = self.stat_sn
-        if advance:
-            self.stat_sn = (stat_sn + 1) & 0xFFFFFFFF
-        return {"stat_sn": stat_sn, "exp_cmd_sn": self.exp_cmd_sn, "max_cmd_sn": self.max_cmd_sn}
+        stat_sn = self.numbers.take_status() if advance else self.numbers.stat_sn
+        return {"stat_sn": stat_sn, "exp_cmd_sn": self.numbers.exp_cmd_sn, "max_cmd_sn": self.max_cmd_sn}
 
     def _new_tag(self) -> int:
         self._last_tag = (self._last_tag + 1) % NO_TAG

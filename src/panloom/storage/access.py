@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from panloom.disk_io import fill_cached
 from panloom.storage.device import Device
 from panloom.storage.elsewhere import Delays
+from panloom.storage.frame import Frame
 from panloom.storage.overlay import Volume, WriteGrant
 from panloom.storage.stores.store import Store
 from panloom.storage.turnstile import Rights, Turnstile
@@ -44,8 +45,8 @@ class Access(Protocol):
     def read_now(self, offset: int, into: memoryview) -> bool:
         """Fill the view if that needs no waiting; return whether it did."""
 
-    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:
-        """Return a file that holds this range in one piece, and from where on; None: there is none."""
+    def name_extent(self, frame: Frame) -> None:
+        """Set ``file`` and ``at`` of a frame, if a file holds its range in one piece."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write the view."""
@@ -74,6 +75,12 @@ class _Access:
         self.may_block = may_block
         self.ended = False
 
+    def name_extent(self, frame: Frame) -> None:
+        """Name none."""
+
+    def write(self, offset: int, data: memoryview) -> None:  # noqa: ARG002
+        raise _read_only()
+
     def end(self) -> None:
         self.ended = True
         self.delays.hasten(self)
@@ -90,7 +97,7 @@ class VolumeAccess(_Access):
         self.read = volume.read
         self.flush = volume.flush
         self.look_up = volume.look_up
-        self.extent = volume.extent
+        self._extent = volume.extent
 
     @property
     def lost(self) -> str:
@@ -102,6 +109,11 @@ class VolumeAccess(_Access):
         except BlockingIOError:
             return False
         return True
+
+    def name_extent(self, frame: Frame) -> None:
+        found = self._extent(frame.offset, frame.octets)
+        if found is not None:
+            frame.file, frame.at = found
 
     def write(self, offset: int, data: memoryview) -> None:
         if self.grant is None:
@@ -144,10 +156,10 @@ class StoreAccess(_Access):
     def lost(self) -> str:
         return self.store.lost
 
-    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:
-        if not self._file or self.store.lost or offset + octets > self.store.octets:
-            return None
-        return self.store, offset
+    def name_extent(self, frame: Frame) -> None:
+        store = self.store
+        if self._file and not store.lost and frame.offset + frame.octets <= store.octets:
+            frame.file, frame.at = store, frame.offset
 
     def write(self, offset: int, data: memoryview) -> None:
         if self.read_only:
@@ -197,12 +209,6 @@ class ContentAccess(_Access):
     def read_now(self, offset: int, into: memoryview) -> bool:
         self.read(offset, into)
         return True
-
-    def extent(self, offset: int, octets: int) -> tuple[Any, int] | None:  # noqa: ARG002
-        return None
-
-    def write(self, offset: int, data: memoryview) -> None:  # noqa: ARG002
-        raise _read_only()
 
     def unmap(self, offset: int, octets: int) -> None:  # noqa: ARG002
         raise _read_only()

@@ -19,7 +19,19 @@ from typing import Any
 
 from panloom.errors import RefusedError
 
-__all__ = ["Callback", "Frame", "MiscompareError", "Operation", "StaleEpochError", "answer"]
+__all__ = [
+    "Callback",
+    "Frame",
+    "MiscompareError",
+    "Operation",
+    "StaleEpochError",
+    "answer",
+    "new_callback",
+    "new_frame",
+]
+
+
+_NOTHING = memoryview(b"")
 
 
 class StaleEpochError(RefusedError):
@@ -37,7 +49,7 @@ class MiscompareError(OSError):
 class Operation(IntEnum):
     """What a frame asks for."""
 
-    READ = 1  # fill ``data``, or name an ``extent`` that holds it
+    READ = 1  # fill ``data``, or name a ``file`` that holds it
     WRITE = 2  # write all of ``data``; it may stay in a cache until FLUSH
     FLUSH = 3  # every write that was answered before is then on stable storage
     UNMAP = 4  # give back exactly this range, which then reads as zeroes
@@ -60,13 +72,13 @@ class Frame:
     """One call: octets ``offset … offset + octets`` of a unit, whole blocks, inside it.
 
     ``data`` is filled by READ and taken by WRITE; it belongs to the requester again after the callback, or at once when
-    a WRITE that is done later has had it replaced by a copy before the send handler returned.  ``extent`` is an answer
-    to READ in place of filling: a file that holds the range in one piece, and from which octet on; the file has ``fd``
-    and stays open as long as it is referred to.  Only who sets ``takes_extent`` takes such an answer.  ``error``: an
-    OSError becomes sense data; after a StaleEpochError the requester answers nothing any more.
+    a WRITE that is done later has had it replaced by a copy before the send handler returned.  ``file`` is an answer to
+    READ in place of filling: one that holds the range in one piece, from octet ``at`` on; it has ``fd`` and stays open
+    as long as it is referred to.  Only who sets ``takes_extent`` takes such an answer.  ``error``: an OSError becomes
+    sense data; after a StaleEpochError the requester answers nothing any more.
     """
 
-    __slots__ = ("context", "data", "error", "extent", "mapped", "octets", "offset", "operation", "takes_extent")
+    __slots__ = ("at", "context", "data", "error", "file", "mapped", "octets", "offset", "operation", "takes_extent")
 
     def __init__(
         self,
@@ -80,11 +92,36 @@ class Frame:
         self.operation = operation
         self.offset = offset
         self.octets = octets
-        self.data = memoryview(b"") if data is None else data
+        self.data = _NOTHING if data is None else data
         self.takes_extent = False
-        self.extent: tuple[Any, int] | None = None
+        self.file: Any = None
+        self.at = 0
         self.mapped = True  # an answer to LOOK_UP: whether they take space
         self.error: OSError | StaleEpochError | None = None
+
+
+def new_frame(operation: Operation, offset: int, octets: int, data: memoryview, context: object) -> Frame:
+    """Return ``Frame(…)``; compiled, in a third of the time."""
+    frame = Frame.__new__(Frame)
+    frame.context = context
+    frame.operation = operation
+    frame.offset = offset
+    frame.octets = octets
+    frame.data = data
+    frame.takes_extent = False
+    frame.file = None
+    frame.at = 0
+    frame.mapped = True
+    frame.error = None
+    return frame
+
+
+def new_callback(function: Callable[[Any, Frame], None], context: object) -> Callback:
+    """Return ``Callback(…)``; compiled, in a third of the time."""
+    callback = Callback.__new__(Callback)
+    callback.function = function
+    callback.context = context
+    return callback
 
 
 def answer(frame: Frame) -> None:

@@ -3,27 +3,32 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from panloom.storage.frame cimport Frame
+from panloom.protocol.iscsi_numbers cimport SequenceNumbers
+from panloom.storage.frame cimport Callback, Frame, new_callback, new_frame
 from panloom.storage.input cimport Input
 from panloom.storage.output cimport Output
+from panloom.storage.session_lock cimport SessionLock
 
-cdef uint32_t _NO_TAG, _LAST, _PLAIN_READ, _PLAIN_WRITE, _ATTRIBUTES
+cdef uint32_t _NO_TAG, _LAST, _PLAIN_READ, _PLAIN_WRITE, _ATTRIBUTES, _WINDOW, _DPO, _MASK
 cdef int _UNTAGGED, _SIMPLE, _SCSI_COMMAND, _READ_10, _READ_16, _WRITE_10, _WRITE_16
-cdef Py_ssize_t _HEADER_OCTETS, _BLOCK_OCTETS
+cdef Py_ssize_t _HEADER_OCTETS, _BLOCK_OCTETS, _DIGEST_OCTETS, _RECEIVE_OCTETS
 
 
 cdef class _Unit:
     cdef object lun, context, send_handler
-    cdef uint64_t blocks
+    cdef uint64_t blocks, field
     cdef bint read_only, plain
 
 
 cdef class HotLoop:
     cdef object _session, _facts, _clock, _first_read, _patience_seconds, _news, _parameters
-    cdef object _lock, _performer, _leaving, _back
+    cdef object _performer, _leaving, _back
+    cdef SessionLock _lock
+    cdef SequenceNumbers _numbers
     cdef long long _reads, _writes, _read_octets, _written_octets
     cdef Frame _answered
     cdef dict _descriptors, _units
+    cdef _Unit _last
     cdef set _unusual
     cdef Input _input
     cdef Output _output
@@ -41,11 +46,12 @@ cdef class HotLoop:
                    unit=_Unit)
     cdef bint _answer_plain(self, Py_ssize_t start, Py_ssize_t data) except -1
     @cython.locals(stat_sn=uint32_t, exp_cmd_sn=uint32_t, max_cmd_sn=uint32_t, frame=Frame)
-    cdef _read_plain(self, _Unit unit, tag, offset, Py_ssize_t octets)
+    cdef _read_plain(self, _Unit unit, tag, long long offset, Py_ssize_t octets)
     @cython.locals(stat_sn=uint32_t, exp_cmd_sn=uint32_t, max_cmd_sn=uint32_t, frame=Frame, octets=Py_ssize_t)
-    cdef _write_plain(self, _Unit unit, tag, offset, data)
+    cdef _write_plain(self, _Unit unit, tag, long long offset, data)
+    cdef uint32_t _max_cmd_sn(self) except? 0
     cpdef bint _call(self, context, send_handler, Frame frame) except -1
     cpdef _called_back(self, saved, Frame frame)
-    cpdef _withdrawn(self, list answers)
+    cpdef _withdrawn(self, list extents)
     cdef _note_first_read(self)
     cdef _tell_plain(self)

@@ -45,7 +45,7 @@ from panloom.protocol.scsi_disk import Read
 from panloom.protocol.scsi_pages import Disk
 from panloom.protocol.scsi_unit import LogicalUnit
 from panloom.storage.descriptor import Descriptor, SendHandler, SessionFacts
-from panloom.storage.frame import Callback, Frame, StaleEpochError
+from panloom.storage.frame import Frame, StaleEpochError, new_callback, new_frame
 from panloom.storage.frame import Operation as Ask
 from panloom.storage.input import INPUT_OCTETS, Input
 from panloom.storage.medium import write_sense
@@ -69,7 +69,8 @@ __all__ = ["FLUSH_OCTETS", "INPUT_OCTETS", "HotLoop", "build"]
 _LENGTHS = struct.Struct(">4xI").unpack_from
 _COMMAND = struct.Struct(">xBxxIQIIIIBBQIxx").unpack_from  # RFC 7143 section 11.3; the CDB as op, flags, 8, 4 octets
 _SCSI_COMMAND, DATA_DIGEST_ERROR = 0x01, 0x02
-_HEADER_OCTETS, _BLOCK_OCTETS = HEADER_OCTETS, BLOCK_OCTETS  # C's, where there is C
+_HEADER_OCTETS, _BLOCK_OCTETS, _DIGEST_OCTETS = HEADER_OCTETS, BLOCK_OCTETS, DIGEST_OCTETS  # C's, where there is C
+_RECEIVE_OCTETS, _WINDOW, _DPO, _MASK = RECEIVE_OCTETS, COMMAND_WINDOW, int(DPO), 0xFFFFFFFF
 _PLAIN_READ, _PLAIN_WRITE = iscsi.FINAL | iscsi.READ, iscsi.FINAL | iscsi.WRITE
 _ATTRIBUTES = 0x07  # task attributes, which change nothing here
 _UNTAGGED, _SIMPLE = 0, int(Attribute.SIMPLE)
@@ -92,10 +93,11 @@ def _nothing() -> None:
 class _Unit:
     """What every command needs of a Descriptor."""
 
-    __slots__ = ("blocks", "context", "lun", "plain", "read_only", "send_handler")
+    __slots__ = ("blocks", "context", "field", "lun", "plain", "read_only", "send_handler")
 
     def __init__(self, lun: int, descriptor: Descriptor) -> None:
         self.lun = lun
+        self.field = lun_field(lun)
         self.blocks = descriptor.blocks
         self.read_only = descriptor.read_only
         self.plain = descriptor.block_octets == BLOCK_OCTETS
@@ -129,8 +131,10 @@ class HotLoop:
         threads: bool = False,
     ) -> None:
         self._session = session
+        self._numbers = session.numbers
         self._descriptors = dict(descriptors)
         self._units = {lun_field(lun): _Unit(lun, descriptor) for lun, descriptor in descriptors.items()}
+        self._last: _Unit | None = None  # of them, that a plain command was for
         self._facts = facts
         self._clock = clock
         self._first_read = first_read
@@ -202,8 +206,7 @@ class HotLoop:
     def serve(self) -> str:
         """Serve what comes until nothing more does; return why that is.  What is under way then goes on."""
         session, start = self._session, 0
-        performer = self._performer
-        performer.thread = get_ident()
+        self._performer.thread = get_ident()
         while session.closing is None:
             octets = self._input.receive()
             if octets < 0:
@@ -216,15 +219,11 @@ class HotLoop:
                 return session.closing or "closed"
             self._facts.last_heard_at = self._clock()
             with self._lock:
-                performer.holder = performer.thread
-                try:
-                    if self._news:
-                        self.take_news()
-                    start = self._consume(start)
-                    self._tell_plain()
-                    self._output.send()
-                finally:
-                    performer.holder = 0
+                if self._news:
+                    self.take_news()
+                start = self._consume(start)
+                self._tell_plain()
+                self._output.send()
         return session.closing
 
     def _silence(self) -> None:
@@ -255,11 +254,13 @@ class HotLoop:
 
     def remove_unit(self, lun: int) -> None:
         """Serve a unit no longer; what is under way on its medium still finds its descriptor."""
+        self._last = None
         if self._units.pop(lun_field(lun), None):
             self._session.remove_unit(lun)
 
     def _have(self, lun: int, descriptor: Descriptor) -> None:
         self._descriptors[lun] = descriptor
+        self._last = None
         self._units[lun_field(lun)] = _Unit(lun, descriptor)
 
     def _consume(self, start: int) -> int:
@@ -274,12 +275,12 @@ class HotLoop:
                 (lengths,) = _LENGTHS(self._input.view, start)
                 opcode = self._input.view[start]
             octets = lengths & 0xFFFFFF
-            if octets > RECEIVE_OCTETS:
+            if octets > _RECEIVE_OCTETS:
                 session.end(f"a data segment of {octets} octets", self._input.view[start : start + HEADER_OCTETS])
                 self._performer.take_answers()
                 break
             data = start + self._head + (lengths >> 24 << 2)
-            after = data + (octets + 3 & ~3) + (DIGEST_OCTETS if octets and self._data_digest else 0)
+            after = data + (octets + 3 & ~3) + (_DIGEST_OCTETS if octets and self._data_digest else 0)
             if end < after:
                 break
             self._next = after
@@ -323,14 +324,18 @@ class HotLoop:
             lba >>= 32
         elif operation not in (_READ_16, _WRITE_16):
             return False
-        unit = self._units.get(lun)
-        if unit is None or not blocks or expected != blocks * _BLOCK_OCTETS:
+        unit = self._last
+        if unit is None or lun != unit.field:
+            self._last = unit = self._units.get(lun)
+            if unit is None:
+                return False
+        if not blocks or expected != blocks * _BLOCK_OCTETS:
             return False
         limit = unit.blocks
         if blocks > limit or lba > limit - blocks or not unit.plain:
             return False
         session = self._session
-        if cmd_sn != session.exp_cmd_sn or tag == _NO_TAG:
+        if cmd_sn != self._numbers.exp_cmd_sn or tag == _NO_TAG:
             return False
         reads = operation in (_READ_10, _READ_16)
         if (self._unusual or not self._quiet) and session.must_see(
@@ -338,16 +343,16 @@ class HotLoop:
         ):
             return False
         if reads:
-            if flags & ~_ATTRIBUTES != _PLAIN_READ or lengths or bits & ~DPO:
+            if flags & ~_ATTRIBUTES != _PLAIN_READ or lengths or bits & ~_DPO:
                 return False
-            session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
+            self._numbers.take_command()
             self._read_plain(unit, tag, lba * _BLOCK_OCTETS, expected)
             return True
         if flags & ~_ATTRIBUTES != _PLAIN_WRITE or lengths != expected or lengths > self._immediate_octets:
             return False
-        if bits & ~DPO or unit.read_only:
+        if bits & ~_DPO or unit.read_only:
             return False
-        session.exp_cmd_sn = cmd_sn + 1 & 0xFFFFFFFF
+        self._numbers.take_command()
         self._write_plain(unit, tag, lba * _BLOCK_OCTETS, self._input.view[data : data + expected])
         return True
 
@@ -359,8 +364,8 @@ class HotLoop:
             self._performer.read(action, self._descriptors[unit.lun], Reading(tag, offset, octets))
             self._performer.take_answers()
             return
-        session, output = self._session, self._output
-        frame = Frame(_READ, offset, octets, output.room(octets), tag)
+        output = self._output
+        frame = new_frame(_READ, offset, octets, output.room(octets), tag)
         frame.takes_extent = True
         if not self._call(unit.context, unit.send_handler, frame):
             action = self._adopt(unit.lun, tag, Read(offset, octets, flush=False))
@@ -373,20 +378,18 @@ class HotLoop:
             self._note_first_read()
         self._reads += 1
         self._read_octets += octets
-        stat_sn, exp_cmd_sn = session.stat_sn, session.exp_cmd_sn
-        session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
-        max_cmd_sn = exp_cmd_sn + COMMAND_WINDOW - 1 & 0xFFFFFFFF if self._quiet else session.max_cmd_sn
-        if frame.extent is not None:
-            what = unit.lun, tag, offset, octets
-            output.data_in_of(frame.extent, what, octets, tag, stat_sn, exp_cmd_sn, max_cmd_sn)
+        stat_sn, exp_cmd_sn = self._numbers.take_status(), self._numbers.exp_cmd_sn
+        max_cmd_sn = self._max_cmd_sn()
+        if frame.file is not None:
+            output.data_in_of(frame, unit.lun, tag, stat_sn, exp_cmd_sn, max_cmd_sn)
         else:
             output.data_in(_LAST, octets, tag, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
 
     def _write_plain(self, unit: _Unit, tag: int, offset: int, data: memoryview) -> None:
         """Write, and only then answer."""
-        session, octets = self._session, len(data)
+        octets = len(data)
         self._output.read_extents()  # as commands came, so the medium sees them
-        frame = Frame(_WRITE, offset, octets, data, tag)
+        frame = new_frame(_WRITE, offset, octets, data, tag)
         if not self._call(unit.context, unit.send_handler, frame):
             self._performer.await_write(self._adopt(unit.lun, tag, Write(offset, data)), frame, data)
             return
@@ -395,14 +398,18 @@ class HotLoop:
             return
         self._writes += 1
         self._written_octets += octets
-        stat_sn, exp_cmd_sn = session.stat_sn, session.exp_cmd_sn
-        session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
-        max_cmd_sn = exp_cmd_sn + COMMAND_WINDOW - 1 & 0xFFFFFFFF if self._quiet else session.max_cmd_sn
+        stat_sn, exp_cmd_sn = self._numbers.take_status(), self._numbers.exp_cmd_sn
+        max_cmd_sn = self._max_cmd_sn()
         self._output.good(tag, stat_sn, exp_cmd_sn, max_cmd_sn)
+
+    def _max_cmd_sn(self) -> int:
+        if self._quiet:  # no task is open that would narrow the window
+            return self._numbers.exp_cmd_sn + _WINDOW - 1 & _MASK
+        return self._session.max_cmd_sn
 
     def _call(self, context: object, send_handler: SendHandler, frame: Frame) -> bool:
         """Be the receive handler: save the frame's context and call the send handler; whether it has called back."""
-        frame.context = Callback(self._back, frame.context)
+        frame.context = new_callback(self._back, frame.context)
         send_handler(context, frame)
         if self._answered is not frame:
             return False
@@ -413,16 +420,16 @@ class HotLoop:
 
     def _called_back(self, saved: object, frame: Frame) -> None:
         frame.context = saved
-        if get_ident() == self._performer.holder:
+        if self._lock.is_mine():
             self._answered = frame
         else:
             self._performer.end_late(frame)
 
-    def _withdrawn(self, answers: list[tuple[tuple[int, int, int, int], int]]) -> None:
+    def _withdrawn(self, extents: list[tuple[Frame, int, int]]) -> None:
         """Answer READs whose octets their extents did not give."""
-        session = self._session
-        session.stat_sn = session.stat_sn - len(answers) & 0xFFFFFFFF
-        for (lun, tag, offset, octets), code in answers:
+        self._numbers.give_back(len(extents))
+        for frame, lun, code in extents:
+            tag, offset, octets = frame.context, frame.offset, frame.octets
             self._reads -= 1
             self._read_octets -= octets
             if code == errno.EAGAIN:

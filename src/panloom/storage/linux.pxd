@@ -66,12 +66,17 @@ cdef extern from *:
     #endif
     """
     uint32_t panloom_crc32c(uint32_t, const uint8_t*, size_t) nogil
+    int __builtin_clzll(unsigned long long) nogil
 
 
 cdef inline long long monotonic_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <long long>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef inline int bit_length(long long number) noexcept nogil:
+    return 64 - __builtin_clzll(number) if number else 0
 
 
 cdef inline uint32_t get32(const uint8_t* at) noexcept nogil:

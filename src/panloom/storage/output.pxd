@@ -3,6 +3,10 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 
+from panloom.storage.frame cimport Frame
+
+cdef uint32_t _DATA_IN, _DATA_IN_STATUS, _RESPONSE, _NO_TAG
+cdef Py_ssize_t _HEADER_OCTETS, _DIGEST_OCTETS, _FLUSH_OCTETS, _OUTPUT_OCTETS
 
 cdef struct Part:
     int fd
@@ -29,9 +33,9 @@ cdef class Output:
     @cython.locals(start=Py_ssize_t)
     cpdef data_in(self, uint32_t flags, Py_ssize_t octets, uint32_t tag, uint32_t stat_sn, uint32_t exp_cmd_sn,
                   uint32_t max_cmd_sn, uint32_t data_sn, uint32_t offset, uint32_t residual)
-    @cython.locals(start=Py_ssize_t)
-    cpdef data_in_of(self, tuple extent, object what, Py_ssize_t octets, uint32_t tag, uint32_t stat_sn,
-                     uint32_t exp_cmd_sn, uint32_t max_cmd_sn)
+    @cython.locals(start=Py_ssize_t, octets=Py_ssize_t)
+    cpdef data_in_of(self, Frame extent, object lun, uint32_t tag, uint32_t stat_sn, uint32_t exp_cmd_sn,
+                     uint32_t max_cmd_sn)
     @cython.locals(kind=uint32_t)
     cpdef good(self, uint32_t tag, uint32_t stat_sn, uint32_t exp_cmd_sn, uint32_t max_cmd_sn, uint32_t data_in_pdus=*,
                uint32_t residual_flags=*, uint32_t residual=*)
@@ -46,7 +50,7 @@ cdef class Output:
     cdef _end_data(self, Py_ssize_t start, Py_ssize_t octets)
     cdef _put_digest(self, Py_ssize_t start, Py_ssize_t end)
     cpdef read_extents(self)
-    @cython.locals(count=int, number=int, part="Part*", start=Py_ssize_t, octets=Py_ssize_t, at="long long", fd=int,
+    @cython.locals(extent=Frame, count=int, number=int, part="Part*", start=Py_ssize_t, octets=Py_ssize_t, at="long long", fd=int,
                    end=Py_ssize_t, unread=int, unsent=int, filled=Py_ssize_t)
     cdef bint _read(self, int flags) except -1
     cdef _withdraw(self, Py_ssize_t start, Py_ssize_t octets)

@@ -25,6 +25,7 @@ except ImportError:
     from panloom.storage import uncompiled as cython
 
 from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
+from panloom.storage.frame import Frame
 from panloom.wire import iscsi
 from panloom.wire.crc32c import DIGEST_OCTETS, digest
 from panloom.wire.iscsi import HEADER_OCTETS, NO_TAG
@@ -38,10 +39,13 @@ FLUSH_OCTETS = 131072  # send answers from here on; smaller costs 20 %
 OUTPUT_OCTETS = FLUSH_OCTETS + 2 * HEADER_OCTETS + RECEIVE_OCTETS + 1024
 MAX_EXTENTS = 256  # as many answers of one block as fit before FLUSH_OCTETS
 SENDFILE_OCTETS = 65536  # the kernel sends as many octets of a file by itself; fewer are cheaper copied
+_HEADER_OCTETS, _DIGEST_OCTETS, _NO_TAG = HEADER_OCTETS, DIGEST_OCTETS, NO_TAG  # C's, where there is C
+_FLUSH_OCTETS, _OUTPUT_OCTETS = FLUSH_OCTETS, OUTPUT_OCTETS
 _NOT_BY_ITSELF = (errno.EIO, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # not this part, this file, this system
 
 _HEADER = struct.Struct(">IIQIIIIIIII").pack_into  # what RFC 7143 sections 11.4 and 11.7 have in common
 _DATA_IN, _RESPONSE = 0x25000000, 0x21000000 | iscsi.FINAL << 16
+_DATA_IN_STATUS = _DATA_IN | (iscsi.FINAL | iscsi.DATA_IN_STATUS) << 16  # the only one of its command
 
 
 class Stream(Protocol):
@@ -57,7 +61,7 @@ def new_buffer(octets: int) -> memoryview:
 
 
 class Output:
-    """See above; ``withdrawn`` gets pairs of what was given with the extent and the errno, EAGAIN: not cached."""
+    """See above; ``withdrawn`` gets extents, each with its LUN and the errno, EAGAIN: not cached."""
 
     _parts: Any  # of the compiled build: what is to be read, in an array
 
@@ -67,17 +71,17 @@ class Output:
         *,
         header_digest: bool,
         data_digest: bool,
-        withdrawn: Callable[[list[tuple[Any, int]]], None],
+        withdrawn: Callable[[list[tuple[Frame, int, int]]], None],
     ) -> None:
         self._stream = stream
         self._fd = stream.fileno() if isinstance(stream, socket.socket) else -1
-        self._head = HEADER_OCTETS + (DIGEST_OCTETS if header_digest else 0)
+        self._head = _HEADER_OCTETS + (_DIGEST_OCTETS if header_digest else 0)
         self._header_digest = header_digest
         self._data_digest = data_digest
         self._withdrawn = withdrawn
         self._probe = memoryview(bytearray(1))
         self._new_buffer()
-        self._extents: list[tuple[Any, int, int, int, int, Any]] = []  # file, fd, from, Data-In at, octets, what
+        self._extents: list[tuple[Frame, int, int]] = []  # each with its LUN, and where its Data-In stands
         self.filled = 0
 
     def leave(self) -> None:
@@ -86,13 +90,13 @@ class Output:
         self._new_buffer()
 
     def _new_buffer(self) -> None:
-        self._view = self._octets = new_buffer(OUTPUT_OCTETS)
+        self._view = self._octets = new_buffer(_OUTPUT_OCTETS)
         if cython.compiled:
             self._base = cython.address(self._octets[0])
 
     def room(self, octets: int) -> memoryview:
         """Return where the octets of the next Data-In go; what stands in the way is sent."""
-        if self.filled + octets + self._head + 8 > OUTPUT_OCTETS:
+        if self.filled + octets + self._head + 8 > _OUTPUT_OCTETS:
             self.send()
         start = self.filled + self._head
         return self._view[start : start + octets]
@@ -108,7 +112,7 @@ class Output:
             _DATA_IN | flags << 16,
             octets,
             tag,
-            NO_TAG,
+            _NO_TAG,
             stat_sn,
             exp_cmd_sn,
             max_cmd_sn,
@@ -119,24 +123,13 @@ class Output:
         self.filled = start + self._head + (octets + 3 & ~3)
         self._end_data(start + self._head, octets)
 
-    def data_in_of(
-        self,
-        extent: tuple[Any, int],
-        what: object,
-        octets: int,
-        tag: int,
-        stat_sn: int,
-        exp_cmd_sn: int,
-        max_cmd_sn: int,
-    ) -> None:
-        """As ``data_in``, the only one of its command, with status; an extent holds the octets, whole words."""
-        file, at = extent
-        start = self.filled
-        flags = iscsi.FINAL | iscsi.DATA_IN_STATUS
-        self._header(start, _DATA_IN | flags << 16, octets, tag, NO_TAG, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
-        self._extents.append((file, file.fd, at, start, octets, what))
-        self.filled = start + self._head + octets + (DIGEST_OCTETS if self._data_digest else 0)
-        if self.filled >= FLUSH_OCTETS or len(self._extents) == MAX_EXTENTS:
+    def data_in_of(self, extent: Frame, lun: int, tag: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int) -> None:
+        """As ``data_in``, the only one of its command, with status; an extent holds its octets, whole words."""
+        start, octets = self.filled, extent.octets
+        self._header(start, _DATA_IN_STATUS, octets, tag, _NO_TAG, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
+        self._extents.append((extent, lun, start))
+        self.filled = start + self._head + octets + (_DIGEST_OCTETS if self._data_digest else 0)
+        if self.filled >= _FLUSH_OCTETS or len(self._extents) == MAX_EXTENTS:
             self.send()
 
     def good(
@@ -147,19 +140,19 @@ class Output:
         kind = _RESPONSE | residual_flags << 16
         self._header(self.filled, kind, 0, tag, 0, stat_sn, exp_cmd_sn, max_cmd_sn, data_in_pdus, 0, residual)
         self.filled += self._head
-        if self.filled >= FLUSH_OCTETS:
+        if self.filled >= _FLUSH_OCTETS:
             self.send()
 
     def append(self, pdu: bytes) -> None:
         """Put a whole PDU, without digests and without additional header segments, behind the others."""
         octets = int.from_bytes(pdu[5:8], "big")
-        if self.filled + len(pdu) + 8 > OUTPUT_OCTETS:
+        if self.filled + len(pdu) + 8 > _OUTPUT_OCTETS:
             self.send()
         start, data = self.filled, self.filled + self._head
-        self._view[start : start + HEADER_OCTETS] = pdu[:HEADER_OCTETS]
+        self._view[start : start + _HEADER_OCTETS] = pdu[:_HEADER_OCTETS]
         self._seal_header(start)
-        self._view[data : data + len(pdu) - HEADER_OCTETS] = pdu[HEADER_OCTETS:]
-        self.filled = data + len(pdu) - HEADER_OCTETS
+        self._view[data : data + len(pdu) - _HEADER_OCTETS] = pdu[_HEADER_OCTETS:]
+        self.filled = data + len(pdu) - _HEADER_OCTETS
         self._end_data(data, octets)
 
     def begin(
@@ -168,21 +161,21 @@ class Output:
         """Put the header of a Data-In without status; its octets, whole words, are sent by ``send_file``."""
         self.read_extents()  # an answer that takes the place of one that is withdrawn must not come in between
         self._header(
-            self.filled, _DATA_IN | flags << 16, octets, tag, NO_TAG, 0, exp_cmd_sn, max_cmd_sn, data_sn, offset, 0
+            self.filled, _DATA_IN | flags << 16, octets, tag, _NO_TAG, 0, exp_cmd_sn, max_cmd_sn, data_sn, offset, 0
         )
         self.filled += self._head
 
-    def send_file(self, extent: tuple[Any, int], octets: int) -> int:
+    def send_file(self, extent: Frame, octets: int) -> int:
         """Send all that there is, and then octets of a file, which belong to the Data-In of ``begin``.
 
         Return how many of them the file could not give: zeroes go in their place, since the header is gone.
         """
-        file, at = extent
+        fd, at = extent.file.fd, extent.at
         self.send(more=True)
         sent = 0
         while sent < octets:
             try:
-                count = os.sendfile(self._fd, file.fd, at + sent, octets - sent)
+                count = os.sendfile(self._fd, fd, at + sent, octets - sent)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -190,7 +183,7 @@ class Output:
                     raise
                 count = 0
             if not count:
-                return self._send_copy(file.fd, at + sent, octets - sent)
+                return self._send_copy(fd, at + sent, octets - sent)
             sent += count
         return 0
 
@@ -209,17 +202,15 @@ class Output:
         self._stream.sendall(copy)
         return octets - done
 
-    def read_now(self, extent: tuple[Any, int], octets: int) -> int:
+    def read_now(self, extent: Frame, octets: int) -> int:
         """Fill what ``room`` returned last; return 0, or an errno: EAGAIN where it would have to be waited for."""
-        file, at = extent
         start = self.filled + self._head
-        return _read_cached(file.fd, self._view[start : start + octets], at)
+        return _read_cached(extent.file.fd, self._view[start : start + octets], extent.at)
 
-    def is_cached(self, extent: tuple[Any, int], octets: int) -> bool:
+    def is_cached(self, extent: Frame, octets: int) -> bool:
         """Whether both ends of a range are in the page cache; only to read all of it would tell of the middle."""
-        file, at = extent
-        end = at + octets - 1
-        return not (_read_cached(file.fd, self._probe, at) or _read_cached(file.fd, self._probe, end))
+        fd, end = extent.file.fd, extent.at + octets - 1
+        return not (_read_cached(fd, self._probe, extent.at) or _read_cached(fd, self._probe, end))
 
     @property
     def sends_files(self) -> bool:
@@ -272,7 +263,7 @@ class Output:
 
     def _seal_header(self, start: int) -> None:
         if self._header_digest:
-            self._put_digest(start, start + HEADER_OCTETS)
+            self._put_digest(start, start + _HEADER_OCTETS)
 
     def _end_data(self, start: int, octets: int) -> None:
         """Pad what ends at ``filled``, and put its digest behind it."""
@@ -280,15 +271,15 @@ class Output:
             self._view[start + octets : self.filled] = bytes(-octets & 3)
         if octets and self._data_digest:
             self._put_digest(start, self.filled)
-            self.filled += DIGEST_OCTETS
-        if self.filled >= FLUSH_OCTETS:
+            self.filled += _DIGEST_OCTETS
+        if self.filled >= _FLUSH_OCTETS:
             self.send()
 
     def _put_digest(self, start: int, end: int) -> None:
         if cython.compiled:
             put_digest(self._base + end, self._base + start, end - start)
         else:
-            self._view[end : end + DIGEST_OCTETS] = digest(self._view[start:end])
+            self._view[end : end + _DIGEST_OCTETS] = digest(self._view[start:end])
 
     # -- extents -------------------------------------------------------------------------------------------------
 
@@ -309,9 +300,9 @@ class Output:
         failed: list[tuple[int, int]] = []  # which, and the errno
         if cython.compiled:
             count = 0
-            for _, fd, at, start, octets, _ in extents:
+            for extent, _, start in extents:
                 part = cython.address(self._parts[count])
-                part.fd, part.at, part.octets = fd, at, octets
+                part.fd, part.at, part.octets = extent.file.fd, extent.at, extent.octets
                 part.to = start + self._head
                 count += 1
             unread, unsent, filled = 0, 0, self.filled
@@ -335,22 +326,23 @@ class Output:
                 if self._parts[number].failed:
                     failed += [(number, -self._parts[number].failed)]
         else:
-            for number, (_, fd, at, start, octets, _) in enumerate(extents):
-                data = start + self._head
-                code = _read_cached(fd, self._view[data : data + octets], at)
+            for number, (extent, _, start) in enumerate(extents):
+                data, octets = start + self._head, extent.octets
+                code = _read_cached(extent.file.fd, self._view[data : data + octets], extent.at)
                 if code:
                     failed.append((number, code))
                 elif self._data_digest:
                     self._put_digest(data, data + octets)
         for number, _ in reversed(failed):
-            self._withdraw(extents[number][3], extents[number][4])
+            extent, _, start = extents[number]
+            self._withdraw(start, extent.octets)
         if failed:
-            self._withdrawn([(extents[number][5], code) for number, code in failed])
+            self._withdrawn([(extents[number][0], extents[number][1], code) for number, code in failed])
         return False
 
     def _withdraw(self, start: int, octets: int) -> None:
         """Take an answer with status out again, and give those behind it the StatSN before."""
-        end = start + self._head + octets + (DIGEST_OCTETS if self._data_digest else 0)
+        end = start + self._head + octets + (_DIGEST_OCTETS if self._data_digest else 0)
         self._view[start : self.filled - end + start] = bytes(self._view[end : self.filled])
         self.filled -= end - start
         while start < self.filled:
@@ -360,7 +352,7 @@ class Output:
                 self._view[start + 24 : start + 28] = stat_sn.to_bytes(4, "big")
                 self._seal_header(start)
             octets = int.from_bytes(self._view[start + 5 : start + 8], "big")
-            digests = DIGEST_OCTETS if octets and self._data_digest else 0
+            digests = _DIGEST_OCTETS if octets and self._data_digest else 0
             start += self._head + (octets + 3 & ~3) + digests
 
 

@@ -27,6 +27,7 @@ from panloom.storage.frame import Frame, Operation, StaleEpochError
 from panloom.storage.medium import call, carry_out, write_sense
 from panloom.storage.output import Output, Stream
 from panloom.storage.reading import Reader, Reading, Stop
+from panloom.storage.session_lock import SessionLock
 from panloom.wire import scsi_sense
 from panloom.wire.scsi_sense import Sense
 
@@ -65,8 +66,8 @@ class Performer:
         self._count = count
         self._leave_input = leave_input
         self.reader = Reader(session, output, call)
-        self.lock = threading.Condition(threading.Lock())  # of all that follows, of session and output
-        self.thread = self.holder = 0  # the loop's, and the one that has the lock
+        self.lock = SessionLock()  # of all that follows, of session and output
+        self.thread = 0  # the loop's
         self.broken: Exception | None = None  # what befell an answer from another thread
         self._late: dict[int, Callable[[], None]] = {}  # id of a frame that is not called back yet → what then
         self._aside: Aside | None = Aside() if threads else None
@@ -89,17 +90,15 @@ class Performer:
 
         False: its initiator takes no answers, so that the loop has not come to it within so many seconds.
         """
-        if not self.lock.acquire(timeout=seconds):
+        if not self.lock.acquire(seconds):
             return False
         try:
             if not self._over:
-                self.holder = threading.get_ident()
                 what(self._session)
                 self._speak()
         except (OSError, StaleEpochError) as error:  # this connection's trouble, and not that of who speaks for it
             self._break(error)
         finally:
-            self.holder = 0
             self.lock.release()
         return True
 
@@ -152,10 +151,9 @@ class Performer:
     def _read_on(self, action: Action, unit: Descriptor, reading: Reading, frame: Frame) -> None:
         """Go on with a READ whose next piece came late, or was named late."""
         error = frame.error
-        if error is None and frame.extent is not None:
-            file, at = frame.extent
+        if error is None and frame.file is not None:
             try:
-                read_fully(file.fd, frame.data, at)
+                read_fully(frame.file.fd, frame.data, frame.at)
             except OSError as failed:
                 error = failed
         if error is not None:
@@ -167,7 +165,7 @@ class Performer:
     def await_write(self, action: Action, frame: Frame, data: memoryview) -> None:
         """Go on with a WRITE when its frame, made with this data, is called back."""
         # What others than the loop write is not from the input, into which the loop receives meanwhile.
-        if frame.data is data and self.holder == self.thread:
+        if frame.data is data and threading.get_ident() == self.thread:
             self._leave_input()
         self._late[id(frame)] = partial(self._end_write, action, frame)
 
@@ -220,12 +218,10 @@ class Performer:
         """Answer from another thread than the loop's."""
         try:
             with self.lock:
-                self.holder = threading.get_ident()
                 try:
                     finish()
                     self._speak()
                 finally:
-                    self.holder = 0
                     self.lock.notify_all()
         except Exception as error:  # noqa: BLE001  the thread's top guard; ``run`` raises it
             self._break(error)

@@ -9,7 +9,6 @@ send_octets    sends it
 
 import errno
 from enum import Enum, auto
-from typing import Any
 
 from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
 from panloom.protocol.iscsi_session import BLOCK_OCTETS, IscsiSession
@@ -79,13 +78,13 @@ class Reader:
                 return frame
             if frame.error is not None:
                 reading.sense = scsi_sense.UNRECOVERED_READ
-            elif frame.extent is None:
+            elif frame.file is None:
                 self._data_in(reading, piece)
-            elif not self._send_extent(reading, frame.extent, piece):
+            elif not self._send_extent(reading, frame, piece):
                 return Stop.COLD
         return Stop.ENDED
 
-    def _send_extent(self, reading: Reading, extent: tuple[Any, int], piece: int) -> bool:
+    def _send_extent(self, reading: Reading, extent: Frame, piece: int) -> bool:
         """Send a piece of a file; False if it is not in the page cache."""
         output = self._output
         if piece >= SENDFILE_OCTETS and output.sends_files and not piece & 3:
@@ -123,25 +122,23 @@ class Reader:
         last = reading.done == reading.octets
         flags, stat_sn = 0 if reading.burst else iscsi.FINAL, 0
         if last:
-            flags, stat_sn = iscsi.FINAL | iscsi.DATA_IN_STATUS | reading.residual_flags, session.stat_sn
-            session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
+            flags, stat_sn = iscsi.FINAL | iscsi.DATA_IN_STATUS | reading.residual_flags, session.numbers.take_status()
         residual = reading.residual_count if last else 0
-        numbers = stat_sn, session.exp_cmd_sn, session.max_cmd_sn, number, offset, residual
+        numbers = stat_sn, session.numbers.exp_cmd_sn, session.max_cmd_sn, number, offset, residual
         self._output.data_in(flags, piece, reading.tag, *numbers)
 
-    def _send_file(self, reading: Reading, extent: tuple[Any, int], piece: int) -> None:
+    def _send_file(self, reading: Reading, extent: Frame, piece: int) -> None:
         session, output, offset = self._session, self._output, reading.done
         number = _go_on(reading, piece)
         last = reading.done == reading.octets
         flags = 0 if reading.burst and not last else iscsi.FINAL
-        output.begin(flags, piece, reading.tag, session.exp_cmd_sn, session.max_cmd_sn, number, offset)
+        output.begin(flags, piece, reading.tag, session.numbers.exp_cmd_sn, session.max_cmd_sn, number, offset)
         if output.send_file(extent, piece):
             reading.sense = scsi_sense.UNRECOVERED_READ
         elif last:
-            stat_sn = session.stat_sn
-            session.stat_sn = stat_sn + 1 & 0xFFFFFFFF
+            stat_sn = session.numbers.take_status()
             residual = reading.residual_flags, reading.residual_count
-            output.good(reading.tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn, number + 1, *residual)
+            output.good(reading.tag, stat_sn, session.numbers.exp_cmd_sn, session.max_cmd_sn, number + 1, *residual)
 
 
 def _go_on(reading: Reading, piece: int) -> int:

@@ -49,8 +49,8 @@ def send(access: Access, frame: Frame) -> None:
     try:
         if frame.operation is _READ:
             if frame.takes_extent:
-                frame.extent = access.extent(frame.offset, frame.octets)
-            if frame.extent is None and not access.read_now(frame.offset, frame.data):
+                access.name_extent(frame)
+            if frame.file is None and not access.read_now(frame.offset, frame.data):
                 device.workers.put(partial(do_elsewhere, access, frame, begun))
                 return
         elif frame.operation is _WRITE:
@@ -62,7 +62,7 @@ def send(access: Access, frame: Frame) -> None:
     except (OSError, StaleEpochError) as failed:
         frame.error = error = failed
     took = monotonic_ns() - begun
-    if took > SLOW_NANOSECONDS and frame.extent is None:  # to name an extent waits for nothing but the processor
+    if took > SLOW_NANOSECONDS and frame.file is None:  # to name an extent waits for nothing but the processor
         device.slow_until_ns = begun + took + SLOW_FOR_NANOSECONDS
     if error is None:
         counters = access.counters

@@ -3,9 +3,11 @@
 cimport cython
 
 
+cdef int _BUCKETS
+
+
 cdef class Counters:
-    cdef public tuple latencies
-    cdef public list octets
+    cdef public long long[::1] latencies, octets
     cdef public long long nanoseconds, failed
 
     @cython.locals(bucket=int)

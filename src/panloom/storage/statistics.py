@@ -12,11 +12,23 @@ An operation of ``t`` nanoseconds counts in bucket ``t.bit_length()`` of the his
 """
 
 import threading
+from array import array
 from enum import IntEnum
 
 import msgspec
 
+try:
+    import cython
+except ImportError:
+    from panloom.storage import uncompiled as cython
+
+if cython.compiled:
+    from cython.cimports.panloom.storage.linux import bit_length
+else:
+    bit_length = int.bit_length
+
 BUCKETS = 40  # up to nine minutes; what takes longer counts in the last
+_BUCKETS = BUCKETS  # C's, where there is C
 
 
 class Kind(IntEnum):
@@ -52,15 +64,15 @@ class Counters:
     __slots__ = ("failed", "latencies", "nanoseconds", "octets")
 
     def __init__(self) -> None:
-        self.latencies = tuple([0] * BUCKETS for _ in Kind)
-        self.octets = [0] * len(Kind)
+        self.latencies = array("q", bytes(8 * BUCKETS * len(Kind)))  # one histogram behind the other
+        self.octets = array("q", bytes(8 * len(Kind)))
         self.nanoseconds = 0
         self.failed = 0
 
     def count(self, kind: Kind, octets: int, nanoseconds: int) -> None:
         """Count an operation that was done."""
-        bucket = nanoseconds.bit_length()
-        self.latencies[kind][bucket if bucket < BUCKETS else BUCKETS - 1] += 1
+        bucket = bit_length(nanoseconds)
+        self.latencies[kind * _BUCKETS + (bucket if bucket < _BUCKETS else _BUCKETS - 1)] += 1
         self.octets[kind] += octets
         self.nanoseconds += nanoseconds
 
@@ -69,11 +81,15 @@ class Counters:
         self.failed += 1
         self.nanoseconds += nanoseconds
 
+    def histogram(self, kind: Kind) -> tuple[int, ...]:
+        """Return how many operations of a kind took so long, by bucket."""
+        return tuple(self.latencies[kind * BUCKETS : (kind + 1) * BUCKETS])
+
     def add(self, other: "Counters") -> None:
         """Add what another has counted."""
-        for mine, theirs in zip(self.latencies, other.latencies, strict=True):
-            mine[:] = map(sum, zip(mine, theirs, strict=True))
-        self.octets[:] = map(sum, zip(self.octets, other.octets, strict=True))
+        for mine, theirs in ((self.latencies, other.latencies), (self.octets, other.octets)):
+            for at, count in enumerate(theirs):
+                mine[at] += count
         self.nanoseconds += other.nanoseconds
         self.failed += other.failed
 
@@ -106,7 +122,7 @@ class Statistics:
         with self._lock:
             for each in (self._ended, *self._live):
                 total.add(each)
-        reads, writes, flushes, unmaps = (sum(histogram) for histogram in total.latencies)
+        reads, writes, flushes, unmaps = (sum(total.histogram(kind)) for kind in Kind)
         return Totals(
             operations=reads + writes + flushes + unmaps,
             octets=total.octets[Kind.READ] + total.octets[Kind.WRITE],
@@ -119,8 +135,8 @@ class Statistics:
             unmapped_octets=total.octets[Kind.UNMAP],
             failed=total.failed,
             in_progress_seconds=total.nanoseconds / 1e9,
-            read_latency=tuple(total.latencies[Kind.READ]),
-            write_latency=tuple(total.latencies[Kind.WRITE]),
+            read_latency=total.histogram(Kind.READ),
+            write_latency=total.histogram(Kind.WRITE),
         )
 
 

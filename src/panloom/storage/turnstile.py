@@ -28,31 +28,34 @@ class Turnstile:
     """One for each store."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._moved = threading.Condition(self._lock)
+        lock = threading.Lock()
+        self._moved = threading.Condition(lock)
+        self._acquire = lock.acquire
+        self._release = lock.release
         self._waiting = 0  # to come in, or to see somebody leave
         self._inside = 0
         self._alone = False
 
     def enter(self, rights: Rights) -> None:
         """Be inside with others, until ``leave``; StaleEpochError once the rights are over."""
-        with self._lock:
-            if not self._alone:
-                if rights.ended:
-                    raise StaleEpochError("the session is over")
-                self._inside += 1
-                rights.inside += 1
-                return
-        self._enter(rights)
+        self._acquire()
+        free = not (self._alone or rights.ended)
+        if free:
+            self._inside += 1
+            rights.inside += 1
+        self._release()
+        if not free:
+            self._enter(rights)
 
     def leave(self, rights: Rights) -> None:
         """Be outside again."""
-        with self._lock:
-            self._alone = False
-            self._inside -= 1
-            rights.inside -= 1
-            if self._waiting:
-                self._moved.notify_all()
+        self._acquire()
+        self._alone = False
+        self._inside -= 1
+        rights.inside -= 1
+        if self._waiting:
+            self._moved.notify_all()
+        self._release()
 
     @contextmanager
     def alone(self, rights: Rights) -> Iterator[None]:
