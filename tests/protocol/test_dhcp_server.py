@@ -20,14 +20,14 @@ from support.dhcp_site import NIC, NIC_RANGE, OURS, RANGE, RELAY, STRANGERS, A, 
 def test_an_exchange_by_the_book():
     site, client = Site(), DhcpClient(A, {Option.CLIENT_IDENTIFIER: b"\1abcdef"})
     assert site.bind(client) == IPv4Address("10.77.0.51")
-    for reply in site.sent:
+    for reply in site.replies:
         assert (reply.op, reply.xid, reply.chaddr) == (Op.REPLY, client.xid, client.mac)
         assert reply.address(Option.SERVER_IDENTIFIER) == OURS
         assert reply.options[Option.LEASE_TIME] == LEASE_SECONDS.to_bytes(4, "big")
         assert reply.options[Option.SUBNET_MASK] == b"\xff\xff\xff\0"
         assert reply.options[Option.CLIENT_IDENTIFIER] == b"\1abcdef"
         assert reply.siaddr == OURS
-    assert kinds(site.sent) == [MessageType.OFFER, MessageType.ACK]
+    assert kinds(site.replies) == [MessageType.OFFER, MessageType.ACK]
     assert client.ack.file == client.ack.options[Option.BOOT_FILE_NAME] == b"http://10.77.0.1/boot/token"
 
 

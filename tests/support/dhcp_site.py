@@ -2,13 +2,14 @@
 
 from ipaddress import IPv4Address
 
-from panloom.protocol.dhcp_leases import Assignment, Holder
+from panloom.protocol.dhcp_leases import Assignment
 from panloom.protocol.dhcp_probes import PROBE_SECONDS
 from panloom.protocol.dhcp_server import DhcpServer
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Message, MessageType, Option
 from support.dhcp_client import DhcpClient
+from support.lease_site import LeaseSite
 
 OURS = IPv4Address("10.77.0.1")
 MASK = {Option.SUBNET_MASK: b"\xff\xff\xff\0"}
@@ -46,16 +47,17 @@ class PaperDesk:
         return address == RELAY
 
 
-class Site:
+class Site(LeaseSite):
     """A server, its durable leases, and clients that hear what is sent to their MAC or to all."""
 
     def __init__(self) -> None:
         self.desk = PaperDesk()
-        self.server = DhcpServer(OURS, self.desk)
-        self.durable: dict[IPv4Address, Holder] = {}
-        self.now = 100.0
-        self.sent: list[Message] = []
-        self.events: list = []
+        super().__init__(lambda: DhcpServer(OURS, self.desk), dhcp.decode)
+
+    @property
+    def replies(self) -> list[Message]:
+        """All that was sent so far."""
+        return [dhcp.decode(datagram.octets) for datagram in self.sent]
 
     def send(self, message: Message | bytes, *, store: bool = True) -> list[Message]:
         """Give the server a message, store its leases, and return its replies."""
@@ -76,35 +78,12 @@ class Site:
             self.server.probes_to_send()
         return self.collect()
 
-    def store(self) -> list[Message]:
-        for write in self.server.leases_to_store():
-            if write.mac is None:
-                self.durable.pop(write.address, None)
-            else:
-                self.durable[write.address] = Holder(write.mac, write.client)
-                self.server.stored(write, now=self.now)
-        return self.collect()
-
-    def collect(self) -> list[Message]:
-        self.events += self.server.events()
-        replies = [dhcp.decode(datagram.octets) for datagram in self.server.packets_to_send()]
-        self.sent += replies
-        return replies
-
     def bind(self, client: DhcpClient) -> IPv4Address:
         for message in (client.discover, client.request):
             for reply in self.send(message()):
                 client.receive(dhcp.encode(reply))
         assert client.address is not None, self.events[-1]
         return client.address
-
-    def restart(self) -> None:
-        self.server = DhcpServer(OURS, self.desk)
-        self.server.found(self.durable.items(), now=self.now)
-
-    @property
-    def last(self):
-        return self.events[-1]
 
 
 def kinds(messages: list[Message]) -> list[MessageType]:

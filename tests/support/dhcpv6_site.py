@@ -2,13 +2,13 @@
 
 from ipaddress import IPv6Address, IPv6Network
 
-from panloom.protocol.dhcp_leases import Holder
 from panloom.protocol.dhcpv6_request import Request
 from panloom.protocol.dhcpv6_server import Assignment, Dhcpv6Server
 from panloom.values import MacAddress
 from panloom.wire import dhcpv6
 from panloom.wire.dhcpv6 import Association, Kind, LeasedAddress, Message, Option, RelayMessage
 from panloom.wire.router_advertisement import link_local
+from support.lease_site import LeaseSite
 
 OURS = b"\0\4" + bytes(range(16))
 LINK = IPv6Network("2001:db8::/64")
@@ -65,50 +65,23 @@ class Machine:
         return Message(kind, self._number.to_bytes(3, "big"), (*options, *more))
 
 
-class Site:
+class Site(LeaseSite):
     """A server, its durable leases, and what it sends."""
 
     def __init__(self) -> None:
         self.desk = PaperDesk()
-        self.server = Dhcpv6Server(OURS, self.desk)
-        self.durable: dict[IPv6Address, Holder] = {}
-        self.now = 100.0
-        self.events: list = []
-        self.sent: list = []  # datagrams
+        super().__init__(lambda: Dhcpv6Server(OURS, self.desk), dhcpv6.decode)
 
     def send(self, machine: Machine, message: Message, *, store: bool = True) -> list[Message]:
         """Give the server a machine's message to all servers, store its leases, and return the replies to it."""
         self.server.receive(dhcpv6.encode(message), source=link_local(machine.mac), mac=machine.mac, now=self.now)
         return self.collect() + (self.store() if store else [])
 
-    def store(self) -> list[Message]:
-        for write in self.server.leases_to_store():
-            if write.mac is None:
-                self.durable.pop(write.address, None)
-            else:
-                self.durable[write.address] = Holder(write.mac, write.client)
-                self.server.stored(write, now=self.now)
-        return self.collect()
-
-    def collect(self) -> list[Message]:
-        self.events += self.server.events()
-        datagrams = self.server.packets_to_send()
-        self.sent += datagrams
-        return [dhcpv6.decode(datagram.octets) for datagram in datagrams]
-
     def bind(self, machine: Machine) -> tuple[IPv6Address, ...]:
         """Solicit and request, and return the addresses that the machine has."""
         (offer,) = self.send(machine, machine.message(Kind.SOLICIT))
         (reply,) = self.send(machine, machine.message(Kind.REQUEST, *addresses(offer), server=OURS))
         return addresses(reply)
-
-    def restart(self) -> None:
-        self.server = Dhcpv6Server(OURS, self.desk)
-        self.server.found(self.durable.items(), now=self.now)
-
-    @property
-    def last(self):
-        return self.events[-1]
 
 
 def associations(message: Message) -> list[Association]:
