@@ -20,7 +20,7 @@ from panloom.decide.boot_answer import (
 )
 from panloom.values import Iqn, MacAddress
 from panloom.wire.dhcp import UNSPECIFIED, MessageType, Option
-from support.boot_chassis import MACS, SECRET, VIRTUAL_MAC, server, table
+from support.boot_chassis import ADDRESS, MACS, SECRET, VIRTUAL_MAC, server, table, with_ipv6
 from support.dhcp_client import HTTP_EFI, IPXE, PXE_BIOS, PXE_EFI, DhcpClient
 
 LOADERS = ("snponly.efi", "undionly.kpxe")
@@ -146,6 +146,15 @@ def test_the_script_names_initiator_and_credentials_and_never_ends():
         "isset ${root-path} && sanboot ${root-path} ||",
         "goto again",
     ]
+
+
+def test_by_ipv6_the_script_leaves_address_and_portal_for_the_system():
+    the_table = with_ipv6(table(n1=server(epoch=3)))
+    node = the_table.nodes[0]
+    lines = boot_script(the_table, node, node.server, the_table.ipv6_address).splitlines()
+    boot = next(number for number, line in enumerate(lines) if line.startswith("sanboot iscsi:[2001:db8:77::a4d:1]:6:"))
+    assert lines[boot - 1] == "set hostname 2001:db8:77::a4d:33/64,2001:db8:77::a4d:1"
+    assert not [line for line in boot_script(the_table, node, node.server, ADDRESS).splitlines() if "hostname" in line]
 
 
 def test_the_wait_script_says_why_and_never_ends():

@@ -338,6 +338,9 @@ def boot_script(table: BootTable, node: BootNode, server: BootServer, at: IpAddr
     The disk is reached at our address ``at``, of the kind by which the machine asks.  It uses only what the iPXE of
     2019 in Debian's network ROMs knows.  It holds the CHAP secret: for this node alone.  ``times``: how often the
     machine has come for it without a disk since; each makes it wait longer.
+
+    The firmware's boot table (iBFT) that this iPXE leaves has no room for IPv6, but for the card's host name: there the
+    system finds its address and the portal's, ``ADDRESS/PREFIX,PORTAL``.
     """
     path, pause = root_path(table, server, at), min(NODE_PAUSE_SECONDS << min(times, 8), LONGEST_PAUSE_SECONDS)
     lines = [
@@ -345,12 +348,19 @@ def boot_script(table: BootTable, node: BootNode, server: BootServer, at: IpAddr
         f"echo Panloom: {node.name} boots {server.name}, epoch {server.epoch}",
         f"set initiator-iqn {server.initiator}",
         *([f"set username {server.user}", f"set password {server.secret}"] if server.user is not None else ()),
+        *_names_for_ibft(table, node, at),
         f"sanboot {path} ||",
         f"echo Panloom: no disk of {server.name} from {at}; asking again in {pause} s",
         *(["clear username ||", "clear password ||"] if server.user is not None else ()),
         *ask_again(pause),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _names_for_ibft(table: BootTable, node: BootNode, at: IpAddress) -> tuple[str, ...]:
+    if at.version == 4 or table.prefix is None:
+        return ()
+    return (f"set hostname {beside(table.prefix, node.address)}/{table.prefix.prefixlen},{at}",)
 
 
 def wait_script(why: str, pause_seconds: int) -> str:

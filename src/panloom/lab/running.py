@@ -78,10 +78,11 @@ class RunningLab:
         options = ("--socket", self.power_socket, "--chassis", chassis, "--console", console)
         await self._spawn("supervisor", "panloom.lab.supervisor", options, self.power_socket)
 
-    async def start_storage(self, **environment: str) -> None:
-        """Start the storage process, or start it again, with more in its environment if need be."""
-        portal = f"{self.chassis.address}:3260"
-        options = ("--directory", self.directory / "volumes", "--socket", self.storage_socket, "--portal", portal)
+    async def start_storage(self, *portals: str, **environment: str) -> None:
+        """Start the storage process, or start it again, with more portals and in its environment if need be."""
+        options: list[str | Path] = ["--directory", self.directory / "volumes", "--socket", self.storage_socket]
+        for portal in (f"{self.chassis.address}:3260", *portals):
+            options += ["--portal", portal]
         await self._spawn("storage", "panloom.storage", options, self.storage_socket, environment)
 
     async def start_control(self, **environment: str) -> None:

@@ -2,7 +2,7 @@
 # /init of the initramfs: from the firmware's boot table (iBFT) to the system on the root disk.
 #
 #   kernel     modules are loaded
-#   network    the storage NIC gets the address that firmware had, and stays in this network namespace for ever;
+#   network    the storage NIC gets the address that firmware had, of IPv4 or IPv6, and stays in this namespace for ever;
 #              panloom.nic=split on the command line parts it from the card (shared-nic.sh)
 #   login      two targets: the root disk (by the iBFT) and NAME.personality, with the same portal and CHAP secret;
 #              iscsid keeps both sessions from here on
@@ -59,8 +59,19 @@ read -r port < $ibft/target0/port
 [ -e $ibft/target0/chap-name ] && read -r user < $ibft/target0/chap-name
 [ -e $ibft/target0/chap-secret ] && read -r secret < $ibft/target0/chap-secret
 read -r mac < $ibft/ethernet0/mac
-read -r address < $ibft/ethernet0/ip-addr
-read -r mask < $ibft/ethernet0/subnet-mask
+ipv6=''
+[ -e $ibft/ethernet0/hostname ] && read -r ipv6 < $ibft/ethernet0/hostname
+case $ipv6 in
+    *:*/*,*:*) # ADDRESS/PREFIX,PORTAL: iPXE of 2019 has no other room for IPv6, and of the portal the first four octets
+        address=${ipv6%,*}
+        portal=${ipv6#*,}
+        ;;
+    *)
+        ipv6=''
+        read -r address < $ibft/ethernet0/ip-addr
+        read -r mask < $ibft/ethernet0/subnet-mask
+        ;;
+esac
 for device in /sys/class/net/*; do
     read -r found < "$device/address"
     [ "$found" = "$mac" ] && nic=${device##*/}
@@ -70,15 +81,22 @@ read -r line < /proc/cmdline
 case " $line " in *" panloom.nic=split "*) layout=split ;; *) layout=merged ;; esac
 shared-nic storage "$nic" $layout > /run/storage_nic || fail "the card $nic cannot be shared"
 read -r nic < /run/storage_nic
-ifconfig "$nic" "$address" netmask "$mask" up || fail "$nic refuses $address"
+if [ "$ipv6" ]; then
+    echo 0 > "/proc/sys/net/ipv6/conf/$nic/accept_dad" # firmware has had this address until now
+    ip link set "$nic" up && ip address add "$address" dev "$nic" || fail "$nic refuses $address"
+else
+    ifconfig "$nic" "$address" netmask "$mask" up || fail "$nic refuses $address"
+fi
 mark network
 
 # iscsistart takes a second to find its own other half, so both logins run at once; one that fails is tried again alone.
-login_to_root() { iscsistart -b > /run/login.root 2>&1; }
-login_to_personality() {
-    iscsistart -i "$initiator" -t "$target.personality" -g 1 -a "$portal" -p "$port" \
-        ${user:+-u "$user" -w "$secret"} > /run/login.personality 2>&1
+login() { # $1 target, $2 where it says what it does
+    iscsistart -i "$initiator" -t "$1" -g 1 -a "$portal" -p "$port" ${user:+-u "$user" -w "$secret"} > "$2" 2>&1
 }
+login_to_root() {
+    if [ "$ipv6" ]; then login "$target" /run/login.root; else iscsistart -b > /run/login.root 2>&1; fi
+}
+login_to_personality() { login "$target.personality" /run/login.personality; }
 login_to_personality &
 other=$!
 login_to_root || { cat /run/login.root; sleep 1; login_to_root; } || fail "login to $target"
