@@ -114,6 +114,31 @@ def test_a_beacon_under_the_epoch_s_key_is_a_sign_of_life():
     asyncio.run(scenario())
 
 
+def report(counter, text, *, key=UP.beacon_key):
+    octets = text.encode()
+    return Beacon(SERVER, 3, counter, digest_of(key, SERVER, 3, counter, octets), octets).encode()
+
+
+def test_what_an_agent_reports_is_a_sign_of_life_and_is_noted():
+    async def scenario():
+        async with watching() as seen:
+            debian = "system=Debian GNU/Linux 12\nkernel=6.1.0\nmemory=536870912\n"
+            seen.observer.beacon(report(1, debian + "failed=nginx.service\n"), 100.0)
+            found = seen.observer.systems[SERVER]
+            assert (found.epoch, found.at, found.system, found.kernel) == (3, 100.0, "Debian GNU/Linux 12", "6.1.0")
+            assert seen.observer.alive == {SERVER: 3}
+            (told,) = seen.observer.hardware.values()
+            assert told.memory_octets == 512 << 20
+            for counter, text in ((2, debian + "failed=nginx.service\n"), (3, debian), (3, debian + "failed=x\n")):
+                seen.observer.beacon(report(counter, text), 101.0)
+            seen.observer.beacon(report(4, "failed=forged\n", key="0000"), 102.0)
+            told = [event.text for event in await seen.told("units")]
+            assert told == ["failed: nginx.service", "all have mended"]
+            assert seen.observer.systems[SERVER].failed_units == ()
+
+    asyncio.run(scenario())
+
+
 def test_no_other_datagram_is():
     async def scenario():
         fenced = msgspec.structs.replace(UP, epoch=4, beacon_key="ffee")

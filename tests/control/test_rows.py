@@ -14,6 +14,7 @@ from panloom.control.edge import Edge
 from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.rows import Rows, state_of
+from panloom.decide.inventory import System
 from panloom.decide.records import STEPS, Discovered, Fence, NodeRecord, Phase, Step
 from panloom.errors import UnavailableError
 from panloom.model.resources import KINDS, Image
@@ -70,6 +71,9 @@ class Shown:
     def __call__(self, kind):
         return {row["name"]: row for row in asyncio.run(self.rows.of(kind, self.world))}
 
+    def details(self, kind, name):
+        return asyncio.run(self.rows.details(kind, self(kind)[name], self.world))
+
     def status(self):
         status = asyncio.run(self.rows.status(self.world, self.store))
         return status["state"], {part["part"]: part for part in status["parts"]}
@@ -99,6 +103,15 @@ def test_a_server():
         "disk_octets": 1 << 20, "allocated_octets": 4096, "why": "no spare",
     }  # fmt: skip
     assert {key: row[key] for key in expected} == expected
+
+
+def test_a_server_shows_what_its_agent_said_under_its_epoch():
+    rows = shown()
+    rows.observer.systems["shop/web1"] = System(3, time.monotonic(), "Debian GNU/Linux 12", "6.1.0", ("nginx.service",))
+    row = rows.details("server", "shop/web1")
+    assert (row["system"], row["kernel"], row["failed_units"]) == ("Debian GNU/Linux 12", "6.1.0", ["nginx.service"])
+    rows.observer.systems["shop/web1"] = System(2, 1.0, "what it was before")
+    assert "system" not in rows.details("server", "shop/web1")
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.FENCING])

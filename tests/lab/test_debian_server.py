@@ -129,3 +129,23 @@ def test_beacons_of_its_own_and_a_login_on_the_serial_line(lab, beacons, facts):
         seconds=BOOT_SECONDS,
     )
     assert facts["units"].split() == ["active", "active", "active"]
+
+
+def test_systemd_watches_the_agent_and_a_login_shows_which_server_this_is(facts):
+    kind, watchdog, restarts = facts["watchdog"].split()
+    assert (kind, watchdog, restarts) == ("notify", "1min", "0")
+    assert facts["issue"] == "shop/web1 at 10.1.0.11, on node n1 (epoch 1)"
+
+
+def test_the_control_node_shows_the_system_and_the_unit_that_failed(lab, facts):
+    row = until(lambda: units_told(lab), "the agent has told which units failed", seconds=BOOT_SECONDS)
+    assert row["failed_units"] == ["broken.service"]
+    assert row["system"].startswith("Debian GNU/Linux 12")
+    assert row["kernel"].endswith("-cloud-amd64")
+    assert any(line == "PANLOOM units failed: broken.service" for line in lab.console("n1"))
+    assert lab.node("n1")["vendor"] == "QEMU"
+
+
+def units_told(lab):
+    row = lab.server("shop/web1")
+    return row if row.get("failed_units") else None

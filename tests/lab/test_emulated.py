@@ -82,6 +82,11 @@ def test_a_machine_that_nobody_uses_waits_and_gets_no_disk(idle, node):
     path.unlink()
 
 
+def test_its_agent_tells_what_system_runs_there(lab):
+    row = until(lambda: (found := lab.server("shop/web1")).get("system") and found, "its agent has told of the system")
+    assert (row["system"], row["kernel"], row["failed_units"]) == ("emulated", "emulated", [])
+
+
 def test_it_boots_as_a_machine_of_qemu_does(lab):
     stages = ["power", "dhcp", "script", "login", "first read", "kernel", "userland"]
     for server, node, address in (("shop/web1", SHARED, WEB1), ("shop/web2", LONE, WEB2)):

@@ -33,7 +33,9 @@ files:
         echo "meta_data=$(tr -d '\n' < /run/cidata/meta-data)"
         echo "address=$(ip -4 -o address show dev eth0 | tr -s ' ' | cut -d ' ' -f 4)"
         echo "mac=$(cat /sys/class/net/eth0/address)"
-        echo "units=$(systemctl is-active serial-getty@ttyS0 panloom-beacon ssh | tr '\n' ' ')"
+        echo "watchdog=$(systemctl show --value -p Type -p WatchdogUSec -p NRestarts panloom-agent | tr '\n' ' ')"
+        echo "issue=$(head -n 1 /run/issue.d/panloom.issue)"
+        echo "units=$(systemctl is-active serial-getty@ttyS0 panloom-agent ssh | tr '\n' ' ')"
     } > /run/page/facts.new
     mv /run/page/facts.new /run/page/facts.txt
   /etc/systemd/system/page.service: |
@@ -44,7 +46,18 @@ files:
     ExecStart=/bin/busybox httpd -f -p 80 -h /run/page
     [Install]
     WantedBy=default.target
+  /etc/systemd/system.conf.d/patient.conf: |
+    [Manager]
+    DefaultDeviceTimeoutSec=600
+    DefaultTimeoutStartSec=600
+  /etc/systemd/system/broken.service: |
+    [Service]
+    Type=oneshot
+    ExecStart=/bin/false
+    [Install]
+    WantedBy=multi-user.target
 run:
+  - systemctl enable broken.service
   - systemctl enable page.service
   - systemctl disable apt-daily.timer apt-daily-upgrade.timer
 """
@@ -54,7 +67,7 @@ def debian_image() -> Path:
     """Return the disk; its name says what it is made of, so what was built of anything else is not taken for it."""
     made_of = hashlib.sha256(RECIPE.encode())
     golden, node = Path(str(files("panloom.golden"))), Path(str(files("panloom.node")))
-    for path in sorted((*golden.rglob("*"), *node.glob("guest/*"))):
+    for path in sorted((*golden.rglob("*"), *node.glob("guest/*"), node / "agent.py")):
         if path.is_file() and path.suffix != ".pyc":
             made_of.update(f"{path.relative_to(golden.parent)}\n".encode() + path.read_bytes())
     path = IMAGES / f"debian-{made_of.hexdigest()[:16]}.img"

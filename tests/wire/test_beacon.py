@@ -1,11 +1,12 @@
 """Beacons: found anywhere in a datagram, believed only under their key."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.errors import MalformedError
-from panloom.wire.beacon import Beacon, digest_of
+from panloom.wire.beacon import LONGEST_REPORT, Beacon, digest_of
 
 beacons = st.builds(
     Beacon,
@@ -14,6 +15,7 @@ beacons = st.builds(
     counter=st.integers(0, 10**14),
     digest=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
 )
+reports = st.builds(msgspec.structs.replace, beacons, report=st.binary(max_size=LONGEST_REPORT))
 
 
 def test_known_octets():
@@ -28,6 +30,11 @@ def test_known_octets():
 def test_decode_undoes_encode_wherever_it_stands(beacon, before, after):
     assert Beacon.decode(beacon.encode()) == beacon
     assert Beacon.decode(before.replace(b"panloom", b"") + b" " + beacon.encode() + b"\n" + after) == beacon
+
+
+@given(reports, st.binary(max_size=100))
+def test_decode_undoes_encode_of_a_report(beacon, before):
+    assert Beacon.decode(before.replace(b"panloom", b"") + b" " + beacon.encode()) == beacon
 
 
 @given(st.binary(max_size=2000))

@@ -42,6 +42,7 @@ _COMMANDS = {
     "schema": ("panloom.command.schema", "Print the JSON Schema of documents, for editors."),
     "control": ("panloom.command.control", "Run the control process."),
     "storage": ("panloom.command.storage", "Run the storage process."),
+    "agent": ("panloom.command.agent", "Say that this server lives, and what it is."),
     "demo": ("panloom.command.demo", "Show the main job on this machine, in a laboratory of its own."),
     "lab": ("panloom.command.lab", "Keep a whole chassis on this machine, in the background."),
     "target": ("panloom.command.target", "Serve files as disks over iSCSI, without a control node."),

@@ -86,7 +86,7 @@ def _value(key: str, value: Any, row: Mapping[str, Any]) -> str:  # noqa: ANN401
             return format_size(value)
         case int() | float() if key.endswith("_seconds"):
             return f"{value:g} s"
-        case int() | float() if key in ("since", "at"):
+        case int() | float() if key in ("since", "at", "agent_heard"):
             return f"{at_clock(value)} ({age(time.time() - value)} ago)"
         case Mapping():
             return ", ".join(

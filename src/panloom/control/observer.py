@@ -26,6 +26,7 @@ from panloom.control.world import World
 from panloom.decide.boot_answer import BootEvent
 from panloom.decide.boot_signs import stage_of
 from panloom.decide.hardware import Hardware
+from panloom.decide.inventory import System, hardware_of_inventory, system_of_report
 from panloom.decide.liveness import Liveness, Verdict
 from panloom.decide.records import (
     Discovered,
@@ -74,7 +75,9 @@ class Observer:
         self.discovered: dict[str, Discovered] = {}
         """Hardware MAC → a machine that asks to boot and is named by no document; who asked last comes last."""
         self.hardware: dict[MacAddress, Hardware] = {}
-        """A node's hardware MAC → what it said of itself while it waited."""
+        """A node's hardware MAC → what it said of itself while it waited, or its server's agent since."""
+        self.systems: dict[str, System] = {}
+        """Server → what its agent said last of its system."""
         self.logged_in: Callable[[str, int], None] = lambda initiator, epoch: None  # noqa: ARG005
         """Called with a node's initiator name and its server's epoch when it has logged in."""
         self._dead_at: dict[str, float] = {}
@@ -173,6 +176,23 @@ class Observer:
         if record.fence is None:
             self.liveness.settled(beacon.server, at)  # whoever runs the beacon has an initiator that stays
         self.sign(beacon.server, beacon.epoch, at)
+        if beacon.report is not None and record.fence is None:
+            self._take_report(beacon.report.decode("ascii", errors="replace"), beacon, record.node, at)
+
+    def _take_report(self, report: str, beacon: Beacon, node: str | None, at: float) -> None:
+        known = self.systems.get(beacon.server)
+        told = self.systems[beacon.server] = system_of_report(report, epoch=beacon.epoch, at=at)
+        before = known.failed_units if known is not None and known.epoch == beacon.epoch else ()
+        if told.failed_units != before:
+            text = f"failed: {', '.join(told.failed_units)}" if told.failed_units else "all have mended"
+            self._tell_seldom("units", text, server=beacon.server, node=node)
+        document = self._world.all(Node).get(node or "") if self._world else None
+        if document is not None:
+            earlier = self.hardware.get(document.mac, Hardware())
+            hardware = hardware_of_inventory(report).over(earlier)
+            if hardware != earlier:
+                self.hardware[document.mac] = hardware
+                self.changed()
 
     def _judge_dead(self, server: str, why: str) -> None:
         if server not in self.dead:

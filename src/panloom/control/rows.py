@@ -21,6 +21,7 @@ from panloom.control.world import World
 from panloom.decide.boot_signs import LATE
 from panloom.decide.hardware import Hardware
 from panloom.decide.image_update import stage_of
+from panloom.decide.inventory import System
 from panloom.decide.provisioning import is_held, rule_for
 from panloom.decide.records import NodeRecord, Phase, ServerRecord
 from panloom.errors import UnavailableError
@@ -99,7 +100,10 @@ class Rows:
         if kind == "server":
             server, record = world.all(resources.Server)[row["name"]], world.server_records.get(row["name"])
             nics = [msgspec.to_builtins(nic) for nic in record.nics] if record else []
-            return row | {"nics": nics, "failover": server.failover.model_dump(mode="json"), "prefers": server.node}
+            told = _system(self._observer.systems.get(row["name"]), record)
+            return (
+                row | {"nics": nics, "failover": server.failover.model_dump(mode="json"), "prefers": server.node} | told
+            )
         return row
 
     async def status(self, world: World, store: Store) -> Row:
@@ -283,6 +287,15 @@ def state_of(record: ServerRecord | None, dead: str | None) -> Row:
     if record.phase is not Phase.UP:
         return {"state": record.phase.value}
     return {"state": "dead", "detail": dead} if dead else {"state": Phase.UP.value}
+
+
+def _system(told: System | None, record: ServerRecord | None) -> Row:
+    """Return what a server's agent says of its system; nothing of a system that it had before."""
+    if told is None or record is None or told.epoch != record.epoch:
+        return {}
+    heard = time.time() - (time.monotonic() - told.at)
+    units = list(told.failed_units)
+    return {"system": told.system, "kernel": told.kernel, "failed_units": units, "agent_heard": heard}
 
 
 def _volume_facts(name: str, volumes: calls.Volumes | None) -> calls.VolumeFacts | None:

@@ -5,20 +5,45 @@
     nic=52:54:00:77:00:01 1 virtio_net   one line each: MAC, whether it has a link, driver
     disk=sda 240057409536 SAMSUNG MZ7L   one line each: name, octets, model
 
+The agent of a running server (``node.agent``) tells the same again and again, and of its system:
+
+    system=Debian GNU/Linux 12           kernel=6.1.0-38-cloud-amd64      failed=nginx.service    one line for each unit
+
 Like what firmware tells (``hardware``) it is said by the machine itself, and none of it proved.
 """
 
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from panloom.decide.hardware import LONGEST_WORD, MOST_NICS, Hardware, uuid_in
 from panloom.values import MacAddress, format_size
 
 LONGEST_REPORT = 1 << 16  # octets
 MOST_DISKS = 64
+MOST_UNITS = 16
 _ARCHITECTURES = {"x86_64": "x86-64", "aarch64": "arm64"}
 _UNPRINTABLE = re.compile(r"[^ -~]")
 _LARGEST = 1 << 62
+
+
+class System(msgspec.Struct, frozen=True):
+    """What a server's own system says of itself, and when: ``at`` is monotonic, under the epoch that it runs in."""
+
+    epoch: int
+    at: float
+    system: str = ""
+    kernel: str = ""
+    failed_units: tuple[str, ...] = ()
+
+
+def system_of_report(report: str, *, epoch: int, at: float) -> System:
+    """Return what a report tells of the system that sends it."""
+    lines = [_UNPRINTABLE.sub("", line).partition("=") for line in report.splitlines()]
+    words = {word: value.strip()[:LONGEST_WORD] for word, _, value in reversed(lines)}
+    failed = [value.strip()[:LONGEST_WORD] for word, _, value in lines if word == "failed"]
+    return System(epoch, at, words.get("system", ""), words.get("kernel", ""), tuple(failed[:MOST_UNITS]))
 
 
 def hardware_of_inventory(report: str) -> Hardware:

@@ -27,8 +27,8 @@ mapfile -t packages < packages
 inside apt-get "${unsynced[@]}" -qy --no-install-recommends install "${packages[@]}"
 cp -a files/. root/
 inside sh -e < run.sh
-inside systemctl -q enable panloom-personality.service panloom-beacon.service panloom-host-keys.service \
-    systemd-networkd.service iscsid.service
+inside systemctl -q enable panloom-personality.service panloom-agent.service panloom-host-keys.service \
+    panloom-failed-units.timer systemd-networkd.service iscsid.service
 inside systemctl -q disable open-iscsi.service # the initramfs has logged in
 inside systemctl -q mask e2scrub_reap.service
 inside update-initramfs -u -k all

@@ -24,7 +24,7 @@ from panloom.golden.recipe import Recipe
 
 PACKAGES = (
     *("systemd-sysv", "udev", "kmod", "dbus", "iproute2", "initramfs-tools", "busybox", "zstd", "e2fsprogs"),
-    *("linux-image-cloud-amd64", "open-iscsi", "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common"),
+    *("linux-image-cloud-amd64", "open-iscsi", "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "python3-minimal"),
 )
 """What boots from iSCSI, whatever the recipe wants beside it."""
 _COMMAND_LINE = "rw quiet console=tty0 console=ttyS0,115200 panic=10 net.ifnames=0"
@@ -93,6 +93,8 @@ def _write_inputs(recipe: Recipe, work: Path, root_uuid: UUID, sources: tuple[Ar
     shutil.copytree(str(files("panloom.golden").joinpath("system")), work / "system")
     shared_nic = files("panloom.node").joinpath("guest/shared-nic.sh").read_bytes()
     (work / "system/usr/lib/panloom/shared-nic").write_bytes(shared_nic)
+    agent = files("panloom.node").joinpath("agent.py").read_bytes()
+    (work / "system/usr/lib/panloom/agent").write_bytes(agent)
     (work / "system/etc/fstab").write_text(f"UUID={root_uuid} / ext4 defaults,x-systemd.growfs,noatime 0 0\n")
     (work / "files").mkdir()
     for path, text in recipe.files.items():

@@ -22,8 +22,8 @@ from panloom.lab.attachment import Attachment
 from panloom.lab.board import Board
 from panloom.lab.disk_marks import Mark
 from panloom.lab.firmware import Disk, bind, interface_of, log_in
+from panloom.node.agent import REPORT_SECONDS, Voice
 from panloom.values import Iqn, MacAddress
-from panloom.wire.beacon import Beacon, digest_of
 from panloom.wire.dhcp import Option
 
 LINUX_ISID = bytes.fromhex("00023d000001")  # open-iscsi's kind, RFC 7143 section 11.12.5
@@ -146,13 +146,20 @@ class OperatingSystem:
                 self._address = str(address.ip)
 
     async def _send_beacons(self) -> None:
-        key, seconds = self._settings["BEACON_KEY"], float(self._settings.get("BEACON_SECONDS", "1"))
+        """Be the agent: a report first, then beacons."""
+        voice, seconds = Voice(self._settings), float(self._settings.get("BEACON_SECONDS", "1"))
         to = (self._settings["BEACON_ADDRESS"], int(self._settings["BEACON_PORT"]))
+        report_at = float("-inf")
         with self._board.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
-            for counter in itertools.count(1):
-                digest = digest_of(key, self._server, self._epoch, counter)
+            while True:
+                datagram, now = voice.beacon(time.time()), time.monotonic()
+                if now >= report_at:
+                    datagram, report_at = (
+                        voice.report(("system=emulated", "kernel=emulated"), time.time()),
+                        now + REPORT_SECONDS,
+                    )
                 try:
-                    mouth.sendto(Beacon(self._server, self._epoch, counter, digest).encode(), to)
+                    mouth.sendto(datagram, to)
                 except OSError:  # nobody listens there just now
                     pass
                 await asyncio.sleep(seconds)
