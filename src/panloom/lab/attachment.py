@@ -20,16 +20,26 @@ Result = TypeVar("Result")
 
 
 class Attachment:
-    """A target that a machine is attached to; an asynchronous context manager.  ``say`` is the console."""
+    """A target that a machine is attached to; an asynchronous context manager.  ``say`` is the console.
 
-    def __init__(self, target: str, log_in: Callable[[], Awaitable[Session]], say: Callable[[str], None]) -> None:
+    It begins with ``session``, if there is one already.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        log_in: Callable[[], Awaitable[Session]],
+        say: Callable[[str], None],
+        session: Session | None = None,
+    ) -> None:
         self._target = target
         self._log_in = log_in
         self._say = say
-        self._session: Session | None = None
+        self._session = session
 
     async def __aenter__(self) -> Self:
-        self._session = await self._logged_in()
+        if self._session is None:
+            self._session = await self._logged_in()
         return self
 
     async def __aexit__(

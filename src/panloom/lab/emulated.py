@@ -7,7 +7,7 @@
 whose descriptors it inherits, so that it can be killed:
 
     panloom.lab.emulated --name n1 --mac 52:54:00:77:00:01 --namespaces 7,8 [--load-seconds S] [--memory-octets N]
-        [--initiator IQN]
+        [--initiator IQN] [--initiators 1|2]
 """
 
 import argparse
@@ -28,8 +28,10 @@ from panloom.values import MacAddress
 
 async def live(machine: Machine, board: Board, say: Callable[[str], None]) -> None:
     """Be a machine from power-on until cancelled."""
-    disk = await Firmware(machine, board, say).boot()
-    await OperatingSystem(board, disk, say, load_seconds=machine.load_seconds).run()
+    firmware = Firmware(machine, board, say)
+    disk = await firmware.boot()
+    system = OperatingSystem(board, disk, say, load_seconds=machine.load_seconds, session=firmware.session())
+    await system.run()
 
 
 class SharedBay(Bay):
@@ -104,6 +106,7 @@ class LoneBay(ProcessBay):
             *("--namespaces", ",".join(map(str, self._board.descriptors))),
             *("--load-seconds", str(self.machine.load_seconds)),
             *("--memory-octets", str(self.machine.memory_octets), "--initiator", self.machine.initiator),
+            *("--initiators", str(self.machine.initiators)),
         )
 
     async def _on(self) -> None:
@@ -133,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--load-seconds", type=float, default=0.0)
     parser.add_argument("--memory-octets", type=int, default=192 << 20)
     parser.add_argument("--initiator", default="")
+    parser.add_argument("--initiators", type=int, choices=(1, 2), default=2)
     options = parser.parse_args(arguments)
     firmware, system = map(int, options.namespaces.split(","))
     board = Board(options.mac, (firmware, system))
@@ -143,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         memory_octets=options.memory_octets,
         load_seconds=options.load_seconds,
         initiator=options.initiator,
+        initiators=options.initiators,
     )
     asyncio.run(live(machine, board, _say))
     return 0

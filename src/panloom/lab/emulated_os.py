@@ -12,11 +12,12 @@ import asyncio
 import itertools
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 
 from panloom.decide.personality import SIZE_OCTETS, settings_of
 from panloom.errors import MalformedError
+from panloom.initiator import Session
 from panloom.lab import disk_marks
 from panloom.lab.attachment import Attachment
 from panloom.lab.board import Board
@@ -36,10 +37,20 @@ _REQUEST_SECONDS = 5.0
 class OperatingSystem:
     """One boot of a server on a machine.
 
-    ``say`` is the console; ``load_seconds`` is the pause between two writes, 0 for none at all.
+    ``say`` is the console; ``load_seconds`` is the pause between two writes, 0 for none at all.  ``session`` is that of
+    firmware with the disk, where the system goes on with it.
     """
 
-    def __init__(self, board: Board, disk: Disk, say: Callable[[str], None], *, load_seconds: float) -> None:
+    def __init__(
+        self,
+        board: Board,
+        disk: Disk,
+        say: Callable[[str], None],
+        *,
+        load_seconds: float,
+        session: Session | None = None,
+    ) -> None:
+        self._session = session
         self._board = board
         self._disk = disk
         self._say = say
@@ -55,7 +66,7 @@ class OperatingSystem:
         """Be the server until cancelled."""
         self._stage("kernel")
         identity = self._attachment(Iqn(f"{self._disk.target}.personality"), PERSONALITY_ISID)
-        root = self._attachment(self._disk.target, LINUX_ISID)
+        root = self._attachment(self._disk.target, LINUX_ISID, self._session)
         async with identity, asyncio.TaskGroup() as group:
             group.create_task(identity.keep())
             self._settings = settings_of(await identity.read(0, 0, SIZE_OCTETS))
@@ -66,8 +77,11 @@ class OperatingSystem:
                 group.create_task(root.keep())
                 await self._be_server(root)
 
-    def _attachment(self, target: Iqn, isid: bytes) -> Attachment:
-        return Attachment(str(target), lambda: log_in(self._board, self._disk, target=target, isid=isid), self._say)
+    def _attachment(self, target: Iqn, isid: bytes, session: Session | None = None) -> Attachment:
+        def again() -> Awaitable[Session]:
+            return log_in(self._board, self._disk, target=target, isid=isid)
+
+        return Attachment(str(target), again, self._say, session)
 
     def _stage(self, stage: str) -> None:
         self._say(f"PANLOOM stage={stage} t={time.monotonic() - self._began:.2f}")

@@ -4,6 +4,8 @@
      ▲               │ told to wait: sleeps, asks again
      └───────────────┘
 
+Its session ends there, or stays the only one that the machine ever has (``Machine.initiators``).
+
 It differs from iPXE in a ROM in one thing: it never gives up, as if its machine were set to try the network for ever.
 """
 
@@ -13,7 +15,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import msgspec
@@ -62,6 +64,13 @@ class Firmware:
         self._say = say
         self._settings = hardware_settings(machine)
         self._interface: IPv4Interface | None = None
+        self._hands_over = machine.initiators == 1
+        self._session: Session | None = None
+
+    def session(self) -> Session | None:
+        """Return the session with the disk, for whoever goes on with it and ends it; None where it has ended."""
+        session, self._session = self._session, None
+        return session
 
     async def boot(self) -> Disk:
         """Return the disk that the machine boots from, once there is one."""
@@ -170,10 +179,12 @@ class Firmware:
             )
             async with asyncio.timeout(_LOGIN_SECONDS):
                 session = await log_in(self._board, disk, isid=FIRMWARE_ISID)
-                try:
+                async with AsyncExitStack() as opened:
+                    opened.push_async_callback(session.abort)
                     await session.read(disk.lun, 0, _FIRST_BLOCKS * 512)
-                finally:
-                    await session.abort()
+                    if self._hands_over:
+                        self._session = session
+                        opened.pop_all()
         except (PanloomError, OSError, ValueError) as error:  # a time-out, or a name that is none
             self._say(f"iPXE: no disk {root_path}: {error}")
             return None

@@ -43,6 +43,7 @@ class Machine(msgspec.Struct, frozen=True):
     firmware: FirmwareKind = "bios"  # of QEMU's machines
     is_declared: bool = True  # a document of the chassis names it; else it is a stranger until it is taken in
     initiator: str = ""  # emulated: the iSCSI name that its firmware is set to
+    initiators: Literal[1, 2] = 2  # emulated: firmware's session is the system's too, or each logs in by itself
 
     @property
     def uuid(self) -> UUID:
