@@ -157,6 +157,21 @@ def test_by_ipv6_the_script_leaves_address_and_portal_for_the_system():
     assert not [line for line in boot_script(the_table, node, node.server, ADDRESS).splitlines() if "hostname" in line]
 
 
+def test_an_installer_is_asked_for_with_the_disk_hooked_where_nothing_boots_from_it():
+    the_table = table(n1=server(epoch=3))
+    node = the_table.nodes[0]
+    without, lines = (
+        boot_script(the_table, node, node.server, the_table.address, has_installer=has).splitlines()
+        for has in (False, True)
+    )
+    (line,) = [line for line in lines if line not in without]
+    assert line == (
+        "sanhook iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1"
+        " && chain --autofree http://10.77.0.1:8080/files/install.ipxe ||"
+    )
+    assert lines[lines.index(line) - 1].startswith("sanboot ")
+
+
 def test_the_wait_script_says_why_and_never_ends():
     lines = wait_script(why_waiting(None), 5).splitlines()
     assert lines[:2] == ["#!ipxe", "echo Panloom: this machine is not known here; it waits to be approved"]

@@ -14,6 +14,7 @@ import msgspec
 
 from panloom.boot.file_root import FileRoot
 from panloom.decide.boot_answer import (
+    INSTALLER,
     BootAnswer,
     BootEvent,
     BootIndex,
@@ -207,7 +208,8 @@ class BootDesk:
             self._waited.pop(ticket.mac, None)
             self.say(self._about("script", now, ticket.mac, peer, ""))
             table, times = self.index.table, self._tries(ticket.mac, server)
-            return Page(200, boot_script(table, node, server, table.at(peer), times))
+            has_installer = INSTALLER in self.files
+            return Page(200, boot_script(table, node, server, table.at(peer), times, has_installer=has_installer))
         # What the token was minted for is no more, or there never was a server: nothing secret, ask again.
         why = why_waiting(node) if server is None else f"{server.name} has just come; asking for it"
         times = self._waited.pop(ticket.mac, 0)

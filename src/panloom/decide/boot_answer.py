@@ -310,6 +310,10 @@ def script_url(table: BootTable, at: IpAddress) -> str:
     return f"http://{in_url(at)}:{table.http_port}/boot/"
 
 
+def _files(table: BootTable, at: IpAddress) -> str:
+    return f"http://{in_url(at)}:{table.http_port}/files"
+
+
 def in_url(address: IpAddress) -> str:
     """Return an address as it stands in a URI, RFC 3986 section 3.2.2."""
     return f"[{address}]" if address.version == 6 else str(address)
@@ -332,12 +336,19 @@ def root_path(table: BootTable, server: BootServer, at: IpAddress) -> str:
     return f"iscsi:{in_url(at)}:6:{table.iscsi_port}:0:{server.target}"
 
 
-def boot_script(table: BootTable, node: BootNode, server: BootServer, at: IpAddress, times: int = 0) -> str:
+INSTALLER = "install.ipxe"
+"""An iPXE script among the boot files, the operator's own, which puts a system on an empty disk."""
+
+
+def boot_script(
+    table: BootTable, node: BootNode, server: BootServer, at: IpAddress, times: int = 0, *, has_installer: bool = False
+) -> str:
     """Return the iPXE script that boots ``server`` on ``node`` and, when the disk is lost, asks again for ever.
 
     The disk is reached at our address ``at``, of the kind by which the machine asks.  It uses only what the iPXE of
     2019 in Debian's network ROMs knows.  It holds the CHAP secret: for this node alone.  ``times``: how often the
-    machine has come for it without a disk since; each makes it wait longer.
+    machine has come for it without a disk since; each makes it wait longer.  ``has_installer``: where the disk is there
+    and nothing boots from it, the file ``INSTALLER`` does, with the disk in the firmware's boot table.
 
     The firmware's boot table (iBFT) that this iPXE leaves has no room for IPv6, but for the card's host name: there the
     system finds its address and the portal's, ``ADDRESS/PREFIX,PORTAL``.
@@ -350,6 +361,7 @@ def boot_script(table: BootTable, node: BootNode, server: BootServer, at: IpAddr
         *([f"set username {server.user}", f"set password {server.secret}"] if server.user is not None else ()),
         *_names_for_ibft(table, node, at),
         f"sanboot {path} ||",
+        *((f"sanhook {path} && chain --autofree {_files(table, at)}/{INSTALLER} ||",) if has_installer else ()),
         f"echo Panloom: no disk of {server.name} from {at}; asking again in {pause} s",
         *(["clear username ||", "clear password ||"] if server.user is not None else ()),
         *ask_again(pause),

@@ -163,6 +163,7 @@ def _initramfs_tree(packages: Path, modules: Path, script: bytes, more: Iterable
     tree["etc/passwd"] = Node(_DATA, b"root:x:0:0:root:/:/bin/sh\n")  # iscsid asks for root by name
     tree["etc/group"] = Node(_DATA, b"root:x:0:\n")
     tree["etc/nsswitch.conf"] = Node(_DATA, b"passwd: files\ngroup: files\n")
+    tree["sbin/install"] = Node(_SCRIPT, files("panloom.lab").joinpath("guest/install.sh").read_bytes())
     return _with_directories(tree | _busybox(packages) | _shared_nic() | _programs(packages, ("iscsistart", "iscsid")))
 
 

@@ -183,6 +183,8 @@ def _command(
             return Chain(url)
         case ["sanboot", root_path]:
             return Sanboot(root_path)
+        case ["sanhook", _]:  # of no use to a machine without a BIOS
+            return False
         case ["menu", *title]:
             menu.title, menu.items = " ".join(title), []
             return True

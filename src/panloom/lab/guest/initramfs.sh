@@ -6,6 +6,7 @@
 #              panloom.nic=split on the command line parts it from the card (shared-nic.sh)
 #   login      two targets: the root disk (by the iBFT) and NAME.personality, with the same portal and CHAP secret;
 #              iscsid keeps both sessions from here on
+#   install    with panloom.install=URL on the command line the disk is empty, and install.sh fills it
 #   root       the root disk is mounted; the personality lies in /run; the disk's own /sbin/init takes over
 #
 # Forks are what costs under emulation, so loops are made of the shell's own words.
@@ -112,6 +113,9 @@ for session in /sys/class/iscsi_session/session*; do echo 120 > "$session/recove
 
 disk_of "$target.personality" ""
 dd "if=/dev/$disk" of=/run/personality bs=4096 count=1 2> /dev/null || fail "the personality cannot be read"
+for word in $line; do
+    case $word in panloom.install=*) disk_of "$target" "" && exec /sbin/install "${word#*=}" "/dev/$disk" ;; esac
+done
 disk_of "$target" 2
 mount -t ext4 -o noatime,noinit_itable "/dev/${disk}2" /root || fail "the root disk cannot be mounted"
 echo "storage_nic=$nic root_disk=/dev/$disk" > /run/boot
