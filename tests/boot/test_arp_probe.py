@@ -4,7 +4,7 @@ import asyncio
 import socket
 from ipaddress import IPv4Address
 
-from panloom.boot.arp_probe import repliers
+from panloom.boot.arp_probe import replies
 from panloom.values import MacAddress
 from panloom.wire.arp import REPLY, encode_probe
 
@@ -31,12 +31,12 @@ def test_frames_that_never_cease_keep_nobody_from_his_work():
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(other())
-        found = await repliers(sock, 0.05)
+        found = await replies(sock, 0.05)
         task.cancel()
         return found, turns
 
     with EndlessWire(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         found, turns = asyncio.run(scenario(sock))
-    assert found == {IPv4Address("10.77.0.5")}
+    assert {reply.sender for reply in found} == {IPv4Address("10.77.0.5")}
     assert turns > 1

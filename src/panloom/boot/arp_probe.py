@@ -8,7 +8,8 @@ from ipaddress import IPv4Address
 
 from panloom.boot.interface import mac_of, packet_socket
 from panloom.errors import MalformedError, UnavailableError
-from panloom.wire.arp import ETHERTYPE_ARP, decode_reply, encode_probe
+from panloom.values import MacAddress
+from panloom.wire.arp import ETHERTYPE_ARP, ArpReply, decode_reply, encode_probe
 
 PROBE_SECONDS = 0.1
 _PROBES = 2
@@ -20,7 +21,14 @@ async def answering(interface: str, addresses: Collection[IPv4Address]) -> froze
 
     UnavailableError when the interface is not there or is down: nobody can be asked.
     """
-    found: set[IPv4Address] = set()
+    return frozenset(await owners(interface, addresses))
+
+
+async def owners(
+    interface: str, addresses: Collection[IPv4Address], seconds: float = PROBE_SECONDS
+) -> dict[IPv4Address, frozenset[MacAddress]]:
+    """Return address → who says that it has it, after some seconds; errors as ``answering``."""
+    found: dict[IPv4Address, set[MacAddress]] = {}
     with packet_socket(interface, ETHERTYPE_ARP) as sock:
         mac = mac_of(sock)
         for _ in range(_PROBES):
@@ -28,21 +36,22 @@ async def answering(interface: str, addresses: Collection[IPv4Address]) -> froze
                 with contextlib.suppress(OSError):  # one that is lost on the wire is no other
                     sock.send(encode_probe(address, mac))
             try:
-                found |= await repliers(sock, PROBE_SECONDS / _PROBES)
+                for reply in await replies(sock, seconds / _PROBES):
+                    found.setdefault(reply.sender, set()).add(reply.sender_mac)
             except OSError as error:
                 raise UnavailableError(f"frames on {interface}: {error.strerror}") from error
-    return frozenset(found.intersection(addresses))
+    return {address: frozenset(macs) for address, macs in found.items() if address in addresses}
 
 
-async def repliers(sock: socket.socket, seconds: float) -> set[IPv4Address]:
-    """Return the senders of the replies that come in within a time, however many frames do."""
-    loop, found = asyncio.get_running_loop(), set[IPv4Address]()
+async def replies(sock: socket.socket, seconds: float) -> set[ArpReply]:
+    """Return the replies that come in within a time, however many frames do."""
+    loop, found = asyncio.get_running_loop(), set[ArpReply]()
     end = loop.time() + seconds
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout_at(end):
             while loop.time() < end:
                 octets = await loop.sock_recv(sock, _LARGEST_FRAME)
                 with contextlib.suppress(MalformedError):  # most of them: questions of others
-                    found.add(decode_reply(octets).sender)
+                    found.add(decode_reply(octets))
                 await asyncio.sleep(0)  # sock_recv gives way to nobody while there are frames
     return found

@@ -37,6 +37,7 @@ _COMMANDS = {
     "events": ("panloom.command.events", "Show what happened; -f to follow."),
     "status": ("panloom.command.status", "Show how the platform is."),
     "personality": ("panloom.command.personality", "Export what makes a machine be a server."),
+    "check": ("panloom.command.check", "Look what would go wrong on this site."),
     "doctor": ("panloom.command.doctor", "Look what this machine lacks, and what brings it."),
     "completion": ("panloom.command.completion", "Print what makes a shell complete commands, kinds and names."),
     "schema": ("panloom.command.schema", "Print the JSON Schema of documents, for editors."),

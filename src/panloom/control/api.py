@@ -115,6 +115,10 @@ class Control(HistoryControl, ImageControl, VolumeControl, Protocol):
         """Return how the platform is: ``{"state", "parts": [{"part", "state", "why"}], …}``."""
         ...
 
+    async def check(self) -> Row:
+        """Return what would go wrong on this site: {state, findings: [{part, where, state, found, mend}]}."""
+        ...
+
     async def console(self, node: str, *, types: bool, who: str) -> AbstractContextManager[Viewer]:
         """Let somebody look at a node's serial line; RefusedError if the platform does not."""
         ...
@@ -262,6 +266,10 @@ def _add_observations(app: FastAPI, control: Control) -> None:
     @app.get("/v1/status")
     async def status() -> JSONResponse:
         return JSONResponse(await control.status())
+
+    @app.get("/v1/check")
+    async def check() -> JSONResponse:
+        return JSONResponse(await control.check())
 
     @app.get("/v1/personalities/{pan}/{name}")
     async def personality(pan: str, name: str) -> JSONResponse:

@@ -33,6 +33,7 @@ from panloom.control.node import ControlNode
 from panloom.control.observer import Observer
 from panloom.control.permit import permit
 from panloom.control.reconcile import Reconciler
+from panloom.control.site_check import SiteCheck
 from panloom.durable_names import make_directory
 from panloom.errors import PanloomError, UnavailableError
 from panloom.notify import sd_notify
@@ -91,7 +92,8 @@ async def serve(options: argparse.Namespace) -> None:
         )
         consoles = Consoles(store, options.directory / "console", observer.heard)
         story = BootStory(observer, events, consoles, edge)
-        control = ControlNode(store, storage, documents, observer, reconciler, events, consoles, story)
+        site = SiteCheck(store, observer, edge, reconciler.preflight)
+        control = ControlNode(store, storage, documents, observer, reconciler, events, consoles, story, site)
         door = Door(api.create(control), options.socket, group=options.group)
         await door.open()
         try:

@@ -21,6 +21,7 @@ from panloom.control.personalities import personality_of
 from panloom.control.power import SocketDriver
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
+from panloom.control.site_check import SiteCheck
 from panloom.control.volumes import why_read
 from panloom.control.world import DOOMED_IMAGES, World
 from panloom.decide import boot_menu
@@ -55,6 +56,7 @@ class ControlNode:
         events: EventLog,
         consoles: Consoles,
         story: BootStory,
+        site: SiteCheck,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -63,6 +65,7 @@ class ControlNode:
         self._reconciler = reconciler
         self._events = events
         self._consoles = consoles
+        self._site = site
         self._rows = Rows(storage, observer, reconciler.why, story)
 
     # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,6 +301,12 @@ class ControlNode:
     async def status(self) -> Row:
         """Return how the platform is, part by part."""
         return await self._rows.status(await World.read(self._store), self._store)
+
+    async def check(self) -> Row:
+        """Return what would go wrong on this site; takes some seconds."""
+        found = await self._site.findings(self.rows)
+        state = "wrong" if any(finding.state == "wrong" for finding in found) else "ok"
+        return {"state": state, "findings": [msgspec.to_builtins(finding) for finding in found]}
 
     async def personality(self, server: str) -> Row:
         """Return everything that makes a machine be that server, its secrets left out (line 190)."""

@@ -78,8 +78,11 @@ def encode_udp_frame(frame: UdpFrame[_Address]) -> bytes:
     return b"".join((ethernet, head, udp[:6], checksum.to_bytes(2, "big"), frame.payload))
 
 
-def decode_udp_frame(octets: bytes) -> UdpFrame[IPv4Address]:
-    """Read a frame with IPv4, trailing Ethernet padding allowed; MalformedError if it is anything else, or damaged."""
+def decode_udp_frame(octets: bytes, *, has_checksum: bool = True) -> UdpFrame[IPv4Address]:
+    """Read a frame with IPv4, trailing Ethernet padding allowed; MalformedError if it is anything else, or damaged.
+
+    ``has_checksum`` False: its sender left that to a card, and it never passed one.
+    """
     start = _ETHERNET.size
     if len(octets) < start + _IPV4.size + _UDP.size:
         raise MalformedError(f"{len(octets)} octets are too few for UDP in IPv4")
@@ -92,7 +95,7 @@ def decode_udp_frame(octets: bytes) -> UdpFrame[IPv4Address]:
     if internet_checksum(octets[start : start + _IPV4.size]):
         raise MalformedError("IPv4 header checksum is wrong")
     udp = octets[start + _IPV4.size : start + length]
-    has_checksum = udp[6:8] != b"\0\0"  # RFC 768
+    has_checksum = has_checksum and udp[6:8] != b"\0\0"  # RFC 768
     return _decode_udp(octets, udp, IPv4Address(source), IPv4Address(destination), has_checksum=has_checksum)
 
 
