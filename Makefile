@@ -1,5 +1,6 @@
 # make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
+# make long    the tests that take minutes each
 # make bench   measure boot, fail-over, kills, clone, iSCSI, TFTP, HTTP, DHCP beside peers, and emulated machines   (JSON in
 #              bench/results; a quiet machine)
 # make fuzz    fuzz codecs and state machines for ten minutes, then say 1,000,000 wrong PDUs to a live target, or:
@@ -19,7 +20,7 @@ questions := clone_seconds emulated_seconds blade_seconds boot_seconds failover_
 pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
                --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: demo test fuzz campaign conformance lint bench setup-demo setup-test lock clean
+.PHONY: demo test long fuzz campaign conformance lint bench setup-demo setup-test lock clean
 
 demo: setup-demo
 	@$(as_root) scripts/run panloom demo
@@ -29,6 +30,10 @@ test:
 	@scripts/setup test
 	@$(as_root) scripts/run pytest --numprocesses 2 --no-loadscope-reorder --ignore tests/test_harmless.py
 	@$(as_root) env PANLOOM_HOST_STATE=.cache/host-state.before scripts/run pytest tests/test_harmless.py
+
+long:
+	@scripts/setup test
+	@$(as_root) scripts/run pytest -m long
 
 fuzz: SECONDS := 600
 fuzz: PDUS := 1000000
@@ -50,7 +55,7 @@ lint: setup-test
 	@scripts/run lint-imports
 	@scripts/run codespell
 	@for script in scripts/* .ci/run src/panloom/lab/guest/*.sh src/panloom/golden/build.sh src/panloom/node/guest/*.sh \
-	    src/panloom/golden/system/usr/lib/panloom/*; do bash -n $$script || exit 1; done
+	    $$(grep -rlE '^#!/bin/(ba)?sh' src/panloom/golden/system); do bash -n $$script || exit 1; done
 
 bench:
 	@scripts/setup bench

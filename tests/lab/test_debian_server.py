@@ -1,34 +1,32 @@
 """A Debian of ours becomes a server of the lab: GRUB, Debian's kernel, open-iscsi, systemd, by BIOS and our iSCSI.
 
 image, 1 GiB ──clone──▶ disk, 2 GiB ──grown──▶ boots ──▶ host name, machine-id, host keys, network, beacon its own
+                        └─ MAC 1, session ─────────┴──▶ gate ──▶ support/guest/worst_networkd.sh ──▶ gate ──▶ poweroff
 """
 
 import hashlib
 import json
+import struct
 import subprocess
+from dataclasses import dataclass
 
-import msgspec
 import pytest
 
 from panloom.decide.personality import BEACON_PORT
 from panloom.errors import MalformedError
-from panloom.lab.chassis import Chassis
-from panloom.lab.running import RunningLab
+from panloom.lab.image import WRITER_RING
 from panloom.wire.beacon import Beacon
-from support.debian_image import debian_image
+from support.debian_image import BOOT_SECONDS, debian_image, debian_lab
 from support.identities import KEY
-from support.lab import LabInTest, Sniffer, pan
-from support.namespaces import LoopInside, namespace
+from support.lab import Sniffer
 from support.volume_reader import read_volume
 from support.waiting import until
+from support.worst_guest import open_gate, root_sessions, said, values
 
-BOOT_SECONDS = 600.0
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1800)]
 
 GIB = 1 << 30
-SERVERS = pan(
-    servers="web1", address="10.1.0.11", more=f"disk: {{size: 2GiB}}\n    ssh_keys: ['{KEY}']\n    failover: no"
-)
+SUPERBLOCK = (66 << 20) + 1024  # golden/disk.py: where the root file system begins
 
 
 def beacon_in(frame: bytes, _direction: int) -> bool:
@@ -40,21 +38,8 @@ def beacon_in(frame: bytes, _direction: int) -> bool:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    chassis = Chassis.of(nodes=1)
-    large = tuple(msgspec.structs.replace(machine, memory_octets=512 << 20) for machine in chassis.machines)
-    image = debian_image()
-    with namespace("lab") as inside, LoopInside(inside) as loop:
-        directory = tmp_path_factory.mktemp("debian")
-        running = RunningLab(directory, chassis=msgspec.structs.replace(chassis, machines=large))
-        lab = LabInTest(running, inside, loop, image)
-        try:
-            lab.call(running.start(image), seconds=120)
-            # An emulated processor may take minutes for what is seconds, and stand still meanwhile.
-            lab.declare(boot_timeout="600s", liveness={"interval": "1s", "timeout": "60s"})
-            lab.apply(SERVERS)
-            yield lab
-        finally:
-            lab.call(running.stop())
+    with debian_lab(tmp_path_factory.mktemp("debian"), debian_image()) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +134,73 @@ def test_the_control_node_shows_the_system_and_the_unit_that_failed(lab, facts):
 def units_told(lab):
     row = lab.server("shop/web1")
     return row if row.get("failed_units") else None
+
+
+@dataclass
+class Worst:
+    """What was seen while systemd-networkd did its worst."""
+
+    said: list[str]
+    sessions: list[list[str]]  # of the root disk: before and after
+    logins: list[int]  # of the node to its disk: before and after
+    epochs: list[list[str]]  # of the server, and what became of it
+    tags: dict[int, tuple[int, int]]
+    superblock: bytes  # once the machine is off
+
+
+def standing(lab):
+    row = lab.server("shop/web1")
+    return [str(row["epoch"]), row["node"]]
+
+
+@pytest.fixture(scope="module")
+def worst(lab, facts):
+    lab.until_adopted("n1")
+    sessions, logins, epochs = [root_sessions(lab)], [lab.disk_logins("n1")], [standing(lab)]
+    open_gate(lab, seconds=BOOT_SECONDS)
+    until(lambda: "done" in said(lab), "the worst is over", seconds=BOOT_SECONDS)
+    sessions.append(root_sessions(lab))
+    logins.append(lab.disk_logins("n1"))
+    epochs.append(standing(lab))
+    told, tags = said(lab), lab.tags()
+    lab.call(lab.lab.kill("control"))  # nobody switches the machine on again, when it goes off
+    open_gate(lab, seconds=BOOT_SECONDS)
+    until(lambda: not lab.power("n1", "status"), "the machine is off", seconds=BOOT_SECONDS)
+    return Worst(told, sessions, logins, epochs, tags, lab._volume("shop.web1", range(SUPERBLOCK, SUPERBLOCK + 1024)))
+
+
+def told(worst, word):
+    return [line.removeprefix(f"{word} ") for line in worst.said if line.startswith(f"{word} ")]
+
+
+def test_cap_005_networkd_at_its_worst_a_hundred_times_costs_no_write(worst):
+    """Each sector of the ring holds the last tag that was written there: none failed, and none is torn."""
+    assert [line for line in worst.said if line.startswith("fault")] == []
+    (rounds,) = told(worst, "rounds")
+    assert rounds.startswith("100 ")
+    (written,) = told(worst, "written")
+    newest = int(written) - 1
+    assert newest > 100
+    expected = range(max(0, newest - len(WRITER_RING) + 1), newest + 1)
+    assert sorted(number for _, number in worst.tags.values()) == list(expected)
+    (errors,) = told(worst, "errors")
+    assert values(errors) == {"disk": 0, "connection": 0}
+    assert worst.sessions[0] == worst.sessions[1] != []
+    assert worst.logins[0] == worst.logins[1]
+
+
+def test_cap_004_the_system_sees_its_own_card_and_none_of_the_disks(worst):
+    """At first, and when networkd has had files for every card that there is."""
+    assert [line.split() for line in told(worst, "cards")] == [["eth0", "lo"], ["eth0", "lo"]]
+
+
+def test_cap_018_a_server_without_network_is_not_taken_for_dead(worst):
+    assert worst.epochs[0] == worst.epochs[1] == ["1", "n1"]
+
+
+def test_cap_019_systemd_powers_off_and_leaves_a_clean_file_system(worst):
+    magic, state = struct.unpack_from("<HH", worst.superblock, 0x38)
+    (incompatible,) = struct.unpack_from("<I", worst.superblock, 0x60)
+    assert magic == 0xEF53
+    assert state == 1  # EXT4_VALID_FS, and no EXT4_ERROR_FS
+    assert not incompatible & 4  # EXT4_FEATURE_INCOMPAT_RECOVER: a journal to be replayed

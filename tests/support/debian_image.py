@@ -4,11 +4,22 @@ Its page (``facts``) says what the system has become; so does the end of its boo
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
+import yaml
+
 from panloom.golden.build import build_image
-from support.lab import IMAGES
+from panloom.lab.chassis import Chassis
+from panloom.lab.running import RunningLab
+from support.identities import KEY
+from support.lab import IMAGES, LabInTest, pan
+from support.namespaces import LoopInside, namespace
+
+BOOT_SECONDS = 600.0
 
 RECIPE = r"""
 size: 1GiB
@@ -35,6 +46,9 @@ files:
         echo "mac=$(cat /sys/class/net/eth0/address)"
         echo "watchdog=$(systemctl show --value -p Type -p WatchdogUSec -p NRestarts panloom-agent | tr '\n' ' ')"
         echo "issue=$(head -n 1 /run/issue.d/panloom.issue)"
+        echo "initramfs=$(readlink -f /initrd.img)"
+        echo "shared=$(paste -s -d ';' /run/shared-nic/events | sed 's/;/; /g')"
+        echo "cards=$(ls /sys/class/net | paste -s -d ' ')"
         echo "units=$(systemctl is-active serial-getty@ttyS0 panloom-agent ssh | tr '\n' ' ')"
     } > /run/page/facts.new
     mv /run/page/facts.new /run/page/facts.txt
@@ -56,16 +70,34 @@ files:
     ExecStart=/bin/false
     [Install]
     WantedBy=multi-user.target
+  /etc/systemd/system/worst.service: |
+    [Unit]
+    After=page.service
+    [Service]
+    ExecStart=/usr/local/sbin/worst
+    KillMode=process
+    [Install]
+    WantedBy=default.target
 run:
-  - systemctl enable broken.service
-  - systemctl enable page.service
+  - systemctl enable broken.service page.service worst.service
   - systemctl disable apt-daily.timer apt-daily-upgrade.timer
 """
 
 
-def debian_image() -> Path:
-    """Return the disk; its name says what it is made of, so what was built of anything else is not taken for it."""
-    made_of = hashlib.sha256(RECIPE.encode())
+WORST = Path(__file__).parent / "guest" / "worst_networkd.sh"
+
+
+def debian_image(*, packages: Sequence[str] = (), run: Sequence[str] = ()) -> Path:
+    """Return the disk, of a recipe with these packages and lines as well.
+
+    Its name says what it is made of, so what was built of anything else is not taken for it.
+    """
+    wanted = yaml.safe_load(RECIPE)
+    wanted["packages"] += packages
+    wanted["run"] += run
+    wanted["files"]["/usr/local/sbin/worst"] = WORST.read_text()
+    text = yaml.safe_dump(wanted)
+    made_of = hashlib.sha256(text.encode())
     golden, node = Path(str(files("panloom.golden"))), Path(str(files("panloom.node")))
     for path in sorted((*golden.rglob("*"), *node.glob("guest/*"), node / "agent.py")):
         if path.is_file() and path.suffix != ".pyc":
@@ -74,9 +106,28 @@ def debian_image() -> Path:
     if not path.exists():
         IMAGES.mkdir(parents=True, exist_ok=True)
         recipe = path.with_suffix(".yaml")
-        recipe.write_text(RECIPE)
+        recipe.write_text(text)
         build_image(recipe, path, archive=IMAGES / "debian-archive")
         for older in IMAGES.glob("debian-*.img"):
             if older != path:
                 older.unlink()
     return path
+
+
+@contextmanager
+def debian_lab(directory: Path, image: Path) -> Iterator[LabInTest]:
+    """Run a lab of one machine that boots the disk as shop/web1."""
+    chassis = Chassis.of(nodes=1)
+    large = tuple(msgspec.structs.replace(machine, memory_octets=512 << 20) for machine in chassis.machines)
+    more = f"disk: {{size: 2GiB}}\n    ssh_keys: ['{KEY}']\n    failover: no"
+    with namespace("lab") as inside, LoopInside(inside) as loop:
+        running = RunningLab(directory, chassis=msgspec.structs.replace(chassis, machines=large))
+        lab = LabInTest(running, inside, loop, image)
+        try:
+            lab.call(running.start(image), seconds=120)
+            # An emulated processor may take minutes for what is seconds, and stand still meanwhile.
+            lab.declare(boot_timeout="600s", liveness={"interval": "1s", "timeout": "60s"})
+            lab.apply(pan(servers="web1", address="10.1.0.11", more=more))
+            yield lab
+        finally:
+            lab.call(running.stop())

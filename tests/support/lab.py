@@ -37,6 +37,8 @@ PATIENT = {"interval": "0.25s", "timeout": "5s"}
 """Liveness of emulated machines where silence is not what is tested: a loaded machine may stand still for a second."""
 ETH_ALL = 3
 OUTGOING = 4  # linux/if_packet.h: PACKET_OUTGOING
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+LISTENING_OCTETS = 64 << 20  # a listener that others keep from running loses nothing meanwhile
 
 Result = TypeVar("Result")
 Event = Mapping[str, Any]
@@ -210,6 +212,7 @@ class Sniffer:
     def __init__(self, inside: Namespace, interface: str, wanted: Callable[[bytes, int], bool]) -> None:
         def make() -> socket.socket:
             made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_ALL))
+            made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, LISTENING_OCTETS)
             made.bind((interface, ETH_ALL))
             made.settimeout(0.1)
             return made
