@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from panloom.lab.image import SECTOR_OCTETS, WRITER_RING
-from support.lab import ONE, LabInTest
+from support.lab import ONE, LabInTest, pan
 from support.volume_reader import read_volume
 from support.waiting import until
 
@@ -24,6 +24,8 @@ Ring = Mapping[int, tuple[int, int]]
 """Sector → epoch and number of what was written there."""
 _ENTRY = struct.Struct("<8xII")  # of a partition: first sector, sectors
 _SECOND_PARTITION = 446 + 16
+FITS_NOWHERE = pan(servers="web1", address="10.1.0.11", more="needs: {memory: 1TiB}")
+"""The server as no machine of the lab can carry it."""
 _WRITES = 5  # after which it counts as writing again
 
 
@@ -104,6 +106,7 @@ class GuestFailovers:
         lab.until_adopted(node)
         before, since = self._newest(), lab.last_event()
         if lives:
+            lab.apply(FITS_NOWHERE)
             lab.power(node, "refuse")
             lab.call(lab.lab.post("servers", *SERVER.split("/"), "failover"))
         else:
@@ -115,20 +118,32 @@ class GuestFailovers:
             self.violations.append(f"the machine was fenced, and writes after {newest(at_fence, old)} are gone")
         if missing := _missing(at_fence, old):
             self.violations.append(f"the machine was fenced, and writes {sorted(missing)} of epoch {old} are gone")
+        if lives:
+            self._shut_out(node, at_fence, since, seconds)
+            lab.apply(ONE)
+            lost = time.monotonic()
         self._settle({node}, seconds=seconds)
         self.moves.append(time.monotonic() - lost)
         if lives:
-            self._shut_out(node, since, seconds)
+            self._switch_off(node, seconds)
         if late := added(at_fence, lab.tags(VOLUME), old):
             self.violations.append(f"{node} was fenced, and its writes {sorted(late)} of epoch {old} came after that")
         self._check_ring("after the machine was lost")
 
-    def _shut_out(self, node: str, since: int, seconds: float) -> None:
-        """Wait until the old machine was refused its disk, for which it asks while it lives; then switch it off."""
-        lab = self._lab
-        lab.until_event("login refused", after=since, seconds=seconds, node=node)
+    def _shut_out(self, node: str, at_fence: Ring, since: int, seconds: float) -> None:
+        """Wait until the old machine was refused its disk, for which it asks while it lives."""
+        lab, epoch = self._lab, self._epoch
+
+        def ends() -> bool:
+            refused = lab.events("login refused", after=since, node=node)
+            return bool(refused or added(at_fence, lab.tags(VOLUME), epoch))
+
+        until(ends, f"{node} is refused its disk, or writes to it", seconds=seconds)
         if sessions := lab.call(lab.lab.sessions_of(node)):
             self.violations.append(f"{node} was fenced and has sessions: {sessions}")
+
+    def _switch_off(self, node: str, seconds: float) -> None:
+        lab = self._lab
         lab.power(node, "obey")
         lab.power(node, "kill")
         until(lambda: lab.node(node)["state"] == "spare", f"{node} is a spare again", seconds=seconds)
