@@ -17,7 +17,8 @@ from panloom.boot.desk import BootDesk
 from panloom.boot.file_root import FileRoot
 from panloom.decide.boot_answer import BootNode, BootServer, BootTable, ServerNic
 from panloom.protocol.dhcp_leases import Holder, LeaseState
-from panloom.protocol.lease_server import LEASE_SECONDS, DhcpServer
+from panloom.protocol.dhcp_server import DhcpServer
+from panloom.protocol.lease_server import LEASE_SECONDS
 from panloom.values import Iqn, MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Message, MessageType, Op, Option
