@@ -150,12 +150,7 @@ class HotLoop:
         self._head = HEADER_OCTETS + (DIGEST_OCTETS if parameters.header_digest else 0)
         self._header_digest = parameters.header_digest
         self._data_digest = parameters.data_digest
-        self._output = Output(
-            stream,
-            header_digest=parameters.header_digest,
-            data_digest=parameters.data_digest,
-            withdrawn=self._withdrawn,
-        )
+        self._output = Output(stream, parameters, self._withdrawn)
         self._answered: Frame | None = None  # called back by the thread that has the lock
         self._back = self._called_back
         self._has_read = False

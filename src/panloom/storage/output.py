@@ -24,7 +24,7 @@ try:
 except ImportError:
     from panloom.storage import uncompiled as cython
 
-from panloom.protocol.iscsi_keys import RECEIVE_OCTETS
+from panloom.protocol.iscsi_keys import RECEIVE_OCTETS, SessionParameters
 from panloom.storage.frame import Frame
 from panloom.wire import iscsi
 from panloom.wire.crc32c import DIGEST_OCTETS, digest
@@ -66,18 +66,13 @@ class Output:
     _parts: Any  # of the compiled build: what is to be read, in an array
 
     def __init__(
-        self,
-        stream: Stream,
-        *,
-        header_digest: bool,
-        data_digest: bool,
-        withdrawn: Callable[[list[tuple[Frame, int, int]]], None],
+        self, stream: Stream, parameters: SessionParameters, withdrawn: Callable[[list[tuple[Frame, int, int]]], None]
     ) -> None:
         self._stream = stream
         self._fd = stream.fileno() if isinstance(stream, socket.socket) else -1
-        self._head = _HEADER_OCTETS + (_DIGEST_OCTETS if header_digest else 0)
-        self._header_digest = header_digest
-        self._data_digest = data_digest
+        self._head = _HEADER_OCTETS + (_DIGEST_OCTETS if parameters.header_digest else 0)
+        self._header_digest = parameters.header_digest
+        self._data_digest = parameters.data_digest
         self._withdrawn = withdrawn
         self._probe = memoryview(bytearray(1))
         self._new_buffer()
