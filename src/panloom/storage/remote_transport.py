@@ -20,7 +20,7 @@ from panloom.protocol.chap import CHALLENGE_OCTETS
 from panloom.protocol.iscsi_login import PORTAL_GROUP
 from panloom.storage.descriptor import Manager
 from panloom.storage.iscsi_connection import IscsiConnection
-from panloom.storage.portals import portal_text
+from panloom.storage.portals import portal_text, send_unpaced
 from panloom.storage.unit_table import UnitTable
 from panloom.values import Iqn
 from panloom.wire.iscsi import AsyncEvent
@@ -62,6 +62,7 @@ class RemoteTransport:
             try:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
+                send_unpaced(listener)
             except OSError as error:
                 self.stop()
                 why = os.strerror(error.errno or 0)
