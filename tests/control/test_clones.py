@@ -11,6 +11,7 @@ from panloom.wire import gpt
 from support.control_node import control_node, run_panloom
 from support.identities import KEY
 from support.volume_reader import read_volume
+from support.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -114,3 +115,28 @@ def test_the_disc_stands_beside_the_disk_too_for_systems_that_log_in_to_that_alo
     assert not control.client.post(
         "plan", body={"files": [{"name": "a", "text": with_keys, "origin": "/test/web.yaml"}]}
     )["changes"]
+
+
+def test_keys_and_user_data_that_change_are_there_at_the_next_boot_and_cost_none(control):
+    control.start()
+    control.apply(server("web1", "failover: no"))
+    row = control.until_up("shop/web1")
+    machine = control[row["node"]]
+    machine.beacons = True
+    assert set(machine.ssh_keys) == {""}
+    before = {session.id for session in control.sessions_of(row["node"])}
+    contents = identities(control)
+    control.apply(server("web1", f"failover: no\n    ssh_keys: ['{KEY}']\n    user_data: '#cloud-config'"))
+    until(lambda: not identities(control) & contents and len(identities(control)) == 1, "both targets tell the news")
+    assert {session.id for session in control.sessions_of(row["node"])} == before
+    row = control.server("shop/web1")
+    assert (row["state"], row["epoch"]) == ("up", 1)
+    control.client.post("nodes", row["node"], "power", body={"action": "reset"})
+    until(lambda: machine.ssh_keys[0] == KEY, "it reads the key when it boots again")
+
+
+def identities(control):
+    """Return the digests of what web1's targets tell it of itself."""
+    targets = {str(target_of("shop/web1")), str(personality_target_of("shop/web1"))}
+    exports = [export for export in control.storage(StorageClient.status).exports if export.target in targets]
+    return {lun.content_sha256 for export in exports for lun in export.luns} - {None}

@@ -25,6 +25,7 @@ from panloom.decide.provisioning import (
 )
 from panloom.model.resources import Becoming, Image, Match, Nic, Node, Prompt, Rule
 from panloom.values import MacAddress
+from support.identities import KEY
 
 MAC = MacAddress.parse("52:54:00:77:00:0a")
 DELL = Hardware(vendor="Dell Inc.", product="PowerEdge R640", architecture="x86-64", cores=8, memory_octets=64 << 30)
@@ -124,6 +125,12 @@ def test_the_same_machine_becomes_the_same_server():
     assert made.nics == (Nic(lan="front"), Nic(lan="back"))
     assert server_of(rule("web"), machine()) == made
     assert server_of(rule("spare", server=None), machine()) is None
+
+
+def test_a_server_has_the_keys_and_the_user_data_of_its_rule():
+    told = {"ssh_keys": (KEY,), "user_data": "#cloud-config\n"}
+    made = server_of(rule("web", server=WEB.model_copy(update=told)), machine())
+    assert (made.ssh_keys, made.user_data) == ((KEY,), "#cloud-config\n")
 
 
 def test_no_two_machines_and_no_two_rules_make_a_server_of_one_name_for_its_disk_is_kept_under_that():

@@ -18,6 +18,7 @@ import socketserver
 import threading
 import time
 
+from panloom.decide.cloud_init import KEYS_OCTETS
 from panloom.decide.personality import BEACON_PORT, SIZE_OCTETS
 from panloom.decide.records import initiator_of
 from panloom.wire import dhcp
@@ -51,6 +52,7 @@ class PlayedMachine:
         self.switch_is_broken = False
         self.stage = "off"
         self.personality = {}
+        self.ssh_keys = []
         self.script = self.url = ""
         self.refusals = []
         """Status of every login that was refused."""
@@ -224,6 +226,7 @@ class PlayedMachine:
         with identity:
             text = bytes(identity.read(0, SIZE_OCTETS // 512).data).decode()
             self.personality = dict(re.findall(r"(\w+)='([^']*)'", text))
+            self.ssh_keys = bytes(identity.read(SIZE_OCTETS // 512, KEYS_OCTETS // 512).data).decode().split("\n")
             disk = self.log_in(target, portal, user, secret)
             if disk is None:
                 return

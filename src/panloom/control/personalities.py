@@ -1,5 +1,7 @@
 """From documents and records to what a machine must know to be a server."""
 
+import hashlib
+from functools import lru_cache
 from ipaddress import ip_network
 from uuid import NAMESPACE_URL, uuid5
 
@@ -10,6 +12,8 @@ from panloom.decide.personality import Personality, PersonalityNic
 from panloom.decide.records import ServerRecord
 from panloom.errors import UnavailableError
 from panloom.model.resources import Auth, Nic, Server, VirtualLan
+
+MOST_DIGESTS = 4096
 
 
 def personality_of(name: str, record: ServerRecord, world: World) -> Personality:
@@ -38,6 +42,20 @@ def identity_of(name: str, record: ServerRecord, world: World) -> bytes:
         return identity_disc(personality, server.ssh_keys, server.user_data)
     except ValueError as error:
         raise UnavailableError(f"{error}; give {name} fewer NICs or keys, or its LANs shorter settings") from error
+
+
+def identity_digest(name: str, record: ServerRecord, world: World) -> str:
+    """Return the SHA-256 of that content in hex; errors as ``identity_of``.  It is made once for each content."""
+    personality, server = personality_of(name, record, world), world.all(Server)[name]
+    try:
+        return _digest(personality, server.ssh_keys, server.user_data)
+    except ValueError as error:
+        raise UnavailableError(str(error)) from error
+
+
+@lru_cache(MOST_DIGESTS)
+def _digest(personality: Personality, ssh_keys: tuple[str, ...], user_data: str) -> str:
+    return hashlib.sha256(identity_disc(personality, ssh_keys, user_data)).hexdigest()
 
 
 def booted_with(name: str, record: ServerRecord, world: World) -> str:

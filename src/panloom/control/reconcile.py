@@ -35,7 +35,7 @@ from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
 from panloom.control.machines import WAITING_SEEN_SECONDS, Machines, wish_of
 from panloom.control.observer import STORAGE_SECONDS, Observer
-from panloom.control.personalities import booted_with
+from panloom.control.personalities import booted_with, identity_digest
 from panloom.control.ports import Ports
 from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import BLADES, DOOMED, World
@@ -435,11 +435,28 @@ def _is_among(volume: Volume | None, made: Container[str]) -> bool:
 
 
 def _is_admitted(name: str, record: ServerRecord, status: calls.Status, world: World) -> bool:
-    """Whether both of a server's targets grant exactly its node under exactly its epoch."""
+    """Whether both of a server's targets grant exactly its node under exactly its epoch, and tell it who it is now.
+
+    Sessions that are there go on with what they were told: a server reads the news when it boots next.
+    """
     if record.node is None:
         return False
     granted = {
         export.target: (export.epoch, export.access.initiator) for export in status.exports if export.access is not None
     }
-    expected = (record.epoch, str(world.initiator(record.node)))
-    return all(granted.get(str(target)) == expected for target in (target_of(name), personality_target_of(name)))
+    expected, targets = (
+        (record.epoch, str(world.initiator(record.node))),
+        (target_of(name), personality_target_of(name)),
+    )
+    return all(granted.get(str(target)) == expected for target in targets) and _tells(name, record, status, world)
+
+
+def _tells(name: str, record: ServerRecord, status: calls.Status, world: World) -> bool:
+    """Whether what the targets hold of a server's identity is what documents say, or these say nothing."""
+    try:
+        wanted = identity_digest(name, record, world)
+    except UnavailableError:
+        return True
+    targets = {str(target_of(name)), str(personality_target_of(name))}
+    told = {lun.content_sha256 for export in status.exports if export.target in targets for lun in export.luns}
+    return told - {None} == {wanted}

@@ -192,6 +192,8 @@ def server_of(rule: Rule, node: Node) -> Server | None:
         node=node.name,
         needs=becoming.needs,
         failover=becoming.failover,
+        ssh_keys=becoming.ssh_keys,
+        user_data=becoming.user_data,
     )
 
 

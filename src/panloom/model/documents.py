@@ -365,6 +365,9 @@ class BecomingSpec(Written):
     """It has a NIC in each, with an address of the LAN's `range`."""
     needs: NeedsSpec = NeedsSpec()
     failover: FailoverSpec = FailoverSpec()
+    ssh_keys: tuple[SshKey, ...] = Field((), examples=["[ssh-ed25519 AAAA… ada@example]"])
+    user_data: UserData = Field("", examples=["|\n  #cloud-config\n  packages: [nginx]"])
+    """What cloud-init is to do when its disk boots first."""
 
     @property
     def meaning(self) -> resources.Becoming:
@@ -376,6 +379,8 @@ class BecomingSpec(Written):
             lans=self.lans,
             needs=self.needs.meaning,
             failover=self.failover.meaning,
+            ssh_keys=self.ssh_keys,
+            user_data=self.user_data,
         )
 
 

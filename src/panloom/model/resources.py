@@ -369,6 +369,8 @@ class Becoming(Part):
     """It has a NIC in each, with an address of the LAN's range."""
     needs: Needs = Needs()
     failover: Failover = Failover()
+    ssh_keys: tuple[str, ...] = ()
+    user_data: str = ""
 
 
 class Prompt(Part):
