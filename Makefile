@@ -1,6 +1,5 @@
 # make demo    set up below .cache and .venv, nothing else, then run the main job: boot, kill, fence, move, come back
 # make test    set up and run every test, interop and the demo included
-# make long    the tests that take minutes each
 # make bench   measure boot, fail-over, kills, clone, iSCSI, TFTP, HTTP, DHCP beside peers, and emulated machines   (JSON in
 #              bench/results; a quiet machine)
 # make fuzz    fuzz codecs and state machines for ten minutes, then say 1,000,000 wrong PDUs to a live target, or:
@@ -9,6 +8,8 @@
 #                check 200 histories, move a guest 50 times, plant bugs   (JSON in bench/results; goes on where Ctrl-C stopped it), or:
 #                make campaign PARTS=states STATES=1000000 SEED=7
 # make conformance  hold the target to libiscsi's 230 tests; PEER=tgtd runs tgtd beside it   (JSON in bench/results)
+# make long    run all tests that boot machines, those too that take minutes each, then build a Debian and boot it by BIOS and
+#              UEFI   (JSON in bench/results; an hour or two without KVM), or:  make long ROUTES=lab/test_debian_dracut.py
 # make lint    style, types, layers, spelling
 # make lock    write requirements/*.lock anew from pyproject.toml          (needs pip-compile of pip-tools)
 # make clean   remove what the others made
@@ -31,10 +32,6 @@ test:
 	@$(as_root) scripts/run pytest --numprocesses 2 --no-loadscope-reorder --ignore tests/test_harmless.py
 	@$(as_root) env PANLOOM_HOST_STATE=.cache/host-state.before scripts/run pytest tests/test_harmless.py
 
-long:
-	@scripts/setup test
-	@$(as_root) scripts/run pytest -m long
-
 fuzz: SECONDS := 600
 fuzz: PDUS := 1000000
 fuzz: setup-test
@@ -47,6 +44,11 @@ campaign: setup-test
 
 conformance: setup-test
 	@scripts/run python tests/conformance --peer "$(PEER)" --json bench/results/conformance.json
+
+long: setup-test
+	@$(as_root) scripts/run python bench/boot_routes.py --json bench/results/boot_routes.json $(ROUTES)
+	@[ -n "$(ROUTES)" ] || for question in debian_seconds personalise_seconds; do \
+	    $(as_root) scripts/run python bench/$$question.py --json bench/results/$$question.json || exit 1; done
 
 lint: setup-test
 	@scripts/run ruff check
