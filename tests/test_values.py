@@ -8,6 +8,7 @@ from panloom.values import (
     Iqn,
     Lun,
     MacAddress,
+    Vni,
     exact_duration,
     exact_size,
     format_size,
@@ -178,6 +179,17 @@ class TestLun:
     def test_out_of_range_is_told(self, number):
         with pytest.raises(ValueError, match="0 … 16383"):
             Lun(number)
+
+
+class TestVni:
+    @given(st.integers(1, 2**24 - 1))
+    def test_parse_undoes_str(self, number):
+        assert Vni.parse(str(Vni(number))) == Vni(number)
+
+    @pytest.mark.parametrize("text", ["0", "16777216", "-1", "0x10", "", "12 ", "١"])
+    def test_what_is_no_vni_is_told_with_the_range(self, text):
+        with pytest.raises(ValueError, match=r"1 (…|to) 16777215"):
+            Vni.parse(text)
 
 
 class TestSize:

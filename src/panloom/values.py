@@ -19,6 +19,7 @@ _IQN = re.compile(
     r"(iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9.-]*)(?::[a-z0-9.:_-]*)?|eui\.[0-9a-f]{16}|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32}))\Z"
 )
 LONGEST_DURATION_SECONDS = 366 * 86400.0
+LAST_VNI = (1 << 24) - 1
 LARGEST_SIZE_OCTETS = (1 << 63) - 1  # of a file, off_t
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(i?)([bB]?)\Z")
 _RUNS = re.compile(r"(\D*)(\d*)")
@@ -109,6 +110,27 @@ class Lun:
         """Read a decimal number."""
         if not text.isascii() or not text.isdigit():
             raise ValueError(f"{text!r} is no LUN; write a number from 0 to 16383")
+        return cls(int(text))
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Vni:
+    """A VXLAN network identifier, 1 … 2^24-1 (RFC 7348 section 5); 0 is given to nobody."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= LAST_VNI:
+            raise ValueError(f"a VNI is 1 … {LAST_VNI}, not {self.number}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a decimal number."""
+        if not text.isascii() or not text.isdigit():
+            raise ValueError(f"{text[:40]!r} is no VNI; write a number from 1 to {LAST_VNI}")
         return cls(int(text))
 
     def __str__(self) -> str:

@@ -2,6 +2,8 @@
 
 PortFilterTable   observe ─► PortFilter ─► changes(observed, wanted) ─► apply ─► observe: the difference is empty
 Nftables          run(commands) ─► libnftables ─► netlink, in the namespace where it was made
+
+Commands may be in nft's own language as well, for what JSON has no words for: sets of parts of packets (``typeof``).
 """
 
 import ctypes
@@ -44,12 +46,13 @@ class Nftables:
         self._library.nft_ctx_buffer_error(self._context)
         self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON | _NUMERIC_PROTOCOLS)
 
-    def run(self, commands: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, commands: Mapping[str, Any] | str) -> dict[str, Any]:
         """Do all commands or none, and return what they list; ``KernelError`` with nft's own words."""
+        text = commands if isinstance(commands, str) else json.dumps(commands)
         with self._lock:
             if self._context is None:
                 raise UnavailableError("the connection to nftables is closed")
-            failed = self._library.nft_run_cmd_from_buffer(self._context, json.dumps(commands).encode())
+            failed = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
             output = self._library.nft_ctx_get_output_buffer(self._context)
             complaint = self._library.nft_ctx_get_error_buffer(self._context)
         if failed:
