@@ -116,6 +116,35 @@ def test_no_boot_is_late_while_the_boot_services_cannot_be_opened():
     asyncio.run(scenario())
 
 
+def test_a_lan_and_its_members_get_vnis_and_keep_them():
+    """Those of a record from before there were VNIs as well, and those of a LAN that was deleted and comes back."""
+
+    async def scenario():
+        store, events = DictStore(), EventLog(DictStore())
+        reconciler = Reconciler(store, Storage(), Edge(), Observer(Storage(), Boots(DictStore()), events), events, None)
+
+        async def meet():
+            world = await World.read(store)
+            await reconciler._meet_lans(world)
+            await reconciler._meet_servers(world)
+            world = await World.read(store)
+            (nic,) = world.server_records["shop/web1"].nics
+            assert nic.mac == UP.nics[0].mac
+            return world.lan_records["shop/front"].vni, nic.vni
+
+        await world_of(store, UP)
+        given = await meet()
+        assert sorted(given) == [1, 2]
+        assert await meet() == given
+        await store.commit(delete=[LAN.key])
+        assert await meet() == given
+        await put(store, LAN, LAN.model_copy(update={"name": "back", "subnet": IPv4Network("10.2.0.0/24")}))
+        assert await meet() == given
+        assert (await World.read(store)).lan_records["shop/back"].vni == 3
+
+    asyncio.run(scenario())
+
+
 def test_a_fault_of_ours_is_said_so_too(caplog):
     class Faulty(Storage):
         async def volumes(self):

@@ -15,14 +15,14 @@ from panloom.control.events import EventLog
 from panloom.control.observer import Observer
 from panloom.control.rows import Rows, state_of
 from panloom.decide.inventory import System
-from panloom.decide.records import STEPS, Discovered, Fence, NodeRecord, Phase, Step
+from panloom.decide.records import STEPS, Discovered, Fence, LanRecord, NodeRecord, Phase, Step, VirtualNic
 from panloom.errors import UnavailableError
 from panloom.model.resources import KINDS, Image
 from panloom.storage import calls
 from panloom.storage.limits import NO_LIMITS
 from panloom.storage.statistics import Totals
 from support.dict_store import DictStore
-from support.world import DOCUMENTS, MAC, UP, node, put, world_of
+from support.world import DOCUMENTS, LAN, MAC, UP, node, put, world_of
 
 VOLUME = calls.VolumeFacts("shop.web1", "web@1", 1 << 20, 4096, 3)
 DONE = Totals(operations=100, reads=100, read_octets=51200, octets=51200, read_latency=(0, 0, 0, 60, 39, 0, 1))
@@ -103,6 +103,14 @@ def test_a_server():
         "disk_octets": 1 << 20, "allocated_octets": 4096, "why": "no spare",
     }  # fmt: skip
     assert {key: row[key] for key in expected} == expected
+
+
+def test_a_lan_shows_its_vni_and_its_members():
+    rows = shown(msgspec.structs.replace(UP, nics=(VirtualNic(lan="front", mac=MAC, vni=7),)))
+    rows.world.lan_records["shop/front"] = LanRecord(6)
+    row = rows("lan")["shop/front"]
+    assert (row["vni"], row["members"]) == (6, [{"server": "shop/web1", "mac": MAC, "vni": 7, "node": "n1"}])
+    assert shown(documents=(LAN,))("lan")["shop/front"]["vni"] is None
 
 
 def test_a_server_shows_what_its_agent_said_under_its_epoch():

@@ -246,6 +246,7 @@ KINDS = (
             Column("SUBNET", text("subnet")),
             Column("RANGE", text("range")),
             Column("ROUTER", text("router")),
+            Column("VNI", text("vni")),
             Column("DNS", text("dns"), wide=True),
             Column("DOMAIN", text("domain"), wide=True),
         ),

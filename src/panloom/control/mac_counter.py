@@ -1,13 +1,8 @@
-"""The persistent sequence counter of virtual MACs: raised and durable before the address is used by anybody.
+"""The persistent sequence counter of virtual MACs (``control.sequence``), one for each serial."""
 
-    /record/mac-counter/SERIAL    the last counter given, in decimal
-
-A crash between the two leaves a gap, never a repetition.
-"""
-
+from panloom.control.sequence import next_of
 from panloom.decide.mac_address import VirtualMac
-from panloom.errors import ConflictError
-from panloom.state.contract import ABSENT, Store
+from panloom.state.contract import Store
 from panloom.values import MacAddress
 
 PREFIX = "/record/mac-counter/"
@@ -21,15 +16,4 @@ class MacCounter:
 
     async def allocate(self, serial: int) -> MacAddress:
         """Return an address that nobody has had; ValueError when the counter of ``serial`` is used up."""
-        key = f"{PREFIX}{serial}"
-        while True:
-            entry = await self._store.get(key)
-            mac = VirtualMac(serial, (int(entry.value) if entry else 0) + 1)
-            address = mac.to_mac()
-            try:
-                await self._store.commit(
-                    expect={key: entry.revision if entry else ABSENT}, put={key: str(mac.counter).encode()}
-                )
-            except ConflictError:
-                continue
-            return address
+        return await next_of(self._store, f"{PREFIX}{serial}", lambda count: VirtualMac(serial, count).to_mac())

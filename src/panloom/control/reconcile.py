@@ -37,12 +37,14 @@ from panloom.control.machines import WAITING_SEEN_SECONDS, Machines, wish_of
 from panloom.control.observer import STORAGE_SECONDS, Observer
 from panloom.control.personalities import booted_with, identity_digest
 from panloom.control.ports import Ports
+from panloom.control.sequence import next_vni
 from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import BLADES, DOOMED, World
 from panloom.decide.image_update import is_on_trial, is_shut_out, shut_out_for
 from panloom.decide.placement import place, why_none, why_not
 from panloom.decide.plan import Preview
 from panloom.decide.records import (
+    LanRecord,
     NodeRecord,
     Phase,
     ServerRecord,
@@ -54,7 +56,7 @@ from panloom.decide.records import (
 from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, MarkUp, ServerView, fence_act, next_act
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
-from panloom.model.resources import Node, Server, Volume
+from panloom.model.resources import Node, Server, VirtualLan, Volume
 from panloom.state.contract import Store
 from panloom.storage import calls
 from panloom.storage.client import StorageClient
@@ -139,6 +141,7 @@ class Reconciler:
         await self._part("images", self._images.tend(world, self._start, self._say))
         await self._part("volumes", self._volumes.tend(world, self._start, self._say))
         await self._part("image updates", self.updates.tend(world))
+        await self._part("new LANs", self._meet_lans(world))
         await self._part("new servers", self._meet_servers(world))
         await self._part("nodes", self._clear_doubts(world))
         await self._part("hardware", self._note_hardware(world))
@@ -245,15 +248,16 @@ class Reconciler:
 
     # ── the parts of a pass ──────────────────────────────────────────────────────────────────────────────────────────
 
+    async def _meet_lans(self, world: World) -> None:
+        """Give each new LAN its VNI."""
+        for name in world.all(VirtualLan).keys() - world.lan_records.keys():
+            await world.edit(lans={name: LanRecord((await next_vni(self._store)).number)})
+
     async def _meet_servers(self, world: World) -> None:
-        """Give each new server a record, and each new NIC its virtual MAC."""
-        platform = world.platform
+        """Give each new server a record, and each new NIC its virtual MAC and its VNI."""
         for name, server in world.all(Server).items():
             record = world.server_records.get(name)
-            known = {nic.lan for nic in record.nics} if record else set()
-            missing = [nic.lan for nic in server.nics if nic.lan not in known]
-            if record is not None and not missing:
-                continue
+            nics = await self._nics(record.nics if record else (), [nic.lan for nic in server.nics], world)
             if record is None:
                 record = ServerRecord(
                     phase=Phase.WAITING,
@@ -262,9 +266,21 @@ class Reconciler:
                     secret=secrets.token_hex(16),
                     beacon_key=secrets.token_hex(16),
                 )
-            serial = platform.control.serial if platform else 0
-            fresh = tuple([VirtualNic(lan=lan, mac=str(await self._macs.allocate(serial))) for lan in missing])
-            await world.edit(servers={name: msgspec.structs.replace(record, nics=record.nics + fresh)})
+            elif nics == record.nics:
+                continue
+            await world.edit(servers={name: msgspec.structs.replace(record, nics=nics)})
+
+    async def _nics(self, known: Sequence[VirtualNic], lans: Sequence[str], world: World) -> tuple[VirtualNic, ...]:
+        """Return the NICs that are known, and new ones in those of the LANs that have none."""
+        serial = world.platform.control.serial if world.platform else 0
+        found = {nic.lan: nic for nic in known}
+        for lan in lans:
+            if lan not in found:
+                found[lan] = VirtualNic(lan=lan, mac=str(await self._macs.allocate(serial)))
+        for nic in found.values():
+            if nic.vni is None:
+                found[nic.lan] = msgspec.structs.replace(nic, vni=(await next_vni(self._store)).number)
+        return tuple(found.values())
 
     async def _meet_machines(self, world: World) -> None:
         """Take new machines in; in a worker of its own, since each costs a commit and no fence may wait for them."""

@@ -83,7 +83,7 @@ class Rows:
             case "rule":
                 return [_rule(rule, world) for rule in world.all(resources.Rule).values()]
             case "lan":
-                return [_lan(lan) for lan in world.all(resources.VirtualLan).values()]
+                return [_lan(lan, world) for lan in world.all(resources.VirtualLan).values()]
             case _:
                 return [_platform(world.platform)] if world.platform else []
 
@@ -394,7 +394,15 @@ def _rule(rule: resources.Rule, world: World) -> Row:
     }
 
 
-def _lan(lan: resources.VirtualLan) -> Row:
+def _lan(lan: resources.VirtualLan, world: World) -> Row:
+    record = world.lan_records.get(lan.label)
+    members = [
+        {"server": name, "mac": nic.mac, "vni": nic.vni, "node": world.server_records[name].node}
+        for name, server in sorted(world.all(resources.Server).items())
+        if server.pan == lan.pan and name in world.server_records
+        for nic in world.server_records[name].nics
+        if nic.lan == lan.name and any(wanted.lan == lan.name for wanted in server.nics)
+    ]
     return {
         "name": lan.label,
         "pan": lan.pan,
@@ -404,6 +412,8 @@ def _lan(lan: resources.VirtualLan) -> Row:
         "router": str(lan.router) if lan.router else None,
         "dns": [str(address) for address in lan.dns],
         "domain": lan.domain,
+        "vni": record.vni if record else None,
+        "members": members,
     }
 
 

@@ -16,7 +16,17 @@ import msgspec
 from panloom.boot.lease_book import leases
 from panloom.decide.image_update import ImageUpdate
 from panloom.decide.provisioning import BladeRecord
-from panloom.decide.records import STEPS, ImageRecord, NodeRecord, Phase, ServerRecord, Step, initiator_of, volume_of
+from panloom.decide.records import (
+    STEPS,
+    ImageRecord,
+    LanRecord,
+    NodeRecord,
+    Phase,
+    ServerRecord,
+    Step,
+    initiator_of,
+    volume_of,
+)
 from panloom.model import resources
 from panloom.model.disks import disks
 from panloom.state.contract import ABSENT, Store
@@ -27,12 +37,13 @@ NODES = "/record/node/"
 IMAGES = "/record/image/"
 BLADES = "/record/blade/"
 UPDATES = "/record/image-update/"
+LANS = "/record/lan/"
 DOOMED_IMAGES = "/record/doomed-image/"
 """Images whose documents are gone and that are to be destroyed; until they are, none of that name is copied in."""
 DOOMED = "/record/doomed-volume/"
 """Volumes whose documents are gone and whose data are to be destroyed; until they are, none of that name is made."""
 
-_BESIDE = (resources.WANT, NODES, IMAGES, BLADES, UPDATES, DOOMED, DOOMED_IMAGES)
+_BESIDE = (resources.WANT, NODES, IMAGES, BLADES, UPDATES, LANS, DOOMED, DOOMED_IMAGES)
 _decode = lru_cache(maxsize=10_000)(resources.decode)  # documents stay the same for many passes
 Resource = TypeVar("Resource", bound=resources.Resource)
 
@@ -56,6 +67,7 @@ class World:
         self.blades: dict[str, BladeRecord] = {}
         self.updates: dict[str, ImageUpdate] = {}
         """The last update of each image, by the image's name."""
+        self.lan_records: dict[str, LanRecord] = {}
         self.doomed = frozenset(key.removeprefix(DOOMED) for key in entries if key.startswith(DOOMED))
         """Labels of volumes that are being destroyed."""
         self.doomed_images = frozenset(
@@ -76,6 +88,8 @@ class World:
                 self.blades[key.removeprefix(BLADES)] = msgspec.json.decode(value, type=BladeRecord)
             elif key.startswith(UPDATES):
                 self.updates[key.removeprefix(UPDATES)] = msgspec.json.decode(value, type=ImageUpdate)
+            elif key.startswith(LANS):
+                self.lan_records[key.removeprefix(LANS)] = msgspec.json.decode(value, type=LanRecord)
 
     @classmethod
     async def read(cls, store: Store) -> "World":
@@ -167,18 +181,20 @@ class World:
         images: Mapping[str, ImageRecord] = MappingProxyType({}),
         blades: Mapping[str, BladeRecord | None] = MappingProxyType({}),
         updates: Mapping[str, ImageUpdate] = MappingProxyType({}),
+        lans: Mapping[str, LanRecord] = MappingProxyType({}),
         rests_on: Collection[str] = (),
     ) -> None:
         """Change records in one commit, None deletes.
 
         ``ConflictError`` if any of them, or of the keys of documents in ``rests_on``, is not as it was read.
         """
-        changes: dict[str, ServerRecord | NodeRecord | ImageRecord | BladeRecord | ImageUpdate | None] = {}
+        changes: dict[str, ServerRecord | NodeRecord | ImageRecord | BladeRecord | ImageUpdate | LanRecord | None] = {}
         changes.update({SERVERS + name: server for name, server in servers.items()})
         changes.update({NODES + name: node for name, node in nodes.items()})
         changes.update({IMAGES + name: image for name, image in images.items()})
         changes.update({BLADES + name: blade for name, blade in blades.items()})
         changes.update({UPDATES + name: update for name, update in updates.items()})
+        changes.update({LANS + name: lan for name, lan in lans.items()})
         revision = await self._store.commit(
             expect=self.revisions((*changes, *rests_on)),
             put={key: msgspec.json.encode(value) for key, value in changes.items() if value is not None},
@@ -195,6 +211,7 @@ class World:
             _set(self.node_records, name, node)
         self.image_records.update(images)
         self.updates.update(updates)
+        self.lan_records.update(lans)
         for name, blade in blades.items():
             _set(self.blades, name, blade)
 

@@ -2,6 +2,7 @@
 
     /record/server/PAN/SERVER   ServerRecord   one per server: where it is, its epoch, how far a move has come
     /record/node/NODE           NodeRecord     one per machine: whose it is, whether it may be used
+    /record/lan/PAN/LAN         LanRecord      the VNI of a virtual LAN
     /record/blade/NODE          BladeRecord    a machine that was taken in: ``decide.provisioning``
     /record/boot/NODE           BootRecord     the stages of a machine's last boot
     /record/image/NAME@VERSION  ImageRecord    where an image's octets came from
@@ -57,10 +58,20 @@ STEPS = tuple(Step)
 
 
 class VirtualNic(msgspec.Struct, frozen=True):
-    """A virtual MAC once given to a server's link to a LAN; it stays with the server for ever (line 106)."""
+    """What was once given to a server's link to a LAN; both stay with the server for ever (line 106).
+
+    ``vni``: by which the control node knows who speaks in the LAN; None in records from before there were any.
+    """
 
     lan: str
     mac: str
+    vni: int | None = None
+
+
+class LanRecord(msgspec.Struct, frozen=True):
+    """The VNI that was once given to a virtual LAN; it stays while the LAN is deleted and comes back."""
+
+    vni: int
 
 
 class Fence(msgspec.Struct, frozen=True):
