@@ -18,8 +18,7 @@ SHELL := /bin/bash
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 questions := clone_seconds emulated_seconds blade_seconds boot_seconds failover_seconds resume_seconds overlay_ratio \
              iscsi_vs_peers slow_neighbour two_exporters tftp_seconds http_seconds dhcp_rate debian_seconds personalise_seconds
-pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
-               --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+pip_compile := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header
 
 .PHONY: demo test long fuzz campaign conformance lint bench setup-demo setup-test lock clean
 
@@ -74,6 +73,7 @@ lock:
 	$(pip_compile) --output-file requirements/demo.lock pyproject.toml requirements/build.in
 	$(pip_compile) --extra test --extra lint --constraint requirements/demo.lock \
 	    --output-file requirements/test.lock pyproject.toml requirements/build.in
+	@sed -i '/^--/d; /^$$/d' requirements/*.lock  # where this machine takes packages from
 
 clean:
 	$(as_root) rm -rf .cache .venv build dist src/*.egg-info

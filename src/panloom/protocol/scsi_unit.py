@@ -17,7 +17,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from panloom.errors import ConfigError
+from panloom.errors import ConfigError, PanloomError
 from panloom.protocol.scsi_reservations import Access, NexusName, Registration, Reservations
 from panloom.wire import scsi_sense
 from panloom.wire.scsi_sense import Sense
@@ -196,7 +196,7 @@ class LogicalUnit:
             self._intent((offset, data))
             try:
                 yield
-            except Exception:
+            except (OSError, PanloomError):
                 self.forget_intent()  # refused, or failed: the next start must not do it again
                 raise
             self.forget_intent()
