@@ -3,7 +3,8 @@
 import pytest
 
 from panloom.errors import ConfigError, ConflictError, RefusedError, UnavailableError
-from panloom.storage.connection_manager import SILENT_SECONDS, ConnectionManager
+from panloom.storage.admitted import SILENT_SECONDS
+from panloom.storage.connection_manager import ConnectionManager
 from panloom.storage.descriptor import Credentials, StaleEpochError
 from panloom.storage.exports import Access, Export, ExportedLun, ExportsFile, Moved
 from panloom.storage.portals import parse_portal

@@ -388,3 +388,77 @@ def test_a_disk_that_hangs_while_its_target_changes_keeps_no_other_from_being_fe
     with pytest.raises(StaleEpochError):
         blocks.write(admission.descriptors[1], 0, b"w" * 512)
     assert epochs(storage) == {"shop.web1": 2, "other": 1 if how == "LUN" else 2}
+
+
+def test_a_disk_that_hangs_while_a_volume_is_destroyed_keeps_nobody_from_being_fenced(storage):
+    storage.store.create("other", None, 1 << 20)
+    storage.manager.export(export(1))
+    _, victim = storage.login(N1)
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def unlink(path):
+        if threading.current_thread() is destroying:
+            hangs.set()
+            go_on.wait(60)
+        path.unlink()
+
+    destroying = threading.Thread(target=storage.manager.delete_volume, args=("other",))
+    fencing = threading.Thread(target=storage.manager.revoke, args=(TARGET.name, 2))
+    with instead_of_the_kernel(SystemCalls(unlink=unlink)):
+        try:
+            destroying.start()
+            assert hangs.wait(60)
+            fencing.start()
+            fencing.join(60)
+            assert not fencing.is_alive()
+            with pytest.raises(StaleEpochError):
+                write(victim)
+            with pytest.raises(ConflictError, match="is being destroyed"):
+                storage.manager.export(Export(f"{TARGET.name}.second", 1, BOTH[1:], Access(N1.name)))
+            with pytest.raises(ConflictError, match="is being destroyed"):
+                storage.manager.delete_volume("other")
+        finally:
+            go_on.set()
+            destroying.join(60)
+            fencing.join(60)
+    storage.manager.delete_volume("other")
+
+
+def test_a_disk_that_hangs_while_a_volume_is_opened_anew_keeps_no_other_from_being_fenced(storage):
+    storage.store.create("other", None, 1 << 20)
+    second = Iqn(f"{TARGET.name}.second")
+    storage.manager.export(export(1))
+    storage.manager.export(Export(second.name, 1, BOTH[1:], Access(N2.name)))
+    _, victim = storage.login(N1)
+    volume = storage.store.open("other")
+    volume.write(volume.grant(1), 0, memoryview(bytes(4096)))
+
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with instead_of_the_kernel(SystemCalls(fdatasync=refuse)), pytest.raises(OSError, match="Input/output"):
+        volume.flush()
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def open_(path, *rest):
+        if threading.current_thread() is opening:
+            hangs.set()
+            go_on.wait(60)
+        return os.open(path, *rest)
+
+    opening = threading.Thread(target=storage.manager.reopen_volume, args=("other",))
+    fencing = threading.Thread(target=storage.manager.revoke, args=(TARGET.name, 2))
+    with instead_of_the_kernel(SystemCalls(open=open_)):
+        try:
+            opening.start()
+            assert hangs.wait(60)
+            fencing.start()
+            fencing.join(60)
+            assert not fencing.is_alive()
+            with pytest.raises(StaleEpochError):
+                write(victim)
+        finally:
+            go_on.set()
+            opening.join(60)
+            fencing.join(60)
+    assert not storage.store.open("other").lost

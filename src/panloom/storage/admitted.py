@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -12,6 +13,8 @@ from panloom.storage.exports import Access, Export, ExportedLun
 from panloom.storage.limits import NO_LIMITS
 from panloom.storage.local_transport import LocalTransport
 from panloom.storage.told import session_facts
+
+SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
 
 
 class SessionState(enum.Enum):
@@ -62,6 +65,19 @@ def _same_luns(session: AdmittedSession, export: Export) -> bool:
 def _disk(lun: ExportedLun) -> ExportedLun:
     plain = msgspec.structs.replace(lun, limits=NO_LIMITS)
     return plain if lun.content is None else msgspec.structs.replace(plain, content=b"any", deflated=False)
+
+
+def heed_silence(session: AdmittedSession, now: float) -> Literal["silent", "heard"] | None:
+    """Note whether a session is silent at a moment; return what it is now, where that is news.
+
+    Only one that has answered a ping can be: firmware never does.
+    """
+    facts = session.connection.facts
+    silent = facts.answers_nop and now - facts.last_heard_at > SILENT_SECONDS
+    if silent == session.silent:
+        return None
+    session.silent = silent
+    return "silent" if silent else "heard"
 
 
 def take_away(session: AdmittedSession, export: Export, transport: LocalTransport) -> None:

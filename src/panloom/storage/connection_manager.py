@@ -34,6 +34,7 @@ from panloom.storage.admitted import (
     AdmittedSession,
     SessionState,
     give,
+    heed_silence,
     replaced_by,
     session_told,
     still_allowed,
@@ -51,7 +52,6 @@ from panloom.storage.portals import check_elsewhere
 from panloom.storage.told import export_facts, said, with_limits
 from panloom.values import Iqn
 
-SILENT_SECONDS = 2.0  # a session that answers pings, and did not for so long, is reported
 DRAIN_SECONDS = 30.0  # a command that takes longer is a disk that hangs
 
 log = logging.getLogger(__name__)
@@ -304,7 +304,7 @@ class ConnectionManager:
         with self._giving, self._lock:  # after a LUN that a session is being given with the size of before
             told = [
                 (session.connection, lun.lun)
-                for export in self._exports.values()
+                for export in self._having(name)
                 for lun in export.luns
                 if lun.volume == name
                 for session in self._of(export.target)
@@ -316,11 +316,7 @@ class ConnectionManager:
     def limit_volume(self, name: str, limits: Limits) -> None:
         """Hold a volume to limits, durably and at once, its sessions included; ConflictError if it is not exported."""
         with self._changing:
-            changed = {
-                export.target: export.limited(name, limits)
-                for export in self._exports.values()
-                if name in export.volumes
-            }
+            changed = {export.target: export.limited(name, limits) for export in self._having(name)}
             if not changed:
                 raise ConflictError(f"volume {name} is not exported; export it with its limits")
             self._file.save((self._exports | changed).values())
@@ -331,13 +327,15 @@ class ConnectionManager:
         log.info("volume=%s limits=%s", name, limits)
 
     def delete_volume(self, name: str) -> None:
-        """Destroy a volume; ConflictError while it is exported."""
+        """Destroy a volume, which nobody exports meanwhile; ConflictError while it is exported, or being destroyed."""
         with self._changing:
-            for export in self._claims.held(self._exports.values()):
-                if name in export.volumes:
-                    raise ConflictError(f"volume {name} is exported by {export.target}; unexport that first")
+            self._claims.doom(name, self._exports.values())
+        try:
             self._store.delete(name)
             self._local_transport.forget_volume(name)
+        finally:
+            with self._changing:
+                self._claims.spare(name)
         log.info("volume=%s deleted=yes", name)
 
     def with_limits(self, volumes: calls.Volumes) -> calls.Volumes:
@@ -348,14 +346,17 @@ class ConnectionManager:
     def reopen_volume(self, name: str) -> None:
         """Open a volume anew that is offline; its sessions end.  OSError if its disk still fails."""
         with self._changing:
-            exports = [export for export in self._exports.values() if name in export.volumes]
+            exports = self._claims.claim_all(lambda: self._having(name))
             with self._lock:
                 ended = self._mark_dropped(session for export in exports for session in self._of(export.target))
-        self._end(ended, f"volume {name} is opened anew")
-        with self._changing:
+        try:
+            self._end(ended, f"volume {name} is opened anew")
             self._store.reopen(name)
             for export in exports:
-                raise_epochs_at_start(self._store, export)
+                raise_epochs_at_start(self._store, self._exports.get(export.target, export))  # fenced meanwhile
+        finally:
+            with self._changing:
+                self._claims.release(*(export.target for export in exports))
 
     def statistics(self) -> Statistics:
         """Return what each device has done."""
@@ -378,13 +379,9 @@ class ConnectionManager:
         with self._lock:
             sessions = [session for session in self._sessions.values() if session.state is SessionState.LIVE]
         for session in sessions:
-            facts = session.connection.facts
-            silent = facts.answers_nop and now - facts.last_heard_at > SILENT_SECONDS
-            if silent != session.silent:
-                session.silent = silent
-                self._tell(
-                    "silent" if silent else "heard", session, f"last heard {now - facts.last_heard_at:.1f} s ago"
-                )
+            change = heed_silence(session, now)
+            if change:
+                self._tell(change, session, f"last heard {now - session.connection.facts.last_heard_at:.1f} s ago")
 
     def shut_down(self) -> None:
         """End all sessions, wait for their calls and flush the volumes."""
@@ -408,6 +405,9 @@ class ConnectionManager:
         for session in dropped:
             session.state = SessionState.DROPPED
         return dropped
+
+    def _having(self, volume: str) -> list[Export]:
+        return [export for export in self._exports.values() if volume in export.volumes]
 
     def _end(self, dropped: Iterable[AdmittedSession], why: str) -> None:
         for session in dropped:
