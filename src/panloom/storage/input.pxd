@@ -13,7 +13,7 @@ cdef class Input:
     cdef public object view
     cdef public Py_ssize_t end
     cdef int _fd, _singles
-    cdef bint _looks, _small
+    cdef bint _looks, _small, _begun
     cdef uint8_t[::1] _octets
     cdef uint8_t* base
 

@@ -22,6 +22,7 @@ from panloom.wire.crc32c import DIGEST_OCTETS, digest
 from panloom.wire.iscsi import HEADER_OCTETS
 
 if cython.compiled:
+    from cython.cimports.libc.string import memmove
     from cython.cimports.panloom.storage.linux import EAGAIN, digest_is, monotonic_ns, receive, receive_within
 
 INPUT_OCTETS = 1 << 20
@@ -42,6 +43,7 @@ class Input:
         self._fd = stream.fileno() if isinstance(stream, socket.socket) else -1
         self._looks = False  # the last ones came soon …
         self._singles = 0  # … and one by one, so often in succession
+        self._begun = False  # the rest of one is to come
         self._small = False  # the last one is copied in no time
         self.end = 0
         self._new_buffer()
@@ -78,7 +80,7 @@ class Input:
         """Look for input, and sleep until it comes; return how many octets, or an errno below zero."""
         with cython.nogil:
             octets = -EAGAIN
-            if self._looks and self._singles > _SINGLES:
+            if self._looks and self._singles > _SINGLES and not self._begun:
                 octets = receive_within(self._fd, self.base + self.end, _INPUT_OCTETS - self.end, _LOOK_NANOSECONDS)
                 self._looks = octets != -EAGAIN
             if octets == -EAGAIN:
@@ -89,12 +91,16 @@ class Input:
 
     def took(self, start: int, pdus: int) -> int:
         """Take note that so many PDUs were read, and make room; return where what is left begins now."""
-        self._singles = self._singles + pdus if pdus < 2 else 0  # one may come in parts
+        self._singles = self._singles + pdus if pdus < 2 else 0  # one may come in parts …
+        self._begun = start < self.end  # … and what is long in coming is slept for
         if start == self.end:
             self.end = 0
             return 0
         if _INPUT_OCTETS - start < _LARGEST_PDU:
-            self.view[: self.end - start] = bytes(self.view[start : self.end])  # the two may overlap
+            if cython.compiled:
+                memmove(self.base, self.base + start, self.end - start)
+            else:
+                self.view[: self.end - start] = bytes(self.view[start : self.end])  # the two may overlap
             self.end -= start
             return 0
         return start

@@ -18,6 +18,7 @@ and zero when written.  The digests are not part of these functions: see ``wire.
 
 import struct
 from enum import IntEnum
+from operator import attrgetter
 from typing import ClassVar, TypeAlias
 
 import msgspec
@@ -375,6 +376,7 @@ class _Codec:
         self.has_immediate = "immediate" in names
         self.has_ahs = "ahs" in names
         self.names = tuple(name for name in names if name not in ("immediate", "ahs", "data"))
+        self.fields_of = attrgetter(*self.names)
         if self.layout.size != HEADER_OCTETS:
             raise TypeError(f"{kind.__name__} has a header of {self.layout.size} octets")
 
@@ -407,9 +409,8 @@ def encode_header(pdu: Pdu) -> bytes:
     ahs: bytes = pdu.ahs if isinstance(pdu, ScsiCommand) else b""
     data: Octets = getattr(pdu, "data", b"")
     opcode = pdu.OPCODE | (IMMEDIATE if getattr(pdu, "immediate", False) else 0)
-    fields = [getattr(pdu, name) for name in codec.names]
-    lengths = len(ahs) // 4 << 24 | len(data)
-    fields.insert(codec.before_lengths, lengths)
+    fields = list(codec.fields_of(pdu))
+    fields.insert(codec.before_lengths, len(ahs) // 4 << 24 | len(data))
     header = bytearray(codec.layout.pack(opcode, *fields))
     if codec.fixed_flags:
         header[1] = FINAL
