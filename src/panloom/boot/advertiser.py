@@ -10,7 +10,7 @@ import logging
 import socket
 
 from panloom.boot.desk import BootDesk
-from panloom.boot.interface import join, mac_of, packet_socket
+from panloom.boot.interface import DROP, JUMP_IF_EQUAL, KEEP, LOAD_OCTET, join, mac_of, packet_socket
 from panloom.decide.boot_answer import BootTable
 from panloom.errors import MalformedError
 from panloom.values import MacAddress
@@ -25,14 +25,13 @@ from panloom.wire.router_advertisement import (
 )
 
 _LARGEST_FRAME = 2048
-_LOAD_OCTET, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x15, 0x06  # linux/bpf_common.h
 _ONLY_SOLICITATIONS = (
-    (_LOAD_OCTET, 0, 0, 20),  # IPv6 next header
-    (_JUMP_IF_EQUAL, 0, 3, 58),  # ICMPv6
-    (_LOAD_OCTET, 0, 0, 54),  # ICMPv6 type
-    (_JUMP_IF_EQUAL, 0, 1, 133),  # router solicitation
-    (_RETURN, 0, 0, 0xFFFF),
-    (_RETURN, 0, 0, 0),
+    (LOAD_OCTET, 0, 0, 20),  # IPv6 next header
+    (JUMP_IF_EQUAL, 0, 3, 58),  # ICMPv6
+    (LOAD_OCTET, 0, 0, 54),  # ICMPv6 type
+    (JUMP_IF_EQUAL, 0, 1, 133),  # router solicitation
+    KEEP,
+    DROP,
 )
 _log = logging.getLogger("panloom.boot")
 

@@ -6,14 +6,13 @@ import socket
 from collections.abc import Collection
 from ipaddress import IPv4Address
 
-from panloom.boot.interface import mac_of, packet_socket
+from panloom.boot.interface import LARGEST_DATAGRAM, mac_of, packet_socket
 from panloom.errors import MalformedError, UnavailableError
 from panloom.values import MacAddress
 from panloom.wire.arp import ETHERTYPE_ARP, ArpReply, decode_reply, encode_probe
 
 PROBE_SECONDS = 0.1
 _PROBES = 2
-_LARGEST_FRAME = 65535
 
 
 async def answering(interface: str, addresses: Collection[IPv4Address]) -> frozenset[IPv4Address]:
@@ -50,7 +49,7 @@ async def replies(sock: socket.socket, seconds: float) -> set[ArpReply]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout_at(end):
             while loop.time() < end:
-                octets = await loop.sock_recv(sock, _LARGEST_FRAME)
+                octets = await loop.sock_recv(sock, LARGEST_DATAGRAM)
                 with contextlib.suppress(MalformedError):  # most of them: questions of others
                     found.add(decode_reply(octets))
                 await asyncio.sleep(0)  # sock_recv gives way to nobody while there are frames

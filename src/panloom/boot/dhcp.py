@@ -17,7 +17,17 @@ from ipaddress import IPv4Address
 
 from panloom.boot.desk import BootDesk
 from panloom.boot.dhcp_frames import DhcpFrames
-from panloom.boot.interface import BOOT_STORM_OCTETS, LARGEST_DATAGRAM, packet_socket, udp_socket, waiting
+from panloom.boot.interface import (
+    BOOT_STORM_OCTETS,
+    DROP,
+    JUMP_IF_EQUAL,
+    KEEP,
+    LARGEST_DATAGRAM,
+    LOAD_HALF_WORD,
+    packet_socket,
+    udp_socket,
+    waiting,
+)
 from panloom.boot.lease_service import LeaseService
 from panloom.decide.boot_answer import BootTable
 from panloom.protocol.dhcp_server import DhcpServer
@@ -25,13 +35,7 @@ from panloom.state.contract import Store
 from panloom.wire import dhcp
 from panloom.wire.arp import ETHERTYPE_ARP, OPERATION_AT, REPLY, decode_reply
 
-_LOAD_HALF_WORD, _JUMP_IF_EQUAL, _RETURN = 0x28, 0x15, 0x06  # linux/bpf_common.h
-_ONLY_REPLIES = (
-    (_LOAD_HALF_WORD, 0, 0, OPERATION_AT),
-    (_JUMP_IF_EQUAL, 0, 1, REPLY),
-    (_RETURN, 0, 0, 0xFFFF),
-    (_RETURN, 0, 0, 0),
-)
+_ONLY_REPLIES = ((LOAD_HALF_WORD, 0, 0, OPERATION_AT), (JUMP_IF_EQUAL, 0, 1, REPLY), KEEP, DROP)
 
 
 class DhcpService(LeaseService[IPv4Address]):

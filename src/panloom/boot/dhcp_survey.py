@@ -10,52 +10,75 @@ import secrets
 import socket
 from ipaddress import IPv4Address
 
-from panloom.boot.interface import Instruction, mac_of, packet_socket, receive_frame, tell_checksums
+from panloom.boot.interface import (
+    DROP,
+    JUMP_IF_EQUAL,
+    KEEP,
+    LARGEST_DATAGRAM,
+    LOAD_HALF_WORD_AFTER_X,
+    LOAD_OCTET,
+    LOAD_X_IPV4_HEAD,
+    Instruction,
+    mac_of,
+    packet_socket,
+    receive_frame,
+    tell_checksums,
+)
 from panloom.errors import MalformedError, UnavailableError
 from panloom.values import MacAddress
 from panloom.wire import dhcp
 from panloom.wire.dhcp import Message, MessageType, Op, Option
-from panloom.wire.internet import UdpFrame, decode_udp_frame, encode_udp_frame
+from panloom.wire.internet import (
+    BROADCAST_MAC,
+    ETHERTYPE_IPV4,
+    PROTOCOL_UDP,
+    UdpFrame,
+    decode_udp_frame,
+    encode_udp_frame,
+)
 
 SURVEY_SECONDS = 6.0  # dnsmasq pings an address for 3 s before it offers it
+MOST_SERVERS = 16
+"""One of them is wrong already, and anybody on the wire can say that he is many."""
 _ASKS = 2
-_ETHERTYPE_IPV4 = 0x0800
-_LARGEST_FRAME = 65535
-_CLIENT_PORT, _SERVER_PORT = 68, 67
-_BROADCAST = IPv4Address("255.255.255.255")
 _ONLY_TO_CLIENTS: tuple[Instruction, ...] = (
-    (0x30, 0, 0, 23),  # the protocol of IPv4
-    (0x15, 0, 4, 17),  # UDP
-    (0xB1, 0, 0, 14),  # X: the length of the IPv4 head
-    (0x48, 0, 0, 16),  # the destination port
-    (0x15, 0, 1, _CLIENT_PORT),
-    (0x06, 0, 0, _LARGEST_FRAME),
-    (0x06, 0, 0, 0),
+    (LOAD_OCTET, 0, 0, 23),  # the protocol of IPv4
+    (JUMP_IF_EQUAL, 0, 4, PROTOCOL_UDP),
+    (LOAD_X_IPV4_HEAD, 0, 0, 14),
+    (LOAD_HALF_WORD_AFTER_X, 0, 0, 16),  # the destination port
+    (JUMP_IF_EQUAL, 0, 1, dhcp.CLIENT_PORT),
+    KEEP,
+    DROP,
 )
 
 
 async def offering(interface: str, seconds: float = SURVEY_SECONDS) -> frozenset[IPv4Address]:
-    """Return the servers that offer an address within some seconds, by their identifiers.
+    """Return the servers that offer an address within some seconds, by their identifiers, at most ``MOST_SERVERS``.
 
     UnavailableError when the interface is not there or is down: nobody can be asked.
     """
     found: set[IPv4Address] = set()
     xid = secrets.randbits(32)
-    with packet_socket(interface, _ETHERTYPE_IPV4, wanted=_ONLY_TO_CLIENTS) as sock:
+    with packet_socket(interface, ETHERTYPE_IPV4, wanted=_ONLY_TO_CLIENTS) as sock:
         tell_checksums(sock)
         mac = mac_of(sock)
         for _ in range(_ASKS):
             try:
                 sock.send(_discover(mac, xid))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds / _ASKS):
-                        while True:
-                            if server := _server_of(await _frame(sock), xid):
-                                found.add(server)
-                            await asyncio.sleep(0)  # sock_recv gives way to nobody while there are frames
+                await listen(sock, xid, seconds / _ASKS, found)
             except OSError as error:
                 raise UnavailableError(f"frames on {interface}: {error.strerror}") from error
     return frozenset(found)
+
+
+async def listen(sock: socket.socket, xid: int, seconds: float, found: set[IPv4Address]) -> None:
+    """Add to ``found`` who offers within a time, until there are ``MOST_SERVERS``; OSError of the socket."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while len(found) < MOST_SERVERS:
+                if server := _server_of(await _frame(sock), xid):
+                    found.add(server)
+                await asyncio.sleep(0)  # a socket at which frames wait gives way to nobody
 
 
 def _discover(mac: MacAddress, xid: int) -> bytes:
@@ -63,12 +86,12 @@ def _discover(mac: MacAddress, xid: int) -> bytes:
     message = Message(op=Op.REQUEST, xid=xid, chaddr=mac, broadcast=True, options=options)
     return encode_udp_frame(
         UdpFrame(
-            destination_mac=MacAddress.parse("ff:ff:ff:ff:ff:ff"),
+            destination_mac=BROADCAST_MAC,
             source_mac=mac,
-            destination=_BROADCAST,
+            destination=dhcp.BROADCAST,
             source=dhcp.UNSPECIFIED,
-            destination_port=_SERVER_PORT,
-            source_port=_CLIENT_PORT,
+            destination_port=dhcp.SERVER_PORT,
+            source_port=dhcp.CLIENT_PORT,
             payload=dhcp.encode(message),
         )
     )
@@ -80,7 +103,7 @@ async def _frame(sock: socket.socket) -> tuple[bytes, bool]:
     loop.add_reader(sock, came.set)
     try:
         await came.wait()
-        return receive_frame(sock, _LARGEST_FRAME)
+        return receive_frame(sock, LARGEST_DATAGRAM)
     finally:
         loop.remove_reader(sock)
 

@@ -17,7 +17,12 @@ from ipaddress import IPv6Address
 from panloom.boot.desk import BootDesk
 from panloom.boot.dhcp_frames import DhcpFrames
 from panloom.boot.interface import (
+    DROP,
+    JUMP_IF_EQUAL,
+    KEEP,
     LARGEST_DATAGRAM,
+    LOAD_HALF_WORD,
+    LOAD_OCTET,
     join,
     mac_of,
     packet_socket,
@@ -42,14 +47,13 @@ from panloom.wire.internet import (
 )
 from panloom.wire.router_advertisement import link_local
 
-_LOAD_HALF_WORD, _LOAD_OCTET, _JUMP_IF_EQUAL, _RETURN = 0x28, 0x30, 0x15, 0x06  # linux/bpf_common.h
 _ONLY_TO_SERVERS = (
-    (_LOAD_OCTET, 0, 0, NEXT_HEADER_AT),
-    (_JUMP_IF_EQUAL, 0, 3, PROTOCOL_UDP),
-    (_LOAD_HALF_WORD, 0, 0, DESTINATION_PORT_AT),
-    (_JUMP_IF_EQUAL, 0, 1, dhcpv6.SERVER_PORT),
-    (_RETURN, 0, 0, 0xFFFF),
-    (_RETURN, 0, 0, 0),
+    (LOAD_OCTET, 0, 0, NEXT_HEADER_AT),
+    (JUMP_IF_EQUAL, 0, 3, PROTOCOL_UDP),
+    (LOAD_HALF_WORD, 0, 0, DESTINATION_PORT_AT),
+    (JUMP_IF_EQUAL, 0, 1, dhcpv6.SERVER_PORT),
+    KEEP,
+    DROP,
 )
 _DUID_UUID = b"\0\4"  # RFC 6355
 

@@ -28,6 +28,11 @@ T = TypeVar("T")
 
 Instruction = tuple[int, int, int, int]
 """One step of a classic BPF program: code, jump if true, jump if false, operand."""
+LOAD_OCTET, LOAD_HALF_WORD, LOAD_HALF_WORD_AFTER_X = 0x30, 0x28, 0x48  # linux/bpf_common.h
+LOAD_X_IPV4_HEAD = 0xB1  # X becomes the length of the IPv4 head that begins at the operand
+JUMP_IF_EQUAL, RETURN = 0x15, 0x06
+KEEP: Instruction = (RETURN, 0, 0, LARGEST_DATAGRAM)
+DROP: Instruction = (RETURN, 0, 0, 0)
 
 
 def udp_socket(interface: str, address: IpAddress, port: int, *, waiting_octets: int = 0) -> socket.socket:
