@@ -9,6 +9,7 @@ from panloom.command import changes
 from panloom.command import files as reading
 from panloom.command.output import emit_data, emit_table, output_option, suggest
 from panloom.control.client import Client
+from panloom.decide.preflight import MEND
 from panloom.errors import ConfigErrors
 
 _COLOURS = {"ok": "green", "wrong": "red", "unknown": "yellow"}
@@ -23,24 +24,26 @@ def command(client: Client, files: tuple[str, ...], form: str) -> int:
     drivers, ports, images and their signatures, spares; change nothing.
 
     FILEs are documents that are not applied yet: what is wrong in them is told, too. What this machine itself lacks,
-    programs, disk space, clock, is told by panloom doctor. Exit code: 1 if something is wrong.
+    programs, disk space, clock, is told by panloom doctor. Exit code: 1 if something is wrong, or is unknown since it
+    could not be looked at.
     """
     told = client.get("check")
     findings = [*_of_files(client, files), *told["findings"]]
-    wrong = any(finding["state"] == "wrong" for finding in findings)
+    states = {finding["state"] for finding in findings}
+    state = next((state for state in ("wrong", "unknown") if state in states), "ok")
     if form in ("json", "yaml"):
-        emit_data({"state": "wrong" if wrong else "ok", "findings": findings}, form)
-        return int(wrong)
+        emit_data({"state": state, "findings": findings}, form)
+        return int(state != "ok")
     rows = [
         (click.style(one["state"], fg=_COLOURS[one["state"]]), one["part"], one["where"], _words(one))
         for one in findings
     ]
     emit_table(("STATE", "PART", "WHERE", "FOUND"), rows)
-    if wrong:
+    if state != "ok":
         suggest("Look again when it is mended", "panloom check")
     else:
         suggest("Look at this machine itself", "panloom doctor")
-    return int(wrong)
+    return int(state != "ok")
 
 
 def _words(finding: Mapping[str, Any]) -> str:
@@ -56,8 +59,7 @@ def _of_files(client: Client, files: tuple[str, ...]) -> list[dict[str, Any]]:
         plan = client.post("plan", body={"files": reading.read(files)})
     except ConfigErrors as errors:
         return [_finding(error.where, "wrong", error.why) for error in errors.errors]
-    mend = "add a node that has what it needs, or write `failover: no`"
-    warnings = [_finding(", ".join(files), "wrong", warning, mend) for warning in plan["warnings"]]
+    warnings = [_finding(", ".join(files), "wrong", warning, MEND) for warning in plan["warnings"]]
     return warnings or [_finding(", ".join(files), "ok", f"{changes.summary(plan, 'plan')}")]
 
 

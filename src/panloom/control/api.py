@@ -116,7 +116,10 @@ class Control(HistoryControl, ImageControl, VolumeControl, Protocol):
         ...
 
     async def check(self) -> Row:
-        """Return what would go wrong on this site: {state, findings: [{part, where, state, found, mend}]}."""
+        """Return what would go wrong on this site: {state, findings: [{part, where, state, found, mend}]}.
+
+        A state is ok, wrong or unknown; that of the whole is the worst of them.
+        """
         ...
 
     async def console(self, node: str, *, types: bool, who: str) -> AbstractContextManager[Viewer]:

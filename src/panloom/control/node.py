@@ -21,7 +21,7 @@ from panloom.control.personalities import personality_of
 from panloom.control.power import SocketDriver
 from panloom.control.reconcile import Reconciler
 from panloom.control.rows import Rows
-from panloom.control.site_check import SiteCheck
+from panloom.control.site_check import SiteCheck, state_of
 from panloom.control.volumes import why_read
 from panloom.control.world import DOOMED_IMAGES, World
 from panloom.decide import boot_menu
@@ -305,8 +305,7 @@ class ControlNode:
     async def check(self) -> Row:
         """Return what would go wrong on this site; takes some seconds."""
         found = await self._site.findings(self.rows)
-        state = "wrong" if any(finding.state == "wrong" for finding in found) else "ok"
-        return {"state": state, "findings": [msgspec.to_builtins(finding) for finding in found]}
+        return {"state": state_of(found), "findings": [msgspec.to_builtins(finding) for finding in found]}
 
     async def personality(self, server: str) -> Row:
         """Return everything that makes a machine be that server, its secrets left out (line 190)."""

@@ -12,6 +12,8 @@ import msgspec
 from panloom.decide.placement import Machine, Wish, objection, place
 
 _NAMED = 4  # servers of one line
+MEND = "add a node that has what it needs, or write `failover: no`"
+"""What a person can do about a warning."""
 
 
 def without_spare(wishes: Iterable[Wish], machines: Iterable[Machine]) -> Mapping[str, str]:
