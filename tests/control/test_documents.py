@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panloom.control.documents import Documents
+from panloom.control.documents import Documents, Edit
 from panloom.control.history import LAST_REVISION
 from panloom.control.world import IMAGES
+from panloom.decide.images import tagged
 from panloom.decide.plan import Mark, Preview
 from panloom.decide.records import ImageRecord
 from panloom.errors import ConfigError, ConfigErrors, PanloomError
 from panloom.model.load import File
-from panloom.model.resources import WANT, Node, Server
+from panloom.model.resources import WANT, Image, Node, Server
 from panloom.state.contract import Snapshot, Store
 from panloom.state.sqlite import SqliteStore
 from panloom.values import MacAddress
@@ -184,6 +185,35 @@ def test_cap_228_an_edited_file_changes_what_is_wanted():
         assert [change.key for change in outcome.plan.changes] == [f"/want/node/n{number}" for number in (1, 2, 3)]
         (node, *_) = await documents.resources("node")
         assert str(node.address) == "10.0.0.21"
+
+    with_documents(scenario)
+
+
+def test_a_tag_that_a_document_has_goes_from_the_version_that_had_it():
+    def image(version: int, more: str = "") -> File:
+        text = f"apiVersion: panloom/v1\nkind: Image\nname: db\nversion: {version}\nsource: /srv/db{version}.img\n"
+        return File(f"db{version}.yaml", text + more)
+
+    async def tags(documents: Documents) -> dict[int, tuple[str, ...]]:
+        return {one.version: one.tags for one in await documents.resources("image") if isinstance(one, Image)}
+
+    async def scenario(documents: Documents, _store: Store) -> None:
+        await documents.apply([image(1), image(2)], prune=False, who="ann")
+
+        async def tag(label: str) -> None:
+            await documents.edit(lambda stored: Edit(tagged(label, ["stable"], stored)), what="image tag", who="ann")
+
+        claims, silent = image(1, "tags: [stable]\n"), image(2)
+        for files in ([claims], [claims, silent], [silent, claims]):
+            await tag("db@2")
+            assert await tags(documents) == {1: (), 2: ("stable",)}
+            assert {change.key for change in (await documents.plan(files)).changes} == {
+                "/want/image/db@1",
+                "/want/image/db@2",
+            }
+            await documents.apply(files, prune=False, who="ann")
+            assert await tags(documents) == {1: ("stable",), 2: ()}
+            assert (await documents.apply(files, prune=False, who="ann")).revision == 0
 
     with_documents(scenario)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panloom.decide.image_update import ImageUpdate, Turn
-from panloom.decide.images import prune, tagged, untagged, users
+from panloom.decide.images import prune, tagged, untagged, users, with_notes, without_claimed
 from panloom.errors import ConfigError
 from panloom.model.resources import Becoming, Image, Prompt, Rule, Server, Volume
 
@@ -68,3 +68,32 @@ def test_after_any_moves_a_tag_is_where_it_was_put_last(moves):
 def test_a_version_that_is_not_there_carries_nothing():
     with pytest.raises(ConfigError, match="there is no such version"):
         tagged("web@9", ["stable"], by_key(*VERSIONS))
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(1, 5)),
+    st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(1, 5)),
+    st.sets(st.integers(1, 5)),
+)
+def test_a_tag_that_a_document_has_leaves_the_version_that_had_it(before, claims, silent):
+    """Tags are where commands put them, then documents of some versions are applied, some of them without a word."""
+
+    def carrying(where):
+        return by_key(
+            *(
+                image.model_copy(update={"tags": tuple(tag for tag in where if where[tag] == image.version)})
+                for image in VERSIONS
+            )
+        )
+
+    stored, claimed = carrying(before), carrying(claims)
+    loud = {key for key, image in claimed.items() if image.tags}
+    quiet = {image.key for image in VERSIONS if image.version in silent} - loud
+    written = {key: claimed[key] for key in loud | quiet}
+    written |= with_notes(written, stored, lambda key, word: word == "tags" and key in loud)
+    after = {**stored, **without_claimed(written, stored), **written}
+    carried = [tag for image in after.values() for tag in image.tags]
+    assert len(carried) == len(set(carried))
+    assert {tag: image.version for image in after.values() for tag in image.tags}.items() >= claims.items()
+    lost = before.keys() - claims.keys() - set(carried)
+    assert {before[tag] for tag in lost} <= {after[key].version for key in loud}  # said to have others, and no more

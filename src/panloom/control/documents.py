@@ -24,7 +24,7 @@ from panloom.control.world import DOOMED, DOOMED_IMAGES, IMAGES
 from panloom.decide import history
 from panloom.decide import plan as planning
 from panloom.decide.history import Revision
-from panloom.decide.images import with_notes
+from panloom.decide.images import with_notes, without_claimed
 from panloom.decide.plan import Mark, Plan, Preview, Refusal
 from panloom.decide.records import ImageRecord
 from panloom.errors import ConfigError, ConfigErrors, ConflictError
@@ -275,7 +275,7 @@ class Documents:
             if place is None or not findings.has_at(place):
                 findings.add(place, refusal.why, where=refusal.key)
         findings.raise_if_any()
-        want, preview = {**loaded.resources, **read.volumes}, await self._preview()
+        want, preview = {**loaded.resources, **read.besides}, await self._preview()
         plan = await asyncio.to_thread(planning.changes, stored.resources, want, absent=read.gone, preview=preview)
         told = await self._preflight(planning.result(stored.resources, plan, prune=prune)) if plan.changes else ()
         return msgspec.structs.replace(plan, warnings=tuple(told)), stored, loaded
@@ -369,7 +369,8 @@ class _Read(NamedTuple):
     findings: Findings
     whole: dict[str, Resource]
     gone: frozenset[str]
-    volumes: dict[str, model.Volume]
+    besides: dict[str, Resource]
+    """What changes with what was loaded: disks of servers, and images whose tags go to others."""
     refusals: list[Refusal]
 
 
@@ -381,12 +382,17 @@ def _read(files: Sequence[File], stored: Stored, *, prune: bool) -> _Read:
     gone = planning.absent(
         stored.resources, loaded.resources, origins=stored.origins, files=loaded.files, pans=loaded.pans
     )
-    whole = {**stored.resources, **with_owners(loaded.resources, stored.resources)}
+    retagged = without_claimed(loaded.resources, stored.resources)
+    if prune:
+        retagged = {key: image for key, image in retagged.items() if key not in gone}
+    else:
+        gone -= retagged.keys()
+    whole = {**stored.resources, **retagged, **with_owners(loaded.resources, stored.resources)}
     if prune:
         whole = {key: resource for key, resource in whole.items() if key not in gone}
     check(whole, loaded, findings)
     volumes, refusals = planning.volumes(stored.resources, whole)
-    return _Read(loaded, findings, whole, gone, volumes, refusals)
+    return _Read(loaded, findings, whole, gone, {**volumes, **retagged}, refusals)
 
 
 def _noun(resource: Resource) -> str:

@@ -84,15 +84,36 @@ def with_notes(
     """Return the images among documents, by key, with what was noted of them since and they say nothing of.
 
     ``says`` tells whether a document has a word.  One without ``tags:`` leaves those that `panloom image tag` gave, one
-    without ``signatures:`` those of `panloom image sign`; one that has the word means that and no more.
+    without ``signatures:`` those of `panloom image sign`; one that has the word means that and no more.  A tag that the
+    document of another version has goes there.
     """
+    claimed = _carried(image for key, image in written.items() if says(key, "tags"))
     found: dict[str, Resource] = {}
     for key, image in written.items():
         known = stored.get(key)
         if isinstance(image, Image) and isinstance(known, Image):
             noted = {word: getattr(known, word) for word in ("tags", "signatures") if not says(key, word)}
+            if "tags" in noted:
+                noted["tags"] = tuple(tag for tag in known.tags if (known.name, tag) not in claimed)
             found[key] = image.model_copy(update=noted)
     return found
+
+
+def without_claimed(written: Mapping[str, Resource], stored: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Return the images that no document is of and that lose tags to those that are written, by key."""
+    claimed = _carried(written.values())
+    found: dict[str, Resource] = {}
+    for key, image in stored.items():
+        if isinstance(image, Image) and key not in written:
+            less = _less(image, [tag for tag in image.tags if (image.name, tag) in claimed])
+            if less != image:
+                found[key] = less
+    return found
+
+
+def _carried(images: Iterable[Resource]) -> frozenset[tuple[str, str]]:
+    """Return name and tag of each tag that one of the images carries."""
+    return frozenset((image.name, tag) for image in images if isinstance(image, Image) for tag in image.tags)
 
 
 def tagged(label: str, tags: Collection[str], resources: Mapping[str, Resource]) -> dict[str, Resource]:
