@@ -72,6 +72,15 @@ def test_firmware_that_boots_by_http_is_given_an_address_and_told_that_it_is_one
     assert Option.VENDOR_CLASS not in missing.options
 
 
+@pytest.mark.parametrize(
+    ("options", "file"), [(PXE_EFI, "shimx64.efi"), (HTTP_EFI, "http://10.77.0.1:8080/files/shimx64.efi")]
+)
+def test_uefi_is_given_a_shim_where_it_and_its_second_stage_lie_among_the_files(options, file):
+    files = (*LOADERS, "shimx64.efi", "grubx64.efi")
+    assert answer(MACS["n1"], options, table(n1=server()), loaders=files).file == file
+    assert answer(MACS["n1"], PXE_BIOS, table(n1=server()), loaders=files).file == "undionly.kpxe"
+
+
 def test_firmware_of_another_architecture_is_told_apart():
     options = {**PXE_EFI, Option.CLIENT_ARCHITECTURE: b"\0\x0a"}
     why = answer(MACS["n1"], options, table(n1=server())).why_no_file

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panloom.decide.boot_firmware import Asking, Firmware, asking, firmware_of
+from panloom.decide.boot_firmware import (
+    ARM64_LOADER,
+    BIOS_LOADER,
+    EFI_LOADER,
+    Asking,
+    Firmware,
+    asking,
+    file_of,
+    firmware_of,
+)
 from panloom.wire.dhcp import MessageType, Option
 from support.boot_chassis import MACS
 from support.dhcp_client import DhcpClient
@@ -51,6 +60,21 @@ def test_the_loader_is_that_of_the_architecture(vendor_class, architectures, loa
     found = asking(request(vendor_class=vendor_class, client_architecture=octets))
     assert found.loader == loader
     assert (loader is None) == ("no loader for" in found.why_no_loader)
+
+
+def test_a_shim_is_given_where_it_and_what_it_starts_are_there():
+    assert file_of(EFI_LOADER, {EFI_LOADER, "shimx64.efi", "grubx64.efi"}) == "shimx64.efi"
+    assert file_of(EFI_LOADER, {"shimx64.efi", "grubx64.efi"}) == "shimx64.efi"
+    assert file_of(ARM64_LOADER, {ARM64_LOADER, "shimaa64.efi", "grubaa64.efi"}) == "shimaa64.efi"
+
+
+@pytest.mark.parametrize("files", [{"shimx64.efi"}, {"grubx64.efi"}, {"shimaa64.efi", "grubaa64.efi"}, set()])
+def test_half_a_shim_or_one_of_another_architecture_is_not_given(files):
+    assert file_of(EFI_LOADER, {EFI_LOADER, *files}) == EFI_LOADER
+
+
+def test_bios_is_given_no_shim():
+    assert file_of(BIOS_LOADER, {"shimx64.efi", "grubx64.efi"}) == BIOS_LOADER
 
 
 def test_a_bios_of_before_rfc_4578_says_no_architecture():

@@ -53,6 +53,8 @@ def test_firmware_is_given_its_loader_by_the_protocol_that_it_speaks():
     assert given.options == vendor(b"HTTPClient")
     assert answer(MACS["n1"], ARM).why_no_file == "snponly-arm64.efi is not among the files"
     assert answer(MACS["n1"], ARM, loaders=("snponly-arm64.efi",)).file.endswith("/snponly-arm64.efi")
+    shim = answer(MACS["n1"], PXE, loaders=(*LOADERS, "shimx64.efi", "grubx64.efi"))
+    assert shim.file == "tftp://[2001:db8:77::a4d:1]/shimx64.efi"
     assert "architecture unknown" in answer(MACS["n1"], vendor(b"PXEClient")).why_no_file
 
 

@@ -26,7 +26,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from panloom.decide.boot_firmware import HTTP_CLIENT, Asking, Firmware, asking
+from panloom.decide.boot_firmware import HTTP_CLIENT, Asking, Firmware, asking, file_of
 from panloom.decide.boot_menu import Menu
 from panloom.decide.hardware import Hardware, report_address
 from panloom.values import IpAddress, Iqn, MacAddress, beside
@@ -323,12 +323,12 @@ def _loader(table: BootTable, who: Asking, loaders: Container[str]) -> tuple[dic
     """Return the options and the file name by which firmware fetches iPXE, or why there is none."""
     if who.loader is None:
         return {}, "", who.why_no_loader
-    if who.loader not in loaders:
-        return {}, "", f"{who.loader} is not among the files"
+    if (file := file_of(who.loader, loaders)) not in loaders:
+        return {}, "", f"{file} is not among the files"
     if who.firmware is Firmware.HTTP:  # it takes no offer that does not say so, UEFI 2.10 section 24.7.3.1
-        url = f"http://{table.address}:{table.http_port}/files/{who.loader}"
+        url = f"http://{table.address}:{table.http_port}/files/{file}"
         return {Option.VENDOR_CLASS: HTTP_CLIENT}, url, None
-    return {Option.TFTP_SERVER_NAME: str(table.address).encode()}, who.loader, None
+    return {Option.TFTP_SERVER_NAME: str(table.address).encode()}, file, None
 
 
 def root_path(table: BootTable, server: BootServer, at: IpAddress) -> str:

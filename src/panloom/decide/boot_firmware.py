@@ -11,12 +11,18 @@
 The numbers are those of IANA's registry "Processor Architecture Types", 7 as firmware means it since RFC 4578's errata.
 Firmware that names several architectures can start files of each: the first that has a loader counts.
 
+Where a shim and what it starts lie among the boot files, UEFI is given the shim, for Secure Boot (docs/secure-boot.md).
+It then asks by itself, in the place that it came from, for its second stage: an iPXE that the site has signed.
+
+    snponly.efi             shimx64.efi ▶ grubx64.efi
+    snponly-arm64.efi       shimaa64.efi ▶ grubaa64.efi
+
 DHCPv6 has the same in options 16, 61 (RFC 5970 section 3.3) and 15.  OVMF and iPXE send no option 61, but name their
 architecture in the text of option 16: ``PXEClient:Arch:00007:UNDI:003000``.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
 
@@ -28,6 +34,10 @@ from panloom.wire.dhcp import Option
 BIOS_LOADER = "undionly.kpxe"
 EFI_LOADER = "snponly.efi"
 ARM64_LOADER = "snponly-arm64.efi"
+SHIMS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {EFI_LOADER: ("shimx64.efi", "grubx64.efi"), ARM64_LOADER: ("shimaa64.efi", "grubaa64.efi")}
+)
+"""Of a loader: the shim in its place, and the name by which that asks for its second stage."""
 HTTP_CLIENT = b"HTTPClient"
 PXE_CLIENT = b"PXEClient"
 _PXE_LOADERS: Mapping[int, str] = MappingProxyType({0: BIOS_LOADER, 7: EFI_LOADER, 9: EFI_LOADER, 11: ARM64_LOADER})
@@ -82,6 +92,12 @@ def ipv6_architectures(request: dhcpv6.Message) -> Sequence[int]:
     if octets is not None:
         return _numbers(octets)
     return [int(found[1]) for text in dhcpv6.vendor_classes(request) if (found := _ARCHITECTURE.search(text))]
+
+
+def file_of(loader: str, files: Container[str]) -> str:
+    """Return the file that firmware is given for a loader: a shim, if that and its second stage are among ``files``."""
+    shim = SHIMS.get(loader)
+    return shim[0] if shim is not None and all(name in files for name in shim) else loader
 
 
 def _firmware(vendor_classes: Iterable[bytes]) -> Firmware:

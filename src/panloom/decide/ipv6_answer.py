@@ -26,7 +26,7 @@ from panloom.decide.boot_answer import (
     in_url,
     script_url,
 )
-from panloom.decide.boot_firmware import HTTP_CLIENT, Asking, Firmware, ipv6_asking
+from panloom.decide.boot_firmware import HTTP_CLIENT, Asking, Firmware, file_of, ipv6_asking
 from panloom.values import MacAddress, beside
 from panloom.wire import dhcpv6
 from panloom.wire.dhcpv6 import Message, Option, Options
@@ -105,9 +105,9 @@ def _loader(table: BootTable, at: IPv6Address, who: Asking, loaders: Container[s
     """Return the options and the address by which firmware fetches iPXE, or why there is none."""
     if who.loader is None:
         return (), "", who.why_no_loader
-    if who.loader not in loaders:
-        return (), "", f"{who.loader} is not among the files"
+    if (file := file_of(who.loader, loaders)) not in loaders:
+        return (), "", f"{file} is not among the files"
     if who.firmware is Firmware.HTTP:  # it takes no offer that does not say so, UEFI 2.10 section 24.7.3.1
         said = (int(Option.VENDOR_CLASS), dhcpv6.encode_vendor_class(HTTP_CLIENT))
-        return (said,), f"http://{in_url(at)}:{table.http_port}/files/{who.loader}", None
-    return (), f"tftp://{in_url(at)}/{who.loader}", None
+        return (said,), f"http://{in_url(at)}:{table.http_port}/files/{file}", None
+    return (), f"tftp://{in_url(at)}/{file}", None
