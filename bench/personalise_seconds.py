@@ -3,7 +3,8 @@
     scripts/run python bench/personalise_seconds.py [--rounds N] [--image FILE] [--volume-gib N]
                                                     [--shared] [--json FILE]
 
-FILE is a disk that ``panloom image build`` made, by default one of 1 GiB that is built once.  Each round:
+FILE is a disk that ``panloom image build`` made, by default one of 1 GiB that is built once for what it is made of.
+Each round:
 
     clone        the volume, durable
     partition    its last partition ends where the disk does, written by our own initiator
@@ -18,6 +19,7 @@ That is told apart, as ``attach and detach``: a machine has its disk already.  G
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -68,13 +70,22 @@ umount -R "$ROOT"
 """
 
 
-def image(path: Path) -> Path:
-    """Return the disk, built once."""
+def image(directory: Path) -> Path:
+    """Return a disk of the recipe, built once for what goes into it, and remove those of anything else."""
+    made_of = hashlib.sha256(RECIPE.encode())
+    golden, node = ROOT / "src/panloom/golden", ROOT / "src/panloom/node"
+    for part in sorted((*golden.rglob("*"), *node.glob("guest/*"), node / "agent.py")):
+        if part.is_file() and part.suffix != ".pyc":
+            made_of.update(f"{part.relative_to(golden.parent)}\n".encode() + part.read_bytes())
+    path = directory / f"debian-ssh-{made_of.hexdigest()[:16]}.img"
     if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
         recipe = path.with_suffix(".yaml")
-        recipe.parent.mkdir(parents=True, exist_ok=True)
         recipe.write_text(RECIPE)
-        build_image(recipe, path, archive=path.parent / "archive")
+        build_image(recipe, path, archive=directory / "archive")
+        for older in directory.glob("debian-ssh*.img"):
+            if older != path:
+                older.unlink()
     return path
 
 
@@ -208,11 +219,12 @@ async def measure(path: Path, rounds: int, octets: int, directory: Path) -> list
 
 def main() -> int:
     parser = arguments(QUESTION, rounds=5)
-    parser.add_argument("--image", type=Path, default=ROOT / ".cache" / "bench" / "debian-ssh.img")
+    parser.add_argument("--image", type=Path)
     parser.add_argument("--volume-gib", type=int, default=10)
     parser.add_argument("--shared", action="store_true", help="other work runs on this machine: have the result say so")
     options = parser.parse_args()
-    path, directory = image(options.image), Path(tempfile.mkdtemp(prefix="personalise-"))
+    path = options.image or image(ROOT / ".cache" / "bench")
+    directory = Path(tempfile.mkdtemp(prefix="personalise-"))
     try:
         rounds = asyncio.run(measure(path, options.rounds, options.volume_gib * GIB, directory))
     finally:
