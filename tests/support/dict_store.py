@@ -36,10 +36,9 @@ class DictStore:
     async def get(self, key):
         check_key(key)
         self._sweep()
-        if key not in self.entries:
-            return None
-        value, revision, _ = self.entries[key]
-        return Entry(key, value, revision)
+        found = self.entries.get(key)
+        await asyncio.sleep(0)  # others have their turn between this and what is made of it, as with a store on a disk
+        return Entry(key, found[0], found[1]) if found else None
 
     async def range(self, prefix):
         check_prefix(prefix)
