@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from panloom.decide.records import BASE_IQN, initiator_of, personality_target_of, target_of
-from panloom.errors import PeerError
 from panloom.initiator import Session
 from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import faults
+from panloom.protocol.iscsi_initiator_login import LoginRefusedError
 from panloom.storage.exports import Access
 from panloom.values import Iqn
 from support.lab import PATIENT, running_lab
@@ -91,7 +91,7 @@ def test_cap_071_a_machines_disk_is_its_own_and_nobody_elses(lab):
     strangers = ("iqn.2026-11.example:stranger", access[second].initiator, access[first].initiator)
     refused = lab.last_event()
     for name in strangers:  # the last one has the name, the user and the secret, and not the machine's address
-        with pytest.raises(PeerError):
+        with pytest.raises(LoginRefusedError) as refusal:
             lab.call(
                 Session.open(
                     PORTAL,
@@ -101,6 +101,7 @@ def test_cap_071_a_machines_disk_is_its_own_and_nobody_elses(lab):
                     secret=access[first].secret,
                 )
             )
+        assert refusal.value.status == (2, 2), name  # RFC 7143 section 11.13.5: not allowed to use the target
     lab.until_event("login refused", after=refused)
     assert len({each.initiator for each in access.values()}) == COUNT
     assert len({each.address for each in access.values()}) == COUNT
