@@ -90,7 +90,8 @@ WORST = Path(__file__).parent / "guest" / "worst_networkd.sh"
 def debian_image(*, packages: Sequence[str] = (), run: Sequence[str] = ()) -> Path:
     """Return the disk, of a recipe with these packages and lines as well.
 
-    Its name says what it is made of, so what was built of anything else is not taken for it.
+    Its name says what it is made of, so what was built of anything else is not taken for it.  Of those with the same
+    packages the latest alone is kept.
     """
     wanted = yaml.safe_load(RECIPE)
     wanted["packages"] += packages
@@ -102,13 +103,14 @@ def debian_image(*, packages: Sequence[str] = (), run: Sequence[str] = ()) -> Pa
     for path in sorted((*golden.rglob("*"), *node.glob("guest/*"), node / "agent.py")):
         if path.is_file() and path.suffix != ".pyc":
             made_of.update(f"{path.relative_to(golden.parent)}\n".encode() + path.read_bytes())
-    path = IMAGES / f"debian-{made_of.hexdigest()[:16]}.img"
+    variant = "+".join(("debian", *packages))
+    path = IMAGES / f"{variant}.{made_of.hexdigest()[:16]}.img"
     if not path.exists():
         IMAGES.mkdir(parents=True, exist_ok=True)
         recipe = path.with_suffix(".yaml")
         recipe.write_text(text)
         build_image(recipe, path, archive=IMAGES / "debian-archive")
-        for older in IMAGES.glob("debian-*.img"):
+        for older in IMAGES.glob(f"{variant}.*.img"):
             if older != path:
                 older.unlink()
     return path
