@@ -5,11 +5,8 @@ import contextlib
 import hashlib
 import os
 import random
-import re
 import shutil
-import signal
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,7 +27,7 @@ from support.storage_process import StorageProcess, free_port
 from support.target_process import TargetProcess
 from support.tgtd import TARGET as TGTD_TARGET
 from support.tgtd import Tgtd
-from support.waiting import until
+from support.traced import Traced
 from support.waiting_async import eventually
 
 SHOP = "iqn.2026-11.dev.panloom:shop.web1"
@@ -54,31 +51,6 @@ def test_cap_033_the_management_channel_takes_connections_with_no_device_there(t
         found = asyncio.run(discover(("127.0.0.1", process.port), initiator=N1))
         assert found == ()
         assert process.run(calls) == status
-
-
-class Traced:
-    """The system calls of a process while the ``with`` block runs, by thread and name; not those that found nothing."""
-
-    def __init__(self, pid, directory):
-        self.calls = {}
-        self._path = directory / "strace"
-        self._said = directory / "strace.said"
-        self._pid = str(pid)
-
-    def __enter__(self):
-        with self._said.open("wb") as said:
-            command = ["strace", "--follow-forks", "--output", self._path, "--attach", self._pid]
-            self._process = subprocess.Popen(command, stderr=said)
-        until(lambda: " attached" in self._said.read_text(), "strace has attached")
-        return self
-
-    def __exit__(self, *_):
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(timeout=30)
-        for line in self._path.read_text().splitlines():
-            match = re.match(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()", line)
-            if match and (match[2] or "<unfinished" not in line) and "= -1 EAGAIN" not in line:
-                self.calls.setdefault(match[1], Counter())[match[2] or match[3]] += 1
 
 
 @pytest.mark.parametrize("writes", [False, True], ids=["read", "write"])

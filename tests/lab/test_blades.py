@@ -1,13 +1,16 @@
 """Machines that nobody named: seen, taken in by a rule or a person, they boot from disks of their own."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from panloom.decide.records import personality_target_of, target_of
 from panloom.errors import ConfigErrors
 from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import BOOTS_OFFSET, Mark, make_blank_image
-from support.lab import running_lab
+from support.lab import PATIENT, running_lab
 from support.new_machines import PAN, node_of, rule, server_of, until_booted, until_discovered
+from support.traced import Traced
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
@@ -90,14 +93,22 @@ def test_cap_074_076_a_person_chooses_and_what_is_chosen_later_is_another_donor(
 
 
 def test_cap_217_no_other_program_takes_part_in_making_a_disk_and_admitting_a_machine(tmp_path):
-    """No program is found by its name, whatever the box has, and none is missed."""
-    with running_lab(tmp_path, chassis=chassis(1), start=False) as lab:
+    """None is begun, by its name or its path, by either process or a child of theirs; and none is missed."""
+    with running_lab(tmp_path, chassis=chassis(1), start=False) as lab, ExitStack() as tracing:
         (machine,) = lab.lab.chassis.machines
         lab.call(lab.lab.start_supervisor())
         lab.call(lab.lab.start_storage(PATH="/nonexistent"))
         lab.call(lab.lab.start_control(PATH="/nonexistent"))
+        processes = []
+        for name in ("storage", "control"):
+            (tmp_path / f"traced-{name}").mkdir()
+            traced = Traced(lab.lab.pid(name), tmp_path / f"traced-{name}", only="execve,execveat")
+            processes.append(tracing.enter_context(traced))
         lab.call(lab.lab.declare(lab.image))
+        lab.declare(liveness=PATIENT)
         lab.apply(PAN + rule())
         lab.power(machine.name, "on")
         until_booted(lab, machine)
         assert until(lambda: lab.page(leased(lab, server_of(machine))), "it answers")["boots"] == "1"
+        tracing.close()
+        assert [traced.calls for traced in processes] == [{}, {}]

@@ -130,6 +130,10 @@ class RunningLab:
         """Send a signal to one of our processes."""
         self._processes[name].send_signal(number)
 
+    def pid(self, name: str) -> int:
+        """Return the number of one of our processes."""
+        return self._processes[name].pid
+
     async def kill(self, name: str) -> None:
         """Kill one of our processes as a power cut would, and wait until it is gone."""
         process = self._processes.pop(name)
