@@ -67,7 +67,9 @@ def test_machines_of_qemu_have_each_kind_of_firmware_in_turn():
     assert Chassis.of(nodes=4, qemu=0, firmware=("uefi-pxe",)).firmware == set()
 
 
-@pytest.mark.parametrize(("firmware", "timeout"), [("bios", "30s"), ("uefi", "60s"), ("uefi-pxe", "60s")])
+@pytest.mark.parametrize(
+    ("firmware", "timeout"), [("bios", "30s"), ("uefi", "60s"), ("uefi-pxe", "60s"), ("uefi-http", "60s")]
+)
 def test_uefi_has_more_time_to_boot(firmware, timeout):
     text = documents(Chassis.of(nodes=1, firmware=(firmware,)), power_socket=Path("/p"), image=Path("/i"))
     assert f"boot_timeout: {timeout}" in text

@@ -18,12 +18,14 @@ def test_machine_has_no_disk(kvm):
 
 
 def test_firmware_is_the_machines_own():
-    for firmware, ovmf, rom in (("bios", False, True), ("uefi", True, True), ("uefi-pxe", True, False)):
+    kinds = (("bios", False, True), ("uefi", True, True), ("uefi-pxe", True, False), ("uefi-http", True, False))
+    for firmware, ovmf, rom in kinds:
         words = command_line(msgspec.structs.replace(N1, firmware=firmware), kvm=False)
         card = next(word for word in words if word.startswith("virtio-net-pci"))
         assert ("-bios" in words) == ovmf
         assert ("romfile=" not in card.split(",")) == rom
         assert not ovmf or words[words.index("-bios") + 1].endswith("OVMF.fd")
+        assert any("PXESupport,string=no" in word for word in words) == (firmware == "uefi-http")
 
 
 def test_accelerator_is_chosen_by_hand(monkeypatch):

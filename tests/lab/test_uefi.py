@@ -1,8 +1,9 @@
-"""One disk under three kinds of firmware in turn, each a spare of the one before.
+"""One disk under four kinds of firmware in turn, each a spare of the one before.
 
 n1   BIOS, iPXE in the card's ROM        syslinux ▶ kernel
 n2   UEFI, iPXE in the card's ROM        BOOTX64.EFI, read by one command
 n3   UEFI, PXE of its own, no ROM        iPXE by TFTP ▶ BOOTX64.EFI
+n4   UEFI, HTTP boot of its own, no ROM  iPXE by HTTP ▶ BOOTX64.EFI
 """
 
 import re
@@ -20,7 +21,7 @@ from support.lab import ONE, LabInTest, Sniffer, image, pan
 from support.namespaces import LoopInside, namespace
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
-FIRMWARE = {"n1": "bios", "n2": "uefi", "n3": "uefi-pxe"}
+FIRMWARE = {"n1": "bios", "n2": "uefi", "n3": "uefi-pxe", "n4": "uefi-http"}
 UEFI_SECONDS = 120.0
 
 
@@ -73,7 +74,7 @@ def boots(tmp_path_factory):
             lab.call(lab.lab.start(golden))
             lab.apply(ONE)
             found = [take_turn(lab, 1, seen_log)]
-            for epoch, spare in ((2, "n2"), (3, "n3")):
+            for epoch, spare in ((2, "n2"), (3, "n3"), (4, "n4")):
                 lab.until_up("shop/web1")
                 lab.apply(pan(servers="web1", address="10.1.0.11", more=f"node: {spare}"))
                 lab.power(found[-1].node, "kill")
@@ -85,15 +86,15 @@ def boots(tmp_path_factory):
 
 def test_each_firmware_boots_the_disk_as_the_one_before_left_it(boots):
     assert list(boots) == list(FIRMWARE)
-    assert [boot.page["boots"] for boot in boots.values()] == ["1", "2", "3"]
-    assert [boot.page["epoch"] for boot in boots.values()] == ["1", "2", "3"]
+    assert [boot.page["boots"] for boot in boots.values()] == ["1", "2", "3", "4"]
+    assert [boot.page["epoch"] for boot in boots.values()] == ["1", "2", "3", "4"]
     assert len({(boot.page["server"], boot.page["mac"], boot.page["address"]) for boot in boots.values()}) == 1
 
 
 def test_uefi_reads_kernel_and_initramfs_by_one_command(boots):
     kernel = max(path.stat().st_size for path in unpacked("boot").glob("vmlinuz-*"))
     assert boots["n1"].largest_read < 2048  # syslinux's are of 127 at most, Linux's of hundreds
-    for node in ("n2", "n3"):
+    for node in ("n2", "n3", "n4"):
         assert boots[node].largest_read > kernel // SECTOR_OCTETS
 
 
@@ -104,6 +105,14 @@ def test_cap_013_the_driver_of_the_storage_network_comes_over_the_network(boots)
     script = next(number for number, line in enumerate(log) if "boot=script" in line and "node=n3" in line)
     assert sent < script
     assert re.search(r"panloom.*n3 boots shop/web1, epoch 3", boots["n3"].console, re.IGNORECASE)
+
+
+def test_http_alone_leads_from_firmware_to_userland(boots):
+    """No TFTP and no ROM: the firmware fetches iPXE by the address that DHCP gives it, then as any other."""
+    assert f"/files/{LOADER}" in boots["n4"].console
+    assert not any("tftp=sent" in line for line in boots["n4"].log)
+    assert any("boot=script" in line and "node=n4" in line for line in boots["n4"].log)
+    assert "n4 boots shop/web1, epoch 4" in boots["n4"].console
 
 
 def test_cap_017_the_first_initiator_is_in_the_cards_rom_or_is_delivered(boots):

@@ -45,7 +45,7 @@ def command() -> None:
 @click.option("--qemu", type=int, default=0, show_default=True, metavar="N", help="The first N are QEMU's.")
 @click.option(
     "--firmware",
-    type=click.Choice(("bios", "uefi", "uefi-pxe")),
+    type=click.Choice(("bios", "uefi", "uefi-pxe", "uefi-http")),
     multiple=True,
     default=("bios",),
     show_default=True,
@@ -56,7 +56,7 @@ def up(nodes: int, qemu: int, firmware: tuple["FirmwareKind", ...], directory: P
     """Start a lab and leave it running: machines that are off, a control node that knows them, the image `web`.
 
     Machines are emulated, and boot in a fraction of a second, but for the first --qemu ones: those run a real Linux.
-    By bios and uefi iPXE in the network card boots them, by uefi-pxe the firmware itself.
+    By bios and uefi iPXE in the network card boots them, by the others the firmware itself.
     """
     from panloom.lab.background import start
     from panloom.lab.chassis import Chassis

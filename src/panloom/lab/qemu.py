@@ -3,6 +3,7 @@
     bios       power on → SeaBIOS → iPXE in the ROM of the virtio NIC → DHCP …         (no disk, no CD, no screen)
     uefi       power on → OVMF → the same ROM's iPXE, as a UEFI driver → DHCP …
     uefi-pxe   power on → OVMF → its own PXE, the NIC has no ROM → DHCP, TFTP → the iPXE that is served → DHCP …
+    uefi-http  power on → OVMF → its own HTTP boot, likewise → DHCP, HTTP → the iPXE that is served → DHCP …
 
 The serial line is standard input and output; ``graphics=off`` sends firmware and syslinux there as well.
 """
@@ -28,7 +29,17 @@ _ACCELERATORS = {
 }
 _KVM_CREATE_VM = 0xAE01  # linux/kvm.h: _IO(KVMIO, 0x01)
 
-FirmwareKind = Literal["bios", "uefi", "uefi-pxe"]
+# OVMF tries PXE first, and for minutes where nobody answers that.
+_NO_PXE = tuple(
+    word
+    for version in ("IPv4", "IPv6")
+    for word in ("-fw_cfg", f"name=opt/org.tianocore/{version}PXESupport,string=no")
+)
+
+FirmwareKind = Literal["bios", "uefi", "uefi-pxe", "uefi-http"]
+
+FETCHES_LOADER: frozenset[FirmwareKind] = frozenset(("uefi-pxe", "uefi-http"))
+"""Kinds that have no iPXE in the card, and ask for one."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -86,13 +97,14 @@ def command_line(machine: Machine, *, kvm: bool) -> tuple[str, ...]:
     UnavailableError if its firmware is not there.
     """
     card = ["virtio-net-pci", "netdev=cable", f"mac={MacAddress.parse(machine.mac)}", "bootindex=1"]
-    if machine.firmware == "uefi-pxe":
+    if machine.firmware in FETCHES_LOADER:
         card.append("romfile=")
     return (
         *(*WITH_PARENT, _PROGRAM, *_BARE, *_ACCELERATORS[kvm]),
         *("-name", f"{machine.name},process=panloom-{machine.name}"),
         *("-uuid", str(machine.uuid)),
         *(() if machine.firmware == "bios" else ("-bios", str(ovmf()))),
+        *(_NO_PXE if machine.firmware == "uefi-http" else ()),
         *("-monitor", "none", "-serial", "stdio", "-smp", "1", "-m", f"{machine.memory_octets >> 20}M"),
         *("-netdev", f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"),
         *("-device", ",".join(card)),

@@ -31,6 +31,7 @@ from panloom.errors import UnavailableError
 from panloom.lab.chassis import Chassis, documents
 from panloom.lab.enclosure import Enclosure
 from panloom.lab.firmware_files import LOADER, loader, ovmf
+from panloom.lab.qemu import FETCHES_LOADER
 from panloom.storage.client import StorageClient
 
 START_SECONDS = 20.0
@@ -90,14 +91,14 @@ class RunningLab:
         options = ("--directory", self.directory / "state", "--socket", self.control_socket)
         storage = ("--storage", self.storage_socket)
         given = self.directory / "files"
-        files = ("--files", self._make_files()) if "uefi-pxe" in self.chassis.firmware or given.exists() else ()
+        files = ("--files", self._make_files()) if self.chassis.firmware & FETCHES_LOADER or given.exists() else ()
         await self._spawn("control", "panloom.control", (*options, *storage, *files), self.control_socket, environment)
 
     def _make_files(self) -> Path:
         """Return a directory with the loader that machines fetch whose firmware has no iPXE, and what is there."""
         files = self.directory / "files"
         files.mkdir(exist_ok=True)
-        if "uefi-pxe" in self.chassis.firmware:
+        if self.chassis.firmware & FETCHES_LOADER:
             shutil.copyfile(loader(), files / LOADER)
         return files
 
