@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from panloom.decide.records import personality_target_of, target_of
+from panloom.decide.records import initiator_of, personality_target_of, target_of
 from panloom.errors import ConfigErrors
 from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import BOOTS_OFFSET, Mark, make_blank_image
@@ -23,6 +23,12 @@ def chassis(blades, **more):
 def leased(lab, server):
     """Return the address that DHCP lent to a server."""
     return lab.events("dhcp", server=server)[-1]["text"].rpartition(" ")[2]
+
+
+def boots(lab, server):
+    """Return how often a server says that its disk was booted, 0 while it says nothing."""
+    page = lab.page(leased(lab, server))
+    return int(page["boots"]) if page else 0
 
 
 def test_cap_064_066_069_a_machine_that_nobody_named_is_seen_matched_and_boots_from_a_disk_of_its_own(tmp_path):
@@ -47,6 +53,14 @@ def test_cap_064_066_069_a_machine_that_nobody_named_is_seen_matched_and_boots_f
         assert states == ["new", "discovered", "installing", "installed", "booted"]
         assert str(target_of(server)) in lab.call(lab.lab.sessions_of(node_of(machine)))
         assert lab.events("volume", server=server)
+        before = lab.logins()
+        lab.power(machine.name, "reset")
+        until(lambda: boots(lab, server) >= 2, "it has booted once more, from the disk that it wrote to")
+        initiator = str(initiator_of(node_of(machine)))
+        again = [target for target, by in lab.logins()[len(before) :] if by == initiator]
+        assert again[0] == str(target_of(server))
+        assert set(again) == {str(target_of(server)), str(personality_target_of(server))}
+        assert lab.server(server)["node"] == node_of(machine)
 
 
 def test_cap_074_076_a_person_chooses_and_what_is_chosen_later_is_another_donor(tmp_path):

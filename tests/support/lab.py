@@ -9,6 +9,7 @@ fraction of a second where QEMU takes ten.  Whatever the lab started ends with i
 """
 
 import os
+import re
 import socket
 import struct
 import threading
@@ -150,12 +151,17 @@ class LabInTest:
             lambda: self.disk_logins(node) >= 3, f"{node} has logged in by firmware, iscsistart and iscsid", seconds=30
         )
 
+    def logins(self) -> list[tuple[str, str]]:
+        """Return the target and the initiator of each login so far, as the storage process tells."""
+        told = re.findall(
+            r"event=login .*initiator=(\S+) target=(\S+) ", (self.lab.directory / "storage.log").read_text()
+        )
+        return [(target, initiator) for initiator, target in told]
+
     def disk_logins(self, node: str) -> int:
-        """Return how often a node has logged in to a disk, as the storage process tells."""
-        lines = (self.lab.directory / "storage.log").read_text().splitlines()
-        initiator = f"initiator={initiator_of(node)} "
-        logins = [line for line in lines if "event=login" in line and initiator in line]
-        return sum("personality" not in line for line in logins)
+        """Return how often a node has logged in to a disk."""
+        own = str(initiator_of(node))
+        return sum(initiator == own and "personality" not in target for target, initiator in self.logins())
 
     def until_answers(self, server: str, *, epoch: int = 1, seconds: float = BOOT_SECONDS) -> Mapping[str, str]:
         """Wait until a server's page is there, under this epoch or a later one."""
