@@ -4,14 +4,14 @@
 
 A rule is there before the machines are.  From their power-on, seconds:
 
-    seen       panloom get nodes shows it: the last of all
+    seen       it has an address, and panloom get nodes shows it: the last of all
     installed  node, server, target and disk are made
     userland   its system runs, from that disk
     up         the control node has heard of it
 
     one, sixteen   emulated machines, whose firmware is our own, so that what is measured is ours
-    qemu           one machine of QEMU's with SeaBIOS, its iPXE and Debian's kernel; ``own share``: from the first
-                   request to the answer with its server's boot script, less the second that iPXE sleeps in between
+    qemu           one machine of QEMU's with SeaBIOS, its iPXE and Debian's kernel; ``own share``: from when it is
+                   seen to the answer with its server's boot script, less the second that iPXE sleeps in between
 
 Goals: one at most 3 s, sixteen together at most 15 s; one of QEMU's at most 25 s, of which ours at most 1 s.
 """

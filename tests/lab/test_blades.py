@@ -8,16 +8,21 @@ from panloom.decide.records import initiator_of, personality_target_of, target_o
 from panloom.errors import ConfigErrors
 from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import BOOTS_OFFSET, Mark, make_blank_image
-from support.lab import PATIENT, running_lab
+from support.lab import PATIENT, Sniffer, running_lab
 from support.new_machines import PAN, node_of, rule, server_of, until_booted, until_discovered
 from support.traced import Traced
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
+SEEN_SECONDS = 1.0  # from its first request to its row, most of which is the look whether its address is free
 
 
 def chassis(blades, **more):
     return Chassis.of(nodes=blades, qemu=0, blades=blades, **more)
+
+
+def is_dhcp_request(frame, mac):
+    return frame[6:12] == bytes.fromhex(mac.replace(":", "")) and frame[12:14] == b"\x08\x00" and frame[36:38] == b"\0C"
 
 
 def leased(lab, server):
@@ -34,8 +39,14 @@ def boots(lab, server):
 def test_cap_064_066_069_a_machine_that_nobody_named_is_seen_matched_and_boots_from_a_disk_of_its_own(tmp_path):
     with running_lab(tmp_path, chassis=chassis(1)) as lab:
         (machine,) = lab.lab.chassis.machines
+        requests = Sniffer(lab.inside, lab.lab.chassis.bridge, lambda frame, _: is_dhcp_request(frame, machine.mac))
         lab.power(machine.name, "on")
         row = until_discovered(lab, machine)
+        asked_at, _ = requests.close()[0]
+        (told,) = lab.events("discovered")
+        assert 0 < told["monotonic"] - asked_at < SEEN_SECONDS
+        known = told["data"]["known"]  # by its request alone; the rest it says itself, from its firmware's script
+        assert known == {name: row[name] for name in ("architecture", "firmware", "uuid")}
         assert (row["state"], row["node"], row["vendor"], row["product"]) == (
             *("discovered", None),
             *("Panloom", "emulated machine"),

@@ -225,7 +225,15 @@ class Observer:
                 self._tell_seldom(kind, event.why, server=event.server, node=event.node, mac=str(event.mac))
 
     def _tell_seldom(
-        self, kind: str, why: str, *, server: str | None, node: str | None, mac: str = "", peer: str | None = None
+        self,
+        kind: str,
+        why: str,
+        *,
+        server: str | None,
+        node: str | None,
+        mac: str = "",
+        peer: str | None = None,
+        known: Hardware | None = None,
     ) -> None:
         """Report the same thing about the same machine once a minute: whoever floods us does not flood the log."""
         key = (why, server, node, mac or (peer or "").partition(":")[0])
@@ -234,7 +242,10 @@ class Observer:
         self._told[kind] = told
         if key not in told and len(told) < MAX_TOLD:
             told[key] = now
-            self.events.report(kind, why, node=node, server=server, **({"mac": mac} if mac else {"peer": peer}))
+            about: dict[str, Any] = {"mac": mac} if mac else {"peer": peer}
+            if known is not None:
+                about["known"] = msgspec.to_builtins(known)
+            self.events.report(kind, why, node=node, server=server, **about)
 
     def _discover(self, event: BootEvent) -> None:
         mac = str(event.mac)
@@ -258,7 +269,7 @@ class Observer:
         if len(self.discovered) > MAX_DISCOVERED:
             del self.discovered[next(iter(self.discovered))]  # who asks no more; who does comes back
         why = f"{mac} asks to boot and no document names it: panloom node approve {mac}"
-        self._tell_seldom("discovered", why, server=None, node=None, mac=mac)
+        self._tell_seldom("discovered", why, server=None, node=None, mac=mac, known=hardware)
         self.changed()
 
     def stage(self, node: str, stage: str, at: float, *, server: str | None = None, epoch: int = 0) -> None:
