@@ -249,6 +249,20 @@ def test_cap_109_a_broadcast_is_sent_once_and_cloned_to_all_but_its_sender(bench
     assert n1.until(b"last") == [b"last"]
 
 
+def test_what_is_no_vxlan_passes_the_filter_untouched(bench):
+    for name, address in (("n1", "10.1.0.1/24"), ("n2", "10.1.0.2/24")):
+        give_address(bench, name, RED, address)
+    for host, address in (("n2", "10.1.0.2"), ("c", bench["c"].host.addresses[0])):
+        with (
+            bench[host].socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
+            bench["n1"].socket(socket.AF_INET, socket.SOCK_STREAM) as caller,
+        ):
+            listener.bind((str(address), 80))
+            listener.listen()
+            caller.settimeout(10)
+            caller.connect((str(address), 80))
+
+
 def test_a_frame_whose_way_a_node_has_lost_goes_by_the_control_node_to_its_receiver_alone(bench, ears):
     n1, n2, n3 = (ears(name, RED) for name in ("n1", "n2", "n3"))
     bench["n1"].namespace.run("bridge", "fdb", "del", str(mac(RED, 2)), "dev", nic(RED))

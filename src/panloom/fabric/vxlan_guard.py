@@ -45,13 +45,15 @@ table inet {_NAME} {{
     ip saddr @sources drop
     counter name {_STRANGERS} drop
   }}
-  chain input {{
-    type filter hook input priority -10; policy accept;
-    udp dport != {VXLAN_PORT} accept
+  chain vxlan {{
     iifname != @ports goto refuse
     ip saddr . {_VNI} . {_INNER_SOURCE} @admitted accept
     ip saddr . {_VNI} @relays accept
     goto refuse
+  }}
+  chain input {{
+    type filter hook input priority -10; policy accept;
+    udp dport {VXLAN_PORT} goto vxlan
   }}
 }}
 table bridge {_NAME} {{
@@ -91,18 +93,20 @@ class VxlanGuard:
     def apply(self, changes: Iterable[Change]) -> None:
         """Make the changes, all at once; KernelError with nft's words if that is refused."""
         elements: dict[tuple[str, str], list[str]] = {}
-        text = ""
+        first = last = text = ""
         for change in changes:
             verb = "add" if isinstance(change, Make) else "delete"
             match change.item:
+                case Guard() if verb == "add":
+                    first = _MAKE
                 case Guard():
-                    text += _MAKE if verb == "add" else _ANEW
+                    last = _ANEW
                 case FabricPort() | Source() | Admission() as item:
                     elements.setdefault((verb, _set_of(item)), []).append(_write(item))
         for (verb, name), written in sorted(elements.items(), reverse=True):  # deletions first
             text += f"{verb} element inet {_NAME} {name} {{ {', '.join(written)} }}\n"
-        if text:
-            self._nftables.run(text)
+        if first or text or last:
+            self._nftables.run(first + text + last)
 
     def refused(self) -> dict[IPv4Address | None, int]:
         """Return how many packets of each known source were dropped, and under None those of strangers."""
