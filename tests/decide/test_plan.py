@@ -169,6 +169,17 @@ def test_servers_on_a_changed_lan_boot_again():
     )
 
 
+def test_a_nic_over_the_fabrics_comes_and_goes_without_a_boot():
+    red = lan(name="red", subnet="10.5.0.0/24", network="fabrics")
+    both = server(nics=(NIC, Nic(lan="red", address=IPv4Address("10.5.0.11"))))
+    have, more = by_key(lan(), red, server(nics=(NIC,))), by_key(lan(), red, both)
+    assert not changes(have, more).servers(Effect.REBOOTS)
+    assert not changes(more, have).servers(Effect.REBOOTS)
+    assert not changes(more, by_key(red.model_copy(update={"router": IPv4Address("10.5.0.1")}))).servers(Effect.REBOOTS)
+    flat = red.model_copy(update={"network": "flat"})
+    assert changes(more, by_key(flat)).servers(Effect.REBOOTS) == ("shop/web1",)
+
+
 def test_servers_that_must_prove_something_else_boot_again():
     have = by_key(platform(), server(), server("web2", auth="none"))
     plan = changes(have, by_key(platform(auth="none")))

@@ -1,13 +1,13 @@
 """The chassis declares itself in documents that Panloom reads without a complaint."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from panloom.errors import ConfigError
-from panloom.fabric.links import Tap
+from panloom.fabric.links import Address, Bridge, Tap
 from panloom.lab.chassis import Chassis, documents
 from panloom.model.load import File, load
 from panloom.model.sources import Findings
@@ -52,6 +52,17 @@ def test_a_chassis_of_emulated_machines_alone_judges_silence_sooner(qemu, timeou
 def test_a_chassis_that_cannot_be_is_refused(wanted, why):
     with pytest.raises(ConfigError, match=why):
         Chassis.of(**wanted)
+
+
+def test_a_chassis_with_fabrics_declares_them_with_bridges_and_addresses_of_its_own():
+    chassis, findings = Chassis.of(nodes=2, qemu=0, fabrics=True), Findings()
+    text = documents(chassis, power_socket=Path("/run/panloom/power.sock"), image=Path("/images/web.img"))
+    fabrics = load([File("chassis.yaml", text)], findings).resources["/want/platform"].fabrics
+    assert findings.errors() == ()
+    for network in (fabrics.a, fabrics.b):
+        assert Bridge(network.interface) in chassis.links()
+        assert Address(network.interface, IPv4Interface((network.subnet.network_address + 1, 24))) in chassis.links()
+        assert network.interface in chassis.link_names()
 
 
 def test_every_machine_has_a_cable_to_the_bridge():

@@ -30,6 +30,7 @@ snapshots = st.builds(lambda volume, name: f"{volume}@{name}", names, names)
 provisionings = st.sampled_from(["thin", "thick"])
 auths = st.sampled_from(["chap", "none"])
 
+fabric_networks = st.builds(resources.FabricNetwork, interface=interfaces, subnet=subnets)
 users = st.none() | st.lists(words, max_size=2).map(tuple)
 platforms = st.builds(
     resources.Platform,
@@ -60,6 +61,8 @@ platforms = st.builds(
     boot_timeout_seconds=durations,
     max_boot_attempts=counts,
     consoles=st.builds(resources.ConsoleUsers, type=users, read=users),
+    fabrics=st.none()
+    | st.builds(resources.Fabrics, a=fabric_networks, b=fabric_networks, mtu=st.integers(1280, 65535)),
     images=st.builds(
         resources.ImagePolicy,
         unsigned=st.sampled_from(["allow", "refuse"]),
@@ -145,6 +148,7 @@ def members(pans):
         dns=st.lists(addresses, max_size=3).map(tuple),
         domain=st.none() | domains,
         prefix=prefixes,
+        network=st.sampled_from(["flat", "fabrics"]),
     )
     nics = st.builds(resources.Nic, lan=names, address=st.none() | addresses)
     servers = st.builds(

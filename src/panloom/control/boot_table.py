@@ -70,7 +70,7 @@ def _nics(world: World) -> tuple[ServerNic, ...]:
         macs = {nic.lan: nic.mac for nic in record.nics} if record else {}
         for nic in server.nics:
             lan = world.all(VirtualLan).get(f"{server.pan}/{nic.lan}")
-            if lan is None or nic.lan not in macs:
+            if lan is None or nic.lan not in macs or world.is_over_fabrics(server, nic):
                 continue
             nics.append(
                 ServerNic(

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from panloom.boot.services import BootServices
 from panloom.control.events import EventLog
@@ -32,7 +33,7 @@ class Edge:
         *,
         files: Path | None,
         boot_event: Callable[[BootEvent], None],
-        beacon: Callable[[bytes, float], None],
+        beacon: Callable[[bytes, float], str | None],
     ) -> None:
         self._store = store
         self._events = events
@@ -44,6 +45,8 @@ class Edge:
         self._services: BootServices | None = None
         self._transport: asyncio.DatagramTransport | None = None
         self._wake = asyncio.Event()
+        self.answer: Callable[[str], bytes | None] = lambda server: None  # noqa: ARG005
+        """What the server that has sent a beacon is told, None for nothing."""
         self.trouble = ""
         """Why the sockets are not open; empty where they are, or nothing asks for them."""
 
@@ -84,7 +87,7 @@ class Edge:
             await self._close()
 
     async def _start(self, table: BootTable) -> None:
-        self._transport = await _listen(table, self._beacon)
+        self._transport = await _listen(table, self._hear)
         self._services = BootServices(table, self._store, self._boot_event, self._files)
         await self._services.start()
         self._open = table
@@ -92,6 +95,10 @@ class Edge:
         if self._table is not None and self._table is not table:
             self._wake.set()
             self._services.replace(self._table)
+
+    def _hear(self, octets: bytes, at: float) -> bytes | None:
+        server = self._beacon(octets, at)
+        return self.answer(server) if server is not None else None
 
     async def _close(self) -> None:
         services, self._services = self._services, None
@@ -104,23 +111,29 @@ class Edge:
 
 
 class _Ear(asyncio.DatagramProtocol):
-    def __init__(self, beacon: Callable[[bytes, float], None]) -> None:
-        self._beacon = beacon
+    def __init__(self, hear: Callable[[bytes, float], bytes | None]) -> None:
+        self._hear = hear
+        self._transport: asyncio.DatagramTransport | None = None
 
-    def datagram_received(self, data: bytes, addr: tuple[object, ...]) -> None:  # noqa: ARG002
-        self._beacon(data, time.monotonic())
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)  # which Python 3.11's own does not derive from
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        answer = self._hear(data, time.monotonic())
+        if answer is not None and self._transport is not None:
+            self._transport.sendto(answer, addr)
 
     def error_received(self, exc: Exception) -> None:
         _log.info("beacon=lost why=%r", str(exc))
 
 
-async def _listen(table: BootTable, beacon: Callable[[bytes, float], None]) -> asyncio.DatagramTransport:
+async def _listen(table: BootTable, hear: Callable[[bytes, float], bytes | None]) -> asyncio.DatagramTransport:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, table.interface.encode())
         sock.bind((str(table.address), BEACON_PORT))
         sock.setblocking(False)
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Ear(beacon), sock=sock)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Ear(hear), sock=sock)
     except OSError:
         sock.close()
         raise

@@ -83,6 +83,7 @@ async def serve(options: argparse.Namespace) -> None:
         )
         observer.changed = reconciler.wake
         observer.logged_in = edge.login_seen
+        edge.answer = reconciler.lans.news
         documents = Documents(
             store,
             preview=reconciler.preview,

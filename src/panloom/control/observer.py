@@ -154,22 +154,22 @@ class Observer:
             self.alive[server] = epoch
             self.changed()
 
-    def beacon(self, octets: bytes, at: float) -> None:
-        """Note a datagram that should be a beacon; a wrong, old or repeated one is dropped."""
+    def beacon(self, octets: bytes, at: float) -> str | None:
+        """Note a datagram that should be a beacon, and return whose it is; a wrong, old or repeated one is dropped."""
         try:
             beacon = Beacon.decode(octets)
         except MalformedError as error:
             _log.info("beacon=dropped why=%r", str(error))
-            return
+            return None
         record = self._world.server_records.get(beacon.server) if self._world else None
         key = (beacon.server, beacon.epoch)
         if record is None or record.epoch != beacon.epoch or not beacon.is_under(record.beacon_key):
             _log.info(
                 "beacon=dropped server=%s epoch=%d why=%r", beacon.server, beacon.epoch, "not under its epoch's key"
             )
-            return
+            return None
         if beacon.counter <= self._counters.get(key, -1):
-            return
+            return None
         self._counters[key] = beacon.counter
         if record.node is not None:
             self.stage(record.node, "userland", at, server=beacon.server, epoch=beacon.epoch)
@@ -178,6 +178,7 @@ class Observer:
         self.sign(beacon.server, beacon.epoch, at)
         if beacon.report is not None and record.fence is None:
             self._take_report(beacon.report.decode("ascii", errors="replace"), beacon, record.node, at)
+        return beacon.server
 
     def _take_report(self, report: str, beacon: Beacon, node: str | None, at: float) -> None:
         known = self.systems.get(beacon.server)

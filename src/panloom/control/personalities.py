@@ -17,7 +17,10 @@ MOST_DIGESTS = 4096
 
 
 def personality_of(name: str, record: ServerRecord, world: World) -> Personality:
-    """Return what the machine that carries ``name`` must know; UnavailableError while a MAC or document is missing."""
+    """Return what the machine that carries ``name`` must know; UnavailableError while a MAC or document is missing.
+
+    Of LANs over the fabrics it is told while it runs: ``control.lans``.
+    """
     server, platform = world.all(Server).get(name), world.platform
     if server is None or platform is None:
         raise UnavailableError(f"{name} has no document")
@@ -27,7 +30,11 @@ def personality_of(name: str, record: ServerRecord, world: World) -> Personality
         server=server.name,
         node=record.node or "",
         epoch=record.epoch,
-        nics=tuple(_nic(server.pan, nic, macs.get(nic.lan, ""), world) for nic in server.nics),
+        nics=tuple(
+            _nic(server.pan, nic, macs.get(nic.lan, ""), world)
+            for nic in server.nics
+            if not world.is_over_fabrics(server, nic)
+        ),
         beacon_address=platform.storage.address,
         beacon_key=record.beacon_key,
         beacon_seconds=beacon_seconds(platform.liveness.timeout_seconds),

@@ -124,6 +124,8 @@ def wanted_filter(world: World) -> PortFilter:
     fixed: set[IpAddress] = set()
     for each in world.all(Server).values():
         for nic in each.nics:
+            if world.is_over_fabrics(each, nic):
+                continue
             fixed.update(_addresses(nic, world.prefix(each, nic)))
     for name, record in world.server_records.items():
         server = world.all(Server).get(name)
@@ -132,7 +134,7 @@ def wanted_filter(world: World) -> PortFilter:
             continue
         macs = {nic.lan: MacAddress.parse(nic.mac) for nic in record.nics}
         for nic in server.nics:
-            if nic.lan in macs:
+            if nic.lan in macs and not world.is_over_fabrics(server, nic):
                 mac, prefix = macs[nic.lan], world.prefix(server, nic)
                 # A document may have given away what was lent before; whoever has the lease must ask for another.
                 leased = (address for address in world.leased.get(mac, ()) if address not in fixed)

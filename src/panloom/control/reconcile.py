@@ -31,6 +31,7 @@ from panloom.control.events import EventLog
 from panloom.control.image_imports import ImageImports
 from panloom.control.image_sources import ImageSources
 from panloom.control.image_updates import ImageUpdates
+from panloom.control.lans import Lans
 from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
 from panloom.control.machines import WAITING_SEEN_SECONDS, Machines, wish_of
@@ -92,6 +93,7 @@ class Reconciler:
         self._observer = observer
         self._events = events
         self._ports = Ports()
+        self.lans = Lans()
         self._machines = Machines(self._ports, observer)
         self._acts = Acts(storage, self._ports, observer, events, self._replace_boot_table)
         self._images = ImageImports(storage, observer, events, self.wake, sources)
@@ -150,6 +152,7 @@ class Reconciler:
         await self._part("new machines", self.blades.follow(world))
         self._replace_boot_table(world)
         await self._part("ports", self._ports.apply(world))
+        await self._part("virtual LANs", self.lans.apply(world))
         await self._part("placement", self._place(world))
         await self._part("servers", self._start_workers())
         await self._part("boots", self._observer.boots.write())

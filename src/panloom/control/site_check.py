@@ -196,7 +196,8 @@ async def _addresses(platform: Platform, world: World) -> Iterable[Finding]:
     for name, server in world.all(Server).items():
         record = world.server_records.get(name)
         macs = frozenset(MacAddress.parse(nic.mac) for nic in record.nics) if record else frozenset()
-        expected.update({nic.address: (f"server {name}", macs) for nic in server.nics if nic.address})
+        here = [nic for nic in server.nics if not world.is_over_fabrics(server, nic)]
+        expected.update({nic.address: (f"server {name}", macs) for nic in here if nic.address})
     asked = tuple(expected)[:MOST_ASKED]
     found = []
     for address, macs in sorted((await owners(platform.storage.interface, asked, ARP_SECONDS)).items()):

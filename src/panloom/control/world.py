@@ -146,6 +146,11 @@ class World:
         lan = self.all(resources.VirtualLan).get(f"{server.pan}/{nic.lan}")
         return lan.prefix if lan is not None else None
 
+    def is_over_fabrics(self, server: resources.Server, nic: resources.Nic) -> bool:
+        """Whether the LAN that a NIC is in is carried by the fabrics, not by the storage network."""
+        lan = self.all(resources.VirtualLan).get(f"{server.pan}/{nic.lan}")
+        return lan is not None and lan.network == "fabrics"
+
     def nodes_at(self, port: str) -> tuple[str, ...]:
         """Return the names of the nodes whose cable ends at a port, by their documents."""
         if self._at_ports is None:

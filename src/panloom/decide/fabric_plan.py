@@ -71,23 +71,27 @@ class Fabric(msgspec.Struct, frozen=True):
 # ── what a kernel holds ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Guard(msgspec.Struct, frozen=True, gc=False):
+class _Item(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """What a kernel holds of the virtual LANs; tagged, since nodes are told of theirs in messages."""
+
+
+class Guard(_Item, frozen=True):
     """The filter that lets VXLAN in from ``FabricPort``s alone, and there only what an ``Admission`` names."""
 
 
-class FabricPort(msgspec.Struct, frozen=True, gc=False):
+class FabricPort(_Item, frozen=True):
     """An interface where VXLAN may come in."""
 
     interface: str
 
 
-class Source(msgspec.Struct, frozen=True, gc=False):
+class Source(_Item, frozen=True):
     """An address whose refused frames are counted apart from those of strangers."""
 
     address: IPv4Address
 
 
-class Admission(msgspec.Struct, frozen=True, gc=False):
+class Admission(_Item, frozen=True):
     """Who may send what: outer source, VNI, inner source MAC.  ``mac`` None: any, as the control node relays."""
 
     address: IPv4Address
@@ -95,28 +99,28 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     mac: MacAddress | None
 
 
-class Leg(msgspec.Struct, frozen=True, gc=False):
+class Leg(_Item, frozen=True):
     """One leg of an RVI: a nexthop for FDB entries."""
 
     number: int
     address: IPv4Address
 
 
-class Rvi(msgspec.Struct, frozen=True, gc=False):
+class Rvi(_Item, frozen=True):
     """The group of these legs: a flow of frames takes one of them."""
 
     number: int
     legs: tuple[int, ...]
 
 
-class Bridge(msgspec.Struct, frozen=True, gc=False):
+class Bridge(_Item, frozen=True):
     """The control node's bridge of a LAN, which takes no part in it: no address, no ARP, no IPv6, no learning."""
 
     name: str
     whole: bool = True  # False: it is there, but not wholly as said here
 
 
-class Vxlan(msgspec.Struct, frozen=True, gc=False):
+class Vxlan(_Item, frozen=True):
     """A VXLAN device that learns nothing: a member's NIC with its MAC, or a port of ``bridge``.
 
     Such a port floods no unicast, and neither it nor the bridge has an IPv6 address.
@@ -130,14 +134,14 @@ class Vxlan(msgspec.Struct, frozen=True, gc=False):
     whole: bool = True
 
 
-class Station(msgspec.Struct, frozen=True, gc=False):
+class Station(_Item, frozen=True):
     """A bridge's entry: this MAC is at this port."""
 
     port: str
     mac: MacAddress
 
 
-class Peer(msgspec.Struct, frozen=True, gc=False):
+class Peer(_Item, frozen=True):
     """A VXLAN device's entry: this MAC is reached by this RVI, with the VNI of the device."""
 
     device: str
@@ -145,7 +149,7 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
     rvi: int
 
 
-class Default(msgspec.Struct, frozen=True, gc=False):
+class Default(_Item, frozen=True):
     """Where a VXLAN device sends broadcast, multicast and whatever no ``Peer`` names, and with which VNI."""
 
     device: str

@@ -20,6 +20,7 @@ from panloom.model.resources import (
     Disk,
     Image,
     Member,
+    Nic,
     Node,
     Platform,
     Resource,
@@ -248,8 +249,15 @@ def changes(
 ) -> Plan:
     """Return what takes ``have`` to ``want`` and away with ``absent``; resources in neither stay as they are."""
     clones, had = disks(want.values()), disks(have.values())
+    live = {
+        (lan.pan, lan.name)
+        for lan in {**have, **want}.values()
+        if isinstance(lan, VirtualLan) and lan.network == "fabrics"
+    }
     upsert = [
-        _upsert(have.get(key), resource, want, clones) for key, resource in want.items() if have.get(key) != resource
+        _upsert(have.get(key), resource, want, clones, live)
+        for key, resource in want.items()
+        if have.get(key) != resource
     ]
     found = sorted(upsert, key=_order)
     removed = sorted((_remove(have[key], had) for key in absent if key in have), key=_order, reverse=True)
@@ -305,8 +313,13 @@ def describe(resource: Resource, image: str = "") -> str:
 
 
 def _upsert(
-    before: Resource | None, after: Resource, want: Mapping[str, Resource], clones: Mapping[str, Volume]
+    before: Resource | None,
+    after: Resource,
+    want: Mapping[str, Resource],
+    clones: Mapping[str, Volume],
+    live: Container[tuple[str, str]],
 ) -> Change:
+    """Return the change; ``live``: LANs of which a machine learns while it runs."""
     implied = is_server_disk(after, want)
     if before is None:
         effect = Effect.BOOTS if isinstance(after, Server) else Effect.NONE
@@ -314,7 +327,9 @@ def _upsert(
         detail = describe(after, disk.image if disk else "")
         return Change(mark=Mark.ADD, key=after.key, after=after, detail=detail, effect=effect, implied=implied)
     fields = tuple(_fields("", before.model_dump(mode="json"), after.model_dump(mode="json")))
-    reboots = isinstance(before, Server) and isinstance(after, Server) and before.nics != after.nics
+    reboots = (
+        isinstance(before, Server) and isinstance(after, Server) and _at_boot(before, live) != _at_boot(after, live)
+    )
     return Change(
         mark=Mark.CHANGE,
         key=after.key,
@@ -325,6 +340,10 @@ def _upsert(
         effect=Effect.REBOOTS if reboots else Effect.NONE,
         implied=implied,
     )
+
+
+def _at_boot(server: Server, live: Container[tuple[str, str]]) -> list[Nic]:
+    return [nic for nic in server.nics if (server.pan, nic.lan) not in live]
 
 
 def _remove(before: Resource, had: Mapping[str, Volume]) -> Change:
@@ -387,7 +406,7 @@ def _auth(server: Server, resources: Mapping[str, Resource]) -> str | None:
 
 
 def _personal(lan: VirtualLan) -> tuple[object, ...]:
-    return lan.subnet.prefixlen, lan.router, lan.dns, lan.domain
+    return ("fabrics",) if lan.network == "fabrics" else (lan.subnet.prefixlen, lan.router, lan.dns, lan.domain)
 
 
 def _fields(path: str, old: object, new: object) -> Iterable[Field]:

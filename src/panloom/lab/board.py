@@ -6,6 +6,8 @@
     │  (bridge)    │                │  its storage address     │          │  MAC, addresses │
     └──────────────┘                └──────────────────────────┘          └─────────────────┘
 
+Where the chassis has fabrics, the OS has a NIC at each as well: ``fa`` and ``fb``, at the ports ``n1-a`` and ``n1-b``.
+
 The hardware stays when the power goes, and so does the link, as that of a NIC that waits to be woken.  A machine that
 is off or hangs has a port that passes no frame, either way; it is closed before the machine's software ends, so that
 nothing more leaves the machine, no FIN and no RST.
@@ -15,6 +17,7 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -23,12 +26,15 @@ from typing import Any, Final, Self
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from panloom.decide.fabric_plan import changes
 from panloom.errors import KernelError
 from panloom.fabric.namespaces import new_namespace, within
 from panloom.fabric.netlink import Netlink
+from panloom.fabric.virtual_lans import VirtualLans
 from panloom.values import MacAddress
 
 NIC: Final = "eth0"
+FABRIC_NICS: Final = ("fa", "fb")
 _LIVE: Final = MacAddress(0x02_00_00_00_00_01)  # nobody's; it never sends
 _POLL_SECONDS = 0.005
 _QUIET: Final = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}  # linux/if_link.h: none
@@ -60,10 +66,16 @@ class Board:
     The descriptors are those of its two namespaces; whoever has them can run the machine.
     """
 
-    def __init__(self, mac: MacAddress, descriptors: tuple[int, int]) -> None:
+    def __init__(self, mac: MacAddress, descriptors: tuple[int, int], *, has_fabrics: bool = False) -> None:
         self.mac = mac
         self.descriptors = descriptors
+        self._has_fabrics = has_fabrics
         self._firmware, self._os = (Path(f"/proc/self/fd/{descriptor}") for descriptor in descriptors)
+
+    @property
+    def os_namespace(self) -> Path:
+        """The namespace of the OS, as a file of this process."""
+        return self._os
 
     def socket(self, family: int, kind: int, protocol: int = 0, *, of_os: bool = False) -> socket.socket:
         """Return a socket of the firmware's namespace or of the OS's, not blocking.
@@ -93,6 +105,14 @@ class Board:
             await links.ask("flush_addr", index=nic)
             await links.ask("link", "set", index=nic, IFLA_AF_SPEC=_QUIET)
             await links.ask("link", "set", index=nic, state="up")
+        if self._has_fabrics:
+            await asyncio.to_thread(_forget_lans, self._os)
+            async with _Requests(self._os) as links:
+                for name in FABRIC_NICS:
+                    index = await links.index(name)
+                    await links.ask("flush_addr", index=index)
+                    await links.ask("link", "set", index=index, IFLA_AF_SPEC=_QUIET)
+                    await links.ask("link", "set", index=index, state="up")
 
     async def give_storage_address(self, address: IPv4Interface) -> None:
         """Give the NIC its address of scope 1, and no other."""
@@ -135,14 +155,17 @@ class Board:
 
 
 class Bench:
-    """The chassis side of emulated machines: plugs boards in at the bridge; an asynchronous context manager.
+    """The chassis side of emulated machines: plugs boards in at the bridges; an asynchronous context manager.
+
+    ``fabrics``: the bridges of fabric A and B, where there are any.
 
     The boards are gone when it ends.  One more port is always open: a bridge without any has no carrier, and for up to
     a second after the first one opens it sends nothing.
     """
 
-    def __init__(self, bridge: str) -> None:
+    def __init__(self, bridge: str, fabrics: Sequence[str] = ()) -> None:
         self._bridge = bridge
+        self._fabrics = fabrics
         self._links = _Requests(None)
         self._boards: dict[str, Board] = {}
 
@@ -159,17 +182,27 @@ class Bench:
 
     async def plug_in(self, port: str, mac: MacAddress) -> Board:
         """Make a board and a cable from it to ``port`` of the bridge; an older cable goes."""
-        board = Board(mac, (new_namespace(), new_namespace()))
+        board = Board(mac, (new_namespace(), new_namespace()), has_fabrics=bool(self._fabrics))
         self._boards[port] = board
-        with suppress(KernelError):
-            await self._links.ask("link", "del", index=await self._links.index(port))
-        far_end = {"ifname": NIC, "address": str(mac), "net_ns_fd": board.descriptors[0]}
-        await self._links.ask("link", "add", ifname=port, kind="veth", peer=far_end)
-        index, bridge = await self._links.index(port), await self._links.index(self._bridge)
-        await self._links.ask("link", "set", index=index, IFLA_AF_SPEC=_QUIET)
-        await self._links.ask("link", "set", index=index, master=bridge, state="up")
+        firmware, system = board.descriptors
+        await self._cable(port, self._bridge, {"ifname": NIC, "address": str(mac), "net_ns_fd": firmware})
+        for name, bridge, nic in zip(self._ports(port)[1:], self._fabrics, FABRIC_NICS, strict=False):
+            await self._cable(name, bridge, {"ifname": nic, "net_ns_fd": system})
         await board.forget()
         return board
+
+    async def _cable(self, port: str, bridge: str, far_end: Mapping[str, object]) -> None:
+        """Make a cable that ends at a port of a bridge; an older one goes."""
+        with suppress(KernelError):
+            await self._links.ask("link", "del", index=await self._links.index(port))
+        await self._links.ask("link", "add", ifname=port, kind="veth", peer=far_end)
+        index, master = await self._links.index(port), await self._links.index(bridge)
+        await self._links.ask("link", "set", index=index, IFLA_AF_SPEC=_QUIET)
+        await self._links.ask("link", "set", index=index, master=master, state="up")
+
+    def _ports(self, port: str) -> tuple[str, ...]:
+        """Return the ports of the board that is plugged in at ``port``: that one, and those at the fabrics."""
+        return (port, *(f"{port}-{letter}" for letter in "ab"[: len(self._fabrics)]))
 
     async def settle(self) -> None:
         """Close the ports of all boards once the bridge has noticed their links: from then on it leaves them alone."""
@@ -177,7 +210,8 @@ class Bench:
         if live not in self._boards:
             await self.plug_in(live, _LIVE)
         for port in self._boards:
-            await self._until_noticed(port)
+            for name in self._ports(port):
+                await self._until_noticed(name)
         for port in self._boards.keys() - {live}:
             await self.close(port)
 
@@ -190,12 +224,19 @@ class Bench:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def close(self, port: str) -> None:
-        """Let no frame pass at a port from now on, in or out."""
-        _set_port_state(await self._links.index(port), _BR_STATE_DISABLED)
+        """Let no frame pass at a board's ports from now on, in or out."""
+        for name in self._ports(port):
+            _set_port_state(await self._links.index(name), _BR_STATE_DISABLED)
 
     async def open(self, port: str) -> None:
         """Let frames pass."""
-        _set_port_state(await self._links.index(port), _BR_STATE_FORWARDING)
+        for name in self._ports(port):
+            _set_port_state(await self._links.index(name), _BR_STATE_FORWARDING)
+
+
+def _forget_lans(namespace: Path) -> None:
+    with VirtualLans(namespace) as lans:
+        lans.apply(changes(lans.observe(), ()))
 
 
 def _set_port_state(index: int, state: int) -> None:

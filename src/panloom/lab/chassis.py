@@ -21,6 +21,8 @@ from panloom.lab.qemu import FirmwareKind, Machine
 
 BRIDGE = "lab0"
 STORAGE = IPv4Interface("10.77.0.1/24")
+FABRICS = {"laba": IPv4Interface("10.78.0.1/24"), "labb": IPv4Interface("10.79.0.1/24")}
+"""The bridges of fabric A and B, with the control node's address there."""
 VISITOR = IPv4Interface("10.1.0.254/24")
 DISCOVERY = "10.77.0.200-10.77.0.239"
 BOOT_TIMEOUT, UEFI_BOOT_TIMEOUT = "30s", "60s"
@@ -36,6 +38,8 @@ class Chassis(msgspec.Struct, frozen=True):
     bridge: str = BRIDGE
     storage: str = str(STORAGE)
     visitor: str = str(VISITOR)
+    fabrics: tuple[str, ...] = ()
+    """The bridges of fabric A and B; none: there are no fabrics."""
 
     @classmethod
     def of(
@@ -47,12 +51,14 @@ class Chassis(msgspec.Struct, frozen=True):
         lone: bool = False,
         load_seconds: float = 0.0,
         blades: int = 0,
+        fabrics: bool = False,
     ) -> "Chassis":
         """Return a chassis of machines n1, n2, …, each with a port of its own name.
 
         The first ``qemu`` (None: all) are QEMU's, with each kind of ``firmware`` in turn.  The others are emulated:
         each in a process of its own if ``lone``, and writing marks every ``load_seconds``.  No document names the last
-        ``blades``.  ConfigError for more than the storage network has addresses for.
+        ``blades``.  With ``fabrics`` emulated machines have a cable to each of the two.  ConfigError for more than the
+        storage network has addresses for.
         """
         if not 1 <= nodes <= MAX_NODES:
             raise ConfigError("nodes", f"{nodes} do not fit into a chassis; it takes 1 to {MAX_NODES}")
@@ -71,7 +77,8 @@ class Chassis(msgspec.Struct, frozen=True):
                     is_declared=i <= nodes - blades,
                 )
                 for i in range(1, nodes + 1)
-            )
+            ),
+            fabrics=tuple(FABRICS) if fabrics else (),
         )
 
     @property
@@ -86,6 +93,8 @@ class Chassis(msgspec.Struct, frozen=True):
             *(Tap(machine.tap, self.bridge) for machine in self.machines if machine.kind == "qemu"),
             Address(self.bridge, IPv4Interface(self.storage)),
             Address(self.bridge, IPv4Interface(self.visitor)),
+            *map(Bridge, self.fabrics),
+            *(Address(name, FABRICS[name]) for name in self.fabrics),
         )
 
     @property
@@ -95,7 +104,7 @@ class Chassis(msgspec.Struct, frozen=True):
 
     def link_names(self) -> tuple[str, ...]:
         """Return the names of those interfaces: what the supervisor may change, and nothing else."""
-        return (self.bridge, *(machine.tap for machine in self.machines if machine.kind == "qemu"))
+        return (self.bridge, *self.fabrics, *(machine.tap for machine in self.machines if machine.kind == "qemu"))
 
 
 def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
@@ -114,6 +123,11 @@ def documents(chassis: Chassis, *, power_socket: Path, image: Path) -> str:
     }
     if all(machine.kind != "qemu" for machine in chassis.machines):
         platform["liveness"] = LIVENESS
+    if chassis.fabrics:
+        platform["fabrics"] = {
+            letter: {"interface": name, "subnet": str(FABRICS[name].network)}
+            for letter, name in zip("ab", chassis.fabrics, strict=True)
+        }
     nodes: list[dict[str, object]] = [
         {
             "kind": "Node",

@@ -22,6 +22,7 @@ from panloom.lab import disk_marks
 from panloom.lab.attachment import Attachment
 from panloom.lab.board import Board
 from panloom.lab.disk_marks import Mark
+from panloom.lab.emulated_lans import keep_lans
 from panloom.lab.firmware import Disk, bind, interface_of, log_in
 from panloom.node.agent import REPORT_SECONDS, Voice
 from panloom.values import Iqn, MacAddress
@@ -96,7 +97,9 @@ class OperatingSystem:
         pages = await asyncio.start_server(self._converse, sock=listener)
         async with pages, asyncio.TaskGroup() as group:
             if self._settings.get("BEACON_ADDRESS"):
-                group.create_task(self._send_beacons())
+                mouth = self._board.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                group.create_task(self._send_beacons(mouth))
+                group.create_task(keep_lans(self._board, mouth, self._settings, self._say))
             if self._load_seconds:
                 group.create_task(self._write(root))
             await asyncio.Event().wait()
@@ -159,12 +162,12 @@ class OperatingSystem:
             if number == 0:
                 self._address = str(address.ip)
 
-    async def _send_beacons(self) -> None:
+    async def _send_beacons(self, mouth: socket.socket) -> None:
         """Be the agent: a report first, then beacons."""
         voice, seconds = Voice(self._settings), float(self._settings.get("BEACON_SECONDS", "1"))
         to = (self._settings["BEACON_ADDRESS"], int(self._settings["BEACON_PORT"]))
         report_at = float("-inf")
-        with self._board.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+        with mouth:
             while True:
                 datagram, now = voice.beacon(time.time()), time.monotonic()
                 if now >= report_at:

@@ -50,7 +50,7 @@ class Supervisor:
         self._watchers: set[asyncio.StreamWriter] = set()
         self._attached: dict[asyncio.StreamWriter, Bay] = {}
         self._bays: dict[str, Bay] = {}
-        self._bench = Bench(chassis.bridge)
+        self._bench = Bench(chassis.bridge, chassis.fabrics)
 
     async def __aenter__(self) -> Self:
         await self._bench.__aenter__()

@@ -27,6 +27,7 @@ from panloom.values import format_size
 
 PING_SECONDS = 0.5  # a healthy server that sends no beacon may be unheard for so long: it answers pings
 MIN_INTERVAL_SECONDS = 0.05
+LARGEST_STORAGE_NETWORK = 1 << 16  # a host of the fabrics is known by 16 bits of its address: decide.rvi
 Kind = TypeVar("Kind", bound=Resource)
 MACHINES = "node"
 """Stands in initiator names where the name of a PAN stands in those of targets."""
@@ -74,6 +75,24 @@ class _Whole:
                 self._add(platform, ("storage", "prefix"), why)
             self._check_relays(platform)
             self._check_liveness(platform)
+            self._check_fabrics(platform)
+
+    def _check_fabrics(self, platform: Platform) -> None:
+        if platform.fabrics is None:
+            return
+        taken = [platform.storage.subnet]
+        if platform.storage.subnet.num_addresses > LARGEST_STORAGE_NETWORK:
+            why = f"beside fabrics a storage network has {LARGEST_STORAGE_NETWORK} addresses at most; write a /16"
+            self._add(platform, ("storage", "subnet"), why)
+        for name, subnet in (("a", platform.fabrics.a.subnet), ("b", platform.fabrics.b.subnet)):
+            where: tuple[Step, ...] = ("fabrics", name, "subnet")
+            if subnet.prefixlen > platform.storage.subnet.prefixlen:
+                why = f"{subnet} is smaller than the storage network, whose addresses all need one beside them here"
+                self._add(platform, where, f"{why}; write a /{platform.storage.subnet.prefixlen}")
+            for other in taken:
+                if subnet.overlaps(other):
+                    self._add(platform, where, f"{subnet} overlaps {other}; take another")
+            taken.append(subnet)
 
     def _check_liveness(self, platform: Platform) -> None:
         interval, timeout = platform.liveness.interval_seconds, platform.liveness.timeout_seconds
@@ -147,6 +166,8 @@ class _Whole:
             self._check_pan(lan, lan.pan)
             for end in lan.range or ():
                 self._check_host(lan, ("range",), end, lan.subnet, "its subnet")
+            if lan.network == "fabrics":
+                self._check_fabrics_lan(lan, platform)
             if lan.router is not None:
                 self._check_host(lan, ("router",), lan.router, lan.subnet, "its subnet")
             for served in (platform.storage.subnet, *(r.subnet for r in platform.storage.relays)) if platform else ():
@@ -155,6 +176,13 @@ class _Whole:
                     self._add(lan, ("subnet",), why)
         self._check_overlaps()
         self._check_prefixes(platform)
+
+    def _check_fabrics_lan(self, lan: VirtualLan, platform: Platform | None) -> None:
+        if platform is not None and platform.fabrics is None:
+            self._add(lan, ("network",), "the platform has no `fabrics`; write them there, or leave this out")
+        for field in ("range", "prefix"):
+            if getattr(lan, field) is not None:
+                self._add(lan, (field,), "no address is lent in a LAN over fabrics; leave it out and write each NIC's")
 
     def _check_prefixes(self, platform: Platform | None) -> None:
         """Note prefixes that overlap: all networks are told apart by them alone."""
@@ -173,9 +201,10 @@ class _Whole:
                 seen.append((prefix, f"{owner.kind} {owner.label}"))
 
     def _check_overlaps(self) -> None:
-        """Note LANs that lie in one another: all are one broadcast domain, and a lease is of an address alone."""
+        """Note flat LANs that lie in one another: all are one broadcast domain, and a lease is of an address alone."""
         outer: VirtualLan | None = None
-        for lan in sorted(self._all(VirtualLan), key=lambda lan: (lan.subnet.network_address, lan.subnet.prefixlen)):
+        flat = (lan for lan in self._all(VirtualLan) if lan.network == "flat")
+        for lan in sorted(flat, key=lambda lan: (lan.subnet.network_address, lan.subnet.prefixlen)):
             if outer is None or not lan.subnet.overlaps(outer.subnet):
                 outer = lan
                 continue

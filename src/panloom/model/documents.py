@@ -84,6 +84,32 @@ class StorageNetworkSpec(Written):
     """IPv6 beside IPv4: each address has one with the same last 32 bits; left out: none."""
 
 
+class FabricNetworkSpec(Written):
+    """One of the two networks that carry virtual LANs."""
+
+    interface: Interface = Field(examples=["eth2"])
+    """The control node's; its address is the administrator's to give."""
+    subnet: Subnet = Field(examples=["10.0.8.0/24"])
+    """A host's address here ends as its storage address does."""
+
+    def part(self) -> resources.FabricNetwork:
+        """Return what it means."""
+        return resources.FabricNetwork(**dict(self))
+
+
+class FabricsSpec(Written):
+    """The two networks that carry virtual LANs."""
+
+    a: FabricNetworkSpec = Field(examples=["{interface: eth2, subnet: 10.0.8.0/24}"])
+    b: FabricNetworkSpec = Field(examples=["{interface: eth3, subnet: 10.0.9.0/24}"])
+    mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
+    """The largest packet that both carry; 16946 lets a LAN have its 16896 octets."""
+
+    def part(self) -> resources.Fabrics:
+        """Return what it means."""
+        return resources.Fabrics(a=self.a.part(), b=self.b.part(), mtu=self.mtu)
+
+
 class LivenessSpec(Written):
     """When a silent server counts as dead."""
 
@@ -113,6 +139,7 @@ class PlatformSpec(Spec):
     max_boot_attempts: Count = 3
     consoles: ConsoleUsersSpec = ConsoleUsersSpec()
     images: ImagePolicySpec = ImagePolicySpec()
+    fabrics: FabricsSpec | None = None
 
     def resource(self, pan: str, name: str) -> resources.Platform:  # noqa: ARG002
         """Return what it means."""
@@ -133,6 +160,7 @@ class PlatformSpec(Spec):
             max_boot_attempts=self.max_boot_attempts,
             consoles=resources.ConsoleUsers(**dict(self.consoles)),
             images=resources.ImagePolicy(unsigned=self.images.unsigned, keys=self.images.keys),
+            fabrics=self.fabrics and self.fabrics.part(),
         )
 
 
@@ -226,6 +254,8 @@ class VirtualLanSpec(Spec):
     domain: Domain | None = None
     prefix: Prefix | None = Field(None, examples=["2001:db8:0:2::/64"])
     """IPv6 beside IPv4: each address has one with the same last 32 bits; left out: none."""
+    network: Literal["flat", "fabrics"] = "flat"
+    """`fabrics`: apart from all other LANs, over the platform's `fabrics`; NICs there have addresses of their own"""
 
     def resource(self, pan: str, name: str) -> resources.VirtualLan:
         """Return what it means."""

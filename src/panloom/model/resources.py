@@ -117,6 +117,23 @@ class StorageNetwork(Part):
     """As for a relay: our own address of IPv6, and each node's, is the one beside that of IPv4."""
 
 
+class FabricNetwork(Part):
+    """One of the two networks that carry virtual LANs."""
+
+    interface: str
+    """The control node's."""
+    subnet: IPv4Network
+    """A host's address here ends as its storage address does."""
+
+
+class Fabrics(Part):
+    """The two networks that carry virtual LANs, and the largest packet that both do."""
+
+    a: FabricNetwork
+    b: FabricNetwork
+    mtu: int = 1500
+
+
 class Liveness(Part):
     """When a silent server counts as dead."""
 
@@ -158,6 +175,8 @@ class Platform(Resource):
     max_boot_attempts: int = 3
     consoles: ConsoleUsers = ConsoleUsers()
     images: ImagePolicy = ImagePolicy()
+    fabrics: Fabrics | None = None
+    """None: every virtual LAN is on the storage network."""
 
     @property
     def key(self) -> str:
@@ -269,6 +288,8 @@ class VirtualLan(Member):
     domain: str | None = None
     prefix: IPv6Network | None = None
     """As for a relay, and beside the range there is one to lend by DHCPv6."""
+    network: Literal["flat", "fabrics"] = "flat"
+    """``fabrics``: apart from all other LANs, over the platform's fabrics; else on the storage network."""
 
 
 class Limits(Part):
