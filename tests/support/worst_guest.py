@@ -12,12 +12,13 @@ SECONDS = 90.0
 _GATE_PORT = 99
 
 
-def open_gate(lab: LabInTest, *, seconds: float = SECONDS) -> None:
-    """Let the guest go on: it listens until somebody connects."""
+def open_gate(lab: LabInTest, word: str = "", *, seconds: float = SECONDS) -> None:
+    """Let the guest go on, by a word to it: it listens until somebody connects."""
 
     def is_open() -> bool:
         try:
-            lab.inside.socket(lambda: socket.create_connection((ADDRESS, _GATE_PORT), 2)).close()
+            with lab.inside.socket(lambda: socket.create_connection((ADDRESS, _GATE_PORT), 2)) as connection:
+                connection.sendall(word.encode())
         except OSError:
             return False
         return True

@@ -1,18 +1,20 @@
 #!/bin/sh
-# systemd-networkd at its worst, a hundred times, while the disk is written without pause; a unit of the Debian under test.
+# systemd-networkd at its worst, round after round, while the disk is written without pause; a unit of the Debian under test.
 #
-# The test opens each gate by a connection.  Whatever must not be is told as `WORST fault`.
+# The test opens each gate by a connection, and says by the first how many rounds.  Whatever must not be is told as
+# `WORST fault`, and so is what networkd refuses to do.
 . /run/panloom/personality
 own=/run/systemd/network
 part=$(findmnt -n -o SOURCE /)
 disk=/dev/$(lsblk -n -o PKNAME "$part")
 
 say() { printf '\nWORST %s\n' "$*" > /dev/console; } # on a line of its own, whatever stands there
-gate() { busybox nc -l -p 99 < /dev/null > /dev/null; }
+gate() { busybox nc -l -p 99 < /dev/null; }
 lost_connections() { dmesg | grep -c 'detected conn error'; }
 plug() { /usr/lib/panloom/shared-nic plug eth0 "$NIC0_MAC" || say "fault: no new NIC in round $round"; }
 networkd() { # $@ for networkctl
-    if networkctl "$@" > /dev/null 2>&1; then obeyed=$((obeyed + 1)); fi
+    asked=$((asked + 1))
+    if why=$(networkctl "$@" 2>&1); then obeyed=$((obeyed + 1)); else say "fault: networkctl $* in round $round: $why"; fi
 }
 every_card() { # $@ lines of the file that networkd obeys for all that it sees; the next round takes it away
     printf '%s\n' '[Match]' 'Name=*' "$@" > $own/05-every.network
@@ -38,7 +40,7 @@ write_tags() { # each sector of a ring before the first partition in turn, and e
     done
     say "written $count"
 }
-gate
+rounds=$(gate)
 dd if=/dev/urandom of=/var/worst bs=64k count=4 2> /dev/null
 sync
 sum=$(sha256sum < /var/worst)
@@ -48,8 +50,8 @@ write_tags &
 writer=$!
 renice -n 19 $writer > /dev/null # what networkd does shall not wait for it
 
-round=0 obeyed=0
-while [ $round -lt 100 ]; do
+round=0 asked=0 obeyed=0
+while [ $round -lt "$rounds" ]; do
     case $((round % 40)) in
         5) ip link del eth0 && plug ;;
         13) every_card '[Link]' 'ActivationPolicy=always-down' ;;
@@ -66,7 +68,7 @@ while [ $round -lt 100 ]; do
     [ $((round % 25)) = 7 ] && read_disk "in round $round"
     round=$((round + 1))
 done
-say "rounds $round obeyed $obeyed"
+say "rounds $round asked=$asked obeyed=$obeyed"
 
 ip link del eth0
 read_disk "without a card"
@@ -77,5 +79,5 @@ wait $writer
 say "cards $(ls /sys/class/net | tr '\n' ' ')"
 say "errors disk=$(dmesg | grep -c -i -e 'I/O error' -e 'EXT4-fs error') connection=$(($(lost_connections) - lost))"
 say done
-gate
+gate > /dev/null
 systemctl poweroff
