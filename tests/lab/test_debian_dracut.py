@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.debian_image import BOOT_SECONDS, debian_image, debian_lab
+from support.debian_image import BOOT_SECONDS, debian_image, debian_lab, declare_server
 
 pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(3000)]
 MAKE = (
@@ -14,6 +14,7 @@ MAKE = (
 def test_cap_015_dracuts_initramfs_shares_the_card_before_the_system_has_its_own(tmp_path):
     image = debian_image(packages=["dracut-core"], run=MAKE)
     with debian_lab(tmp_path, image) as lab:
+        declare_server(lab)
         lab.until_up("shop/web1", seconds=BOOT_SECONDS)
         facts = lab.until_answers("shop/web1", seconds=BOOT_SECONDS)
         assert any("dracut-initqueue" in line for line in lab.console("n1"))

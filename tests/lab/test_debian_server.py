@@ -16,7 +16,7 @@ from panloom.decide.personality import BEACON_PORT
 from panloom.errors import MalformedError
 from panloom.lab.image import WRITER_RING
 from panloom.wire.beacon import Beacon
-from support.debian_image import BOOT_SECONDS, debian_image, debian_lab
+from support.debian_image import BOOT_SECONDS, debian_image, debian_lab, declare_server
 from support.identities import KEY
 from support.lab import Sniffer
 from support.volume_reader import read_volume
@@ -38,9 +38,32 @@ def beacon_in(frame: bytes, _direction: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def waiting(tmp_path_factory):
+    """A lab whose server waits for a machine that has what it needs, and there is none."""
     with debian_lab(tmp_path_factory.mktemp("debian"), debian_image()) as running:
+        declare_server(running, needs="{memory: '>= 1TiB'}")
         yield running
+
+
+@pytest.fixture(scope="module")
+def unbooted(waiting, tmp_path_factory):
+    """Both ends of the server's disk, as they are when control has made it and nobody has had it."""
+    waiting.until_event("partitioned", server="shop/web1", seconds=120)
+    path, volumes = tmp_path_factory.mktemp("unbooted") / "disk", waiting.lab.directory / "volumes"
+    with path.open("wb") as file:
+        file.write(read_volume(volumes, "shop.web1", range(1 << 20)))
+        file.truncate(2 * GIB)
+        file.seek(2 * GIB - 33 * 512)
+        file.write(read_volume(volumes, "shop.web1", range(2 * GIB - 33 * 512, 2 * GIB)))
+    assert waiting.disk_logins("n1") == 0
+    assert not waiting.power("n1", "status")
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab(waiting, unbooted):
+    declare_server(waiting)
+    return waiting
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +88,11 @@ def partitions(path):
     return json.loads(told.stdout)["partitiontable"]
 
 
-def test_cap_067_the_disk_is_partitioned_to_its_end_before_anybody_boots(lab, facts, tmp_path):
-    volumes = lab.lab.directory / "volumes"
-    with (tmp_path / "disk").open("wb") as file:
-        file.write(read_volume(volumes, "shop.web1", range(1 << 20)))
-        file.truncate(2 * GIB)
-        file.seek(2 * GIB - 33 * 512)
-        file.write(read_volume(volumes, "shop.web1", range(2 * GIB - 33 * 512, 2 * GIB)))
-    before, after = partitions(lab.image), partitions(tmp_path / "disk")
+def test_cap_067_the_disk_is_partitioned_to_its_end_before_anybody_boots(waiting, unbooted):
+    before, after = partitions(waiting.image), partitions(unbooted)
     assert after["lastlba"] == 2 * GIB // 512 - 34
     assert after["partitions"][:2] == [
-        {**part, "node": part["node"].replace(str(lab.image), str(tmp_path / "disk"))}
-        for part in before["partitions"][:2]
+        {**part, "node": part["node"].replace(str(waiting.image), str(unbooted))} for part in before["partitions"][:2]
     ]
     old, new = before["partitions"][2], after["partitions"][2]
     assert (new["start"], new["uuid"], new["type"]) == (old["start"], old["uuid"], old["type"])

@@ -118,10 +118,9 @@ def debian_image(*, packages: Sequence[str] = (), run: Sequence[str] = ()) -> Pa
 
 @contextmanager
 def debian_lab(directory: Path, image: Path) -> Iterator[LabInTest]:
-    """Run a lab of one machine that boots the disk as shop/web1."""
+    """Run a lab of one machine and no server."""
     chassis = Chassis.of(nodes=1)
     large = tuple(msgspec.structs.replace(machine, memory_octets=512 << 20) for machine in chassis.machines)
-    more = f"disk: {{size: 2GiB}}\n    ssh_keys: ['{KEY}']\n    failover: no"
     with namespace("lab") as inside, LoopInside(inside) as loop:
         running = RunningLab(directory, chassis=msgspec.structs.replace(chassis, machines=large))
         lab = LabInTest(running, inside, loop, image)
@@ -129,7 +128,12 @@ def debian_lab(directory: Path, image: Path) -> Iterator[LabInTest]:
             lab.call(running.start(image), seconds=120)
             # An emulated processor may take minutes for what is seconds, and stand still meanwhile.
             lab.declare(boot_timeout="600s", liveness={"interval": "1s", "timeout": "60s"})
-            lab.apply(pan(servers="web1", address="10.1.0.11", more=more))
             yield lab
         finally:
             lab.call(running.stop())
+
+
+def declare_server(lab: LabInTest, *, needs: str = "{}") -> None:
+    """Make shop/web1 of the disk, larger than it; the machine boots it if it has what the server needs."""
+    more = f"disk: {{size: 2GiB}}\n    ssh_keys: ['{KEY}']\n    failover: no\n    needs: {needs}"
+    lab.apply(pan(servers="web1", address="10.1.0.11", more=more))
