@@ -8,7 +8,7 @@ from interop.test_ipxe import said
 from support.boot_chassis import MACS, boot_services, table
 from support.foreign import unpacked
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(600)]
 LOADER = "snponly-arm64.efi"
 NOT_OF_X86 = b"MZ" + bytes(40 << 10)  # Debian has no iPXE for arm64; the firmware looks at it and goes on
 SECONDS = 300.0

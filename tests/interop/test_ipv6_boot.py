@@ -31,6 +31,7 @@ def ovmf(tmp_path):
     return firmware
 
 
+@pytest.mark.long
 def test_ovmf_boots_by_pxe_over_ipv6_and_waits_for_a_server(tmp_path, files):
     console = tmp_path / "console"
     with (
@@ -45,6 +46,7 @@ def test_ovmf_boots_by_pxe_over_ipv6_and_waits_for_a_server(tmp_path, files):
         until(lambda: "n1 carries no server" in said(console), "the console says why", seconds=60)
 
 
+@pytest.mark.long
 def test_ovmf_boots_by_http_over_ipv6_and_waits_for_a_server(tmp_path, files):
     console = tmp_path / "console"
     with (

@@ -92,6 +92,7 @@ def test_a_machine_that_nobody_named_is_discovered_and_told_to_wait(tmp_path):
         assert not any(event.server for event in services.events)
 
 
+@pytest.mark.long
 def test_firmware_without_ipxe_is_given_one_by_tftp_and_waits_too(tmp_path):
     """OVMF's own PXE, with no ROM on the card."""
     files = tmp_path / "files"

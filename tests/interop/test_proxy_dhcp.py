@@ -109,6 +109,7 @@ def test_ipxe_has_its_address_from_one_and_its_script_from_the_other(tmp_path, c
 
 
 @pytest.mark.machine
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["pxe", "http"])
 def test_uefi_has_its_address_from_one_and_ipxe_from_the_other(tmp_path, files, way):
     console, firmware = tmp_path / "console", tmp_path / "OVMF.fd"
