@@ -211,3 +211,25 @@ def test_an_update_to_an_image_that_may_not_be_used_is_refused_before_it_begins(
     status, _, why = run_panloom(control, "image", "update", "web@2")
     assert (status, "no trusted key signed web@2" in why) == (1, True)
     assert control.until_up("shop/web1", epoch=1)["image"] == "web@1"
+
+
+def test_what_is_deleted_while_the_storage_process_is_away_goes_when_it_is_back_unless_it_is_read(control):
+    bring_in(control, "away", 1, 2, 3, 4)
+
+    async def leave_behind(client):
+        await client.create_volume("shop.behind", "away@2", 0)
+
+    control.storage(leave_behind)
+    control.kill("storage")
+    status, _, why = run_panloom(control, "image", "delete", "away@1")
+    assert (status, "say so with --yes" in why) == (1, True)
+    status, said, _ = run_panloom(control, "image", "prune", "away", "--keep", "3")
+    assert (status, said.splitlines()[-1]) == (0, "away@1 would go")
+    for label in ("away@1", "away@2"):
+        assert run_panloom(control, "image", "delete", label, "--yes")[0] == 0
+    assert run_panloom(control, "image", "prune", "away", "--yes")[0] == 0
+    assert files(control, "away") == ["away@1", "away@2", "away@3", "away@4"]
+    control.start_storage()
+    until(lambda: files(control, "away") == ["away@2", "away@4"], "what nothing is read through is gone")
+    why = "image away@2 is read by shop.behind; delete or flatten these first"
+    control.until_event("held up", text=f"image away@2 is not destroyed yet: {why}")

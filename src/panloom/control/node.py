@@ -31,7 +31,7 @@ from panloom.decide.images import prune, tagged, untagged
 from panloom.decide.plan import Plan, newest
 from panloom.decide.provisioning import rule_for
 from panloom.decide.records import NodeRecord, Phase, target_of, volume_of
-from panloom.errors import ConfigError, ConflictError, RefusedError
+from panloom.errors import ConfigError, ConflictError, RefusedError, UnavailableError
 from panloom.model import resources
 from panloom.model.export import Exported
 from panloom.model.image_signatures import Statement, key_id, verify
@@ -84,18 +84,20 @@ class ControlNode:
         return outcome
 
     async def delete(self, kind: str, name: str, *, yes: bool, who: str) -> Outcome:
-        """Take one resource out of what is wanted; a volume's data go with it, and only with ``yes``.
+        """Take one resource out of what is wanted; the data of a volume or an image go with it, and only with ``yes``.
 
-        Where the storage process does not answer, the data go as soon as it does.
+        Where the storage process does not answer, the data go as soon as it does and nothing uses them: it refuses by
+        itself what is said here before.
         """
         if kind == "snapshot":
             return await self._delete_snapshot(name, yes=yes, who=who)
-        if kind == "volume" and yes:
-            await self._volume_is_free(name)
-        if kind == "image" and not yes and name in await self._observer.imported():
+        if kind == "image" and not yes and await self._may_have_data(name):
             raise ConfigError(f"image {name}", "its data would be gone for ever; say so with --yes")
-        if kind == "image":
-            await self._image_is_free(name)
+        with contextlib.suppress(UnavailableError):
+            if kind == "volume" and yes:
+                await self._volume_is_free(name)
+            if kind == "image":
+                await self._image_is_free(name)
         outcome = await self._documents.delete(kind, name, yes=yes, who=who)
         self._events.report("deleted", f"{kind} {name}", who=who)
         if kind == "volume":
@@ -152,6 +154,12 @@ class ControlNode:
                 f"volume {name} has snapshots ({', '.join(taken)}); first: panloom delete snapshot {taken[0]} --yes"
             )
 
+    async def _may_have_data(self, label: str) -> bool:
+        try:
+            return label in await self._observer.imported()
+        except UnavailableError:
+            return True
+
     async def _image_is_free(self, label: str) -> None:
         """ConflictError where something reads it that no document names: what documents name is told by their check."""
         world, stored = await World.read(self._store), await self._observer.volumes()
@@ -170,9 +178,14 @@ class ControlNode:
         return update_row(await self._reconciler.updates.stop(image, who))
 
     async def prune_image(self, image: str, keep: int, *, yes: bool, who: str) -> Row:
-        """Destroy the versions of an image that nobody needs, or say which these are."""
+        """Destroy the versions of an image that nobody needs, or say which these are.
+
+        Where the storage process does not answer, one may be among them that it refuses to destroy then.
+        """
         world = await World.read(self._store)
-        updates, read = world.updates, why_read(await self._observer.volumes(), world)
+        updates, read = world.updates, dict[str, str]()
+        with contextlib.suppress(UnavailableError):
+            read = why_read(await self._observer.volumes(), world)
         found = prune(image, (), (), keep=keep)
 
         def change(stored: Mapping[str, resources.Resource]) -> Edit:
