@@ -173,12 +173,14 @@ def test_an_installer_is_asked_for_with_the_disk_hooked_where_nothing_boots_from
         boot_script(the_table, node, node.server, the_table.address, has_installer=has).splitlines()
         for has in (False, True)
     )
-    (line,) = [line for line in lines if line not in without]
+    line, unhook = [line for line in lines if line not in without]
     assert line == (
         "sanhook iscsi:10.77.0.1:6:3260:0:iqn.2026-11.dev.panloom:shop.web1"
         " && chain --autofree http://10.77.0.1:8080/files/install.ipxe ||"
     )
     assert lines[lines.index(line) - 1].startswith("sanboot ")
+    assert unhook == "sanunhook ||"  # where the installer fails, the next sanboot finds its drive free
+    assert lines[lines.index(line) + 1] == unhook
 
 
 def test_the_wait_script_says_why_and_never_ends():

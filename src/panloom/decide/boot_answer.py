@@ -361,7 +361,12 @@ def boot_script(
         *([f"set username {server.user}", f"set password {server.secret}"] if server.user is not None else ()),
         *_names_for_ibft(table, node, at),
         f"sanboot {path} ||",
-        *((f"sanhook {path} && chain --autofree {_files(table, at)}/{INSTALLER} ||",) if has_installer else ()),
+        # A disk that stays hooked keeps its drive number, and no later sanboot of it works.
+        *(
+            (f"sanhook {path} && chain --autofree {_files(table, at)}/{INSTALLER} ||", "sanunhook ||")
+            if has_installer
+            else ()
+        ),
         f"echo Panloom: no disk of {server.name} from {at}; asking again in {pause} s",
         *(["clear username ||", "clear password ||"] if server.user is not None else ()),
         *ask_again(pause),
