@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from panloom.decide.cloud_init import KEYS_OCTETS
 from panloom.errors import ConfigErrors
 from panloom.model.check import PING_SECONDS, check
+from panloom.model.fields import MAX_SSH_KEYS_OCTETS
 from panloom.model.load import File, Loaded, load
 from panloom.model.resources import KINDS, Server, decode, encode
 from panloom.model.sources import Findings
 from panloom.storage import iscsi_connection
 from panloom.values import MacAddress
+from support.identities import KEY
 from support.plain_control import CHASSIS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -240,3 +243,15 @@ def test_subnets_of_lans_stay_clear_of_the_storage_network():
     assert errors == [
         "b.yaml:4:20: lans.f.subnet: 10.0.0.0/16 overlaps the platform's storage network 10.0.0.0/24; take another"
     ]
+
+
+def test_keys_are_no_more_than_a_machine_can_be_told():
+    assert MAX_SSH_KEYS_OCTETS == KEYS_OCTETS
+    most = MAX_SSH_KEYS_OCTETS // len(f"{KEY}\n")
+    images = CHASSIS
+    clean(images, pan(f"ssh_keys: [{', '.join([KEY] * most)}]"))
+    _, errors = read(images, pan(f"ssh_keys: [{', '.join([KEY] * (most + 1))}]"))
+    octets = len(f"{KEY}\n") * (most + 1)
+    told = f"{octets} octets of keys are more than the {MAX_SSH_KEYS_OCTETS} that a machine is told"
+    mend = "leave some out, or have its user_data fetch them"
+    assert errors == [f"b.yaml:9:15: servers.web[1-2].ssh_keys: {told}; {mend}"]

@@ -1,7 +1,7 @@
 """From documents and records to what a machine must know to be a server."""
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Container
 from ipaddress import ip_network
 from uuid import NAMESPACE_URL, uuid5
 
@@ -12,8 +12,6 @@ from panloom.decide.personality import Personality, PersonalityNic
 from panloom.decide.records import ServerRecord
 from panloom.errors import UnavailableError
 from panloom.model.resources import Auth, Nic, Server, VirtualLan
-
-MOST_DIGESTS = 4096
 
 
 def personality_of(name: str, record: ServerRecord, world: World) -> Personality:
@@ -51,18 +49,43 @@ def identity_of(name: str, record: ServerRecord, world: World) -> bytes:
         raise UnavailableError(f"{error}; give {name} fewer NICs or keys, or its LANs shorter settings") from error
 
 
-def identity_digest(name: str, record: ServerRecord, world: World) -> str:
-    """Return the SHA-256 of that content in hex; errors as ``identity_of``.  It is made once for each content."""
-    personality, server = personality_of(name, record, world), world.all(Server)[name]
-    try:
-        return _digest(personality, server.ssh_keys, server.user_data)
-    except ValueError as error:
-        raise UnavailableError(str(error)) from error
+class Identities:
+    """What each server's content should be: its SHA-256, made anew when what it is made of changes."""
 
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[tuple[object, ...], str, str]] = {}
+        """Server → what its content is made of, the digest of that, and why there is none."""
 
-@lru_cache(MOST_DIGESTS)
-def _digest(personality: Personality, ssh_keys: tuple[str, ...], user_data: str) -> str:
-    return hashlib.sha256(identity_disc(personality, ssh_keys, user_data)).hexdigest()
+    def digest(self, name: str, record: ServerRecord, world: World) -> str:
+        """Return the SHA-256 in hex, empty where the content does not fit; UnavailableError as ``personality_of``."""
+        return self._look(name, record, world)[1]
+
+    def why_not(self, name: str, record: ServerRecord, world: World) -> str | None:
+        """Return why a server's content does not fit, None if it does or documents are missing."""
+        try:
+            return self._look(name, record, world)[2] or None
+        except UnavailableError:
+            return None
+
+    def keep(self, names: Container[str]) -> None:
+        """Forget all servers but these."""
+        self._made = {name: made for name, made in self._made.items() if name in names}
+
+    def _look(self, name: str, record: ServerRecord, world: World) -> tuple[tuple[object, ...], str, str]:
+        server = world.all(Server).get(name)
+        of = (
+            personality_of(name, record, world),
+            server.ssh_keys if server else (),
+            server.user_data if server else "",
+        )
+        made = self._made.get(name)
+        if made is None or made[0] != of:
+            try:
+                made = (of, hashlib.sha256(identity_of(name, record, world)).hexdigest(), "")
+            except UnavailableError as error:
+                made = (of, "", str(error))
+            self._made[name] = made
+        return made
 
 
 def booted_with(name: str, record: ServerRecord, world: World) -> str:

@@ -24,6 +24,7 @@ import msgspec
 
 from panloom.control import failpoint
 from panloom.control.acts import Acts
+from panloom.control.admission import Admission
 from panloom.control.blades import Blades, hardware_of, menus_of
 from panloom.control.boot_table import boot_table
 from panloom.control.edge import Edge
@@ -36,7 +37,7 @@ from panloom.control.lateness import Lateness
 from panloom.control.mac_counter import MacCounter
 from panloom.control.machines import WAITING_SEEN_SECONDS, Machines, wish_of
 from panloom.control.observer import STORAGE_SECONDS, Observer
-from panloom.control.personalities import booted_with, identity_digest
+from panloom.control.personalities import booted_with
 from panloom.control.ports import Ports
 from panloom.control.sequence import next_vni
 from panloom.control.volumes import Volumes, can_be_made
@@ -50,11 +51,19 @@ from panloom.decide.records import (
     Phase,
     ServerRecord,
     VirtualNic,
-    personality_target_of,
-    target_of,
     volume_of,
 )
-from panloom.decide.server_plan import Act, BeginFence, Finish, MakeVolume, MarkUp, ServerView, fence_act, next_act
+from panloom.decide.server_plan import (
+    Act,
+    Admit,
+    BeginFence,
+    Finish,
+    MakeVolume,
+    MarkUp,
+    ServerView,
+    fence_act,
+    next_act,
+)
 from panloom.errors import ConflictError, PanloomError, UnavailableError
 from panloom.model import resources
 from panloom.model.resources import Node, Server, VirtualLan, Volume
@@ -70,7 +79,7 @@ _log = logging.getLogger("panloom.reconcile")
 class _Have(NamedTuple):
     """What is, as far as it is the same for all servers; ``ports_applied``: the port filter is what the world wants."""
 
-    status: calls.Status
+    exports: Mapping[str, calls.ExportFacts]
     stored: calls.Volumes
     ports_applied: bool
 
@@ -100,6 +109,7 @@ class Reconciler:
         self._volumes = Volumes(storage, observer, events, self.wake)
         self.updates = ImageUpdates(store, observer, events, self.why, self.wake)
         self._macs = MacCounter(store)
+        self._admission = Admission()
         self.blades = Blades(store, observer, self._ports, events, self.wake)
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -176,7 +186,8 @@ class Reconciler:
     async def _start_workers(self) -> None:
         """Set a worker to each server for which there is something to do."""
         world = await World.read(self._store)
-        have = await self._have(world)
+        have, due = await self._have(world), dict[str, bool]()
+        self._admission.keep(world.server_records)
         for name, record in world.server_records.items():
             try:
                 view = self._view(name, world, have)
@@ -186,9 +197,15 @@ class Reconciler:
             act = next_act(view)
             self._lateness.see_boot(view)
             if act is not None:
-                self._start(name, partial(self._work, name))
+                is_granted = self._admission.is_granted(name, record, have.exports, world)
+                due[name] = isinstance(act, Admit) and record.phase is Phase.UP and is_granted
             elif record.phase is not Phase.WAITING:  # placement says why it waits
-                self._say(name, None)
+                self._say(name, self._admission.why_untold(name, record, world))
+        for name in self._admission.in_turn(due, self._at_work()):
+            self._start(name, partial(self._work, name))
+
+    def _at_work(self) -> frozenset[str]:
+        return frozenset(name for name, worker in self._workers.items() if not worker.done())
 
     def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a worker unless the one of that name is still at work."""
@@ -403,7 +420,7 @@ class Reconciler:
 
     async def _have(self, world: World) -> _Have:
         status, stored = await self._observer.status(), await self._observer.volumes()
-        return _Have(status, stored, self._ports.is_applied(world))
+        return _Have({one.target: one for one in status.exports}, stored, self._ports.is_applied(world))
 
     def _view(self, name: str, world: World, have: _Have) -> ServerView:
         record = world.server_records[name]
@@ -426,7 +443,7 @@ class Reconciler:
             volume_prepared=_is_prepared(record, volume),
             volume_doomed=volume is not None and volume.label in world.doomed,
             image_ready=volume is not None and can_be_made(volume, have.stored, world),
-            admitted=_is_admitted(name, record, have.status, world),
+            admitted=self._admission.is_there(name, record, have.exports, world),
             port_open=have.ports_applied and self._ports.why_not_fenced(record.node or "", world) is None,
             has_power=node is not None and node.power is not None,
             power=self._observer.power.get(carrier),
@@ -451,31 +468,3 @@ def _is_prepared(record: ServerRecord, volume: Volume | None) -> bool:
 
 def _is_among(volume: Volume | None, made: Container[str]) -> bool:
     return volume is not None and volume.storage_name in made
-
-
-def _is_admitted(name: str, record: ServerRecord, status: calls.Status, world: World) -> bool:
-    """Whether both of a server's targets grant exactly its node under exactly its epoch, and tell it who it is now.
-
-    Sessions that are there go on with what they were told: a server reads the news when it boots next.
-    """
-    if record.node is None:
-        return False
-    granted = {
-        export.target: (export.epoch, export.access.initiator) for export in status.exports if export.access is not None
-    }
-    expected, targets = (
-        (record.epoch, str(world.initiator(record.node))),
-        (target_of(name), personality_target_of(name)),
-    )
-    return all(granted.get(str(target)) == expected for target in targets) and _tells(name, record, status, world)
-
-
-def _tells(name: str, record: ServerRecord, status: calls.Status, world: World) -> bool:
-    """Whether what the targets hold of a server's identity is what documents say, or these say nothing."""
-    try:
-        wanted = identity_digest(name, record, world)
-    except UnavailableError:
-        return True
-    targets = {str(target_of(name)), str(personality_target_of(name))}
-    told = {lun.content_sha256 for export in status.exports if export.target in targets for lun in export.luns}
-    return told - {None} == {wanted}

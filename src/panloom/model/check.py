@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import TypeVar
 
 from panloom.model.disks import is_server_disk
+from panloom.model.fields import MAX_SSH_KEYS_OCTETS
 from panloom.model.load import Loaded
 from panloom.model.resources import (
     Image,
@@ -220,6 +221,7 @@ class _Whole:
             self._check_image(server, server.image)
             self._check_node(server)
             self._check_one_nic_a_lan(server)
+            self._check_ssh_keys(server, ("ssh_keys",), server.ssh_keys)
             for index, nic in enumerate(server.nics):
                 self._check_nic(server, index)
                 if nic.address is None:
@@ -236,6 +238,7 @@ class _Whole:
                 continue
             self._check_pan(rule, rule.server.pan, ("server", "pan"))
             self._check_image(rule, rule.server.image, ("server", "image"))
+            self._check_ssh_keys(rule, ("server", "ssh_keys"), rule.server.ssh_keys)
             for index, name in enumerate(rule.server.lans):
                 steps: tuple[Step, ...] = ("server", "lans", index)
                 lan = self._lan(rule, rule.server.pan, name, steps)
@@ -265,6 +268,12 @@ class _Whole:
             if first < index and server.key in self._loaded.sources:
                 why = f"nics[{first}] is in lan {lan} already; a server has one NIC in each, leave it out or add a lan"
                 self._add(server, ("nics", index, "lan"), why)
+
+    def _check_ssh_keys(self, owner: Resource, steps: tuple[Step, ...], keys: tuple[str, ...]) -> None:
+        octets = sum(len(f"{key}\n".encode()) for key in keys)
+        if octets > MAX_SSH_KEYS_OCTETS and owner.key in self._loaded.sources:
+            why = f"{octets} octets of keys are more than the {MAX_SSH_KEYS_OCTETS} that a machine is told"
+            self._add(owner, steps, f"{why}; leave some out, or have its user_data fetch them")
 
     def _check_nic(self, server: Server, index: int) -> None:
         nic = server.nics[index]

@@ -44,6 +44,8 @@ _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 MAX_NOTE_CHARACTERS: Final = 1000
 MAX_PREFIX_BITS: Final = 96
 MAX_USER_DATA_OCTETS: Final = 64 << 10
+MAX_SSH_KEYS_OCTETS: Final = 28 << 10
+"""Of all keys of a server, each with its line's end: what the disc that tells a machine who it is has room for."""
 _KEY_KINDS = "ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\\.com"
 _SSH_KEY_TEXT = rf"(?:{_KEY_KINDS}) [A-Za-z0-9+/]{{40,4000}}={{0,2}}(?: [ -~]{{0,200}})?"
 _SSH_KEY = re.compile(rf"{_SSH_KEY_TEXT}\Z")
