@@ -1,19 +1,22 @@
 """Machines that nobody named: seen, taken in by a rule or a person, they boot from disks of their own."""
 
+import re
 from contextlib import ExitStack
 
 import pytest
 
 from panloom.decide.records import initiator_of, personality_target_of, target_of
 from panloom.errors import ConfigErrors
+from panloom.initiator import discover
 from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import BOOTS_OFFSET, Mark, make_blank_image
 from support.lab import PATIENT, Sniffer, running_lab
-from support.new_machines import PAN, node_of, rule, server_of, until_booted, until_discovered
+from support.new_machines import PAN, access_of_all, node_of, rule, server_of, until_booted, until_discovered
 from support.traced import Traced
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
+SECOND_HTTP_PORT = 8081
 SEEN_SECONDS = 1.0  # from its first request to its row, most of which is the look whether its address is free
 
 
@@ -28,6 +31,27 @@ def is_dhcp_request(frame, mac):
 def leased(lab, server):
     """Return the address that DHCP lent to a server."""
     return lab.events("dhcp", server=server)[-1]["text"].rpartition(" ")[2]
+
+
+def fetched_from(lab, machine):
+    """Return the ports from which a machine's firmware was told to fetch its script."""
+    return set(re.findall(r"http://10\.77\.0\.1:(\d+)/boot", "\n".join(lab.console(machine.name))))
+
+
+def shown_to(lab, node, address):
+    """Return the targets that SendTargets shows a machine, asked in its place."""
+    (access, *_) = (each for each in access_of_all(lab).values() if each.initiator == str(initiator_of(node)))
+    lab.inside.ip(f"address add {address}/32 dev lo")
+    found = lab.call(
+        discover(
+            ("10.77.0.1", 3260),
+            initiator=initiator_of(node),
+            user=access.user,
+            secret=access.secret,
+            local_address=address,
+        )
+    )
+    return {str(target.name) for target in found}
 
 
 def boots(lab, server):
@@ -97,6 +121,7 @@ def test_cap_074_076_a_person_chooses_and_what_is_chosen_later_is_another_donor(
             file.write(Mark("shop/donor", 1, 41).encode())  # a donor that has booted 41 times
         golden = f"apiVersion: panloom/v1\nkind: Image\nname: donor\nsource: {donor}\n"
         lab.apply(golden + rule(image="donor", approve="manual"))
+        lab.declare(storage={"http_port": SECOND_HTTP_PORT})
         lab.call(lab.lab.kill("control"))
         lab.call(lab.lab.start_control())
         until_discovered(lab, third)
@@ -113,8 +138,17 @@ def test_cap_074_076_a_person_chooses_and_what_is_chosen_later_is_another_donor(
         }
         targets = {str(target(name)) for name in rows for target in (target_of, personality_target_of)}
         assert set(lab.call(lab.lab.get("resources", "platform", "lab"))["targets"]) == targets
+        assert fetched_from(lab, first) == {"8080"}
+        assert str(SECOND_HTTP_PORT) in fetched_from(lab, third)
         nodes = {row["name"]: row for row in lab.call(lab.lab.get("resources", "node"))["rows"]}
         assert (nodes[node_of(second)]["state"], nodes[node_of(second)]["server"]) == ("spare", None)
+        lab.call(lab.lab.kill("control"))  # which would not take a third party for the machine
+        shown = [shown_to(lab, node_of(machine), nodes[node_of(machine)]["address"]) for machine in (first, third)]
+        assert shown == [
+            {str(target(server_of(machine))) for target in (target_of, personality_target_of)}
+            for machine in (first, third)
+        ]
+        assert set().union(*shown) == targets
 
 
 def test_cap_217_no_other_program_takes_part_in_making_a_disk_and_admitting_a_machine(tmp_path):

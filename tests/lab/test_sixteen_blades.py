@@ -10,10 +10,9 @@ from panloom.initiator import Session
 from panloom.lab.chassis import Chassis
 from panloom.lab.disk_marks import faults
 from panloom.protocol.iscsi_initiator_login import LoginRefusedError
-from panloom.storage.exports import Access
 from panloom.values import Iqn
 from support.lab import PATIENT, running_lab
-from support.new_machines import PAN, node_of, rule, server_of, until_booted
+from support.new_machines import PAN, access_of_all, node_of, rule, server_of, until_booted
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
@@ -47,12 +46,6 @@ def lab(tmp_path_factory):
         for machine in running.lab.chassis.machines:
             until_booted(running, machine, seconds=90)
         yield running
-
-
-def access_of_all(lab):
-    """Return target → who may log in, from the storage process's own file."""
-    exports = msgspec.json.decode((lab.lab.directory / "volumes" / "exports.json").read_bytes())["exports"]
-    return {export["target"]: msgspec.convert(export["access"], Access) for export in exports}
 
 
 def test_cap_075_sixteen_machines_become_sixteen_servers_at_the_same_time(lab):

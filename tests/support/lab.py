@@ -97,9 +97,12 @@ class LabInTest:
         return self.call(self.lab.apply_text(name, text))
 
     def declare(self, **changes: object) -> None:
-        """Apply the chassis's platform document with changes."""
+        """Apply the chassis's platform document with changes; of a part, what a mapping names is changed."""
         text = documents(self.lab.chassis, power_socket=self.lab.power_socket, image=self.image)
-        self.apply(yaml.safe_dump(next(iter(yaml.safe_load_all(text))) | changes), "platform.yaml")
+        document = next(iter(yaml.safe_load_all(text)))
+        for name, change in changes.items():
+            document[name] = {**document.get(name, {}), **change} if isinstance(change, dict) else change
+        self.apply(yaml.safe_dump(document), "platform.yaml")
 
     def power(self, node: str, action: str) -> bool:
         """Do something to a machine behind Panloom's back."""

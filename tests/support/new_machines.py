@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from panloom.lab.qemu import Machine
+from panloom.storage.exports import Access
 from support.lab import LabInTest
 from support.waiting import until
 
@@ -34,6 +37,12 @@ server: {{pan: shop, image: {image}, lans: [front]}}
 def donor(name: str, source: Path, *, version: int = 1) -> str:
     """Return an image's document."""
     return f"---\napiVersion: panloom/v1\nkind: Image\nname: {name}\nversion: {version}\nsource: {source}\n"
+
+
+def access_of_all(lab: LabInTest) -> Mapping[str, Access]:
+    """Return target → who may log in, by the storage process's own file."""
+    exports = msgspec.json.decode((lab.lab.directory / "volumes" / "exports.json").read_bytes())["exports"]
+    return {export["target"]: msgspec.convert(export["access"], Access) for export in exports}
 
 
 def digits(machine: Machine) -> str:
