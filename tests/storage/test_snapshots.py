@@ -400,3 +400,16 @@ def test_a_flat_clone_is_there_without_the_snapshot_it_was_made_of(store):
     store.end_flattening("w")
     store.delete_snapshot("v@a")
     assert store.create("w", None, 0, snapshot="v@a") == (1 << 20, False)
+
+
+def test_an_image_is_read_by_what_a_person_can_name(store):
+    store.create("v", "web@1", 0)
+    readers = [store.facts().images[0].readers]
+    for label in ("v@one", "v@two"):
+        fill(store, "v", 0, label.encode())
+        store.snapshot(label)
+        readers.append(store.facts().images[0].readers)
+    for label in ("v@one", "v@two"):
+        store.delete_snapshot(label)  # its file stays, without a name
+        readers.append(store.facts().images[0].readers)
+    assert readers == [("v",), ("v@one",), ("v@one",), ("v@two",), ("v",)]
