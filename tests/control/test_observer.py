@@ -1,6 +1,7 @@
 """What is seen: beacons that prove nothing, silence that proves nothing, floods that are told seldom."""
 
 import asyncio
+import logging
 import time
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
@@ -127,7 +128,8 @@ def test_what_an_agent_reports_is_a_sign_of_life_and_is_noted():
             found = seen.observer.systems[SERVER]
             assert (found.epoch, found.at, found.system, found.kernel) == (3, 100.0, "Debian GNU/Linux 12", "6.1.0")
             assert seen.observer.alive == {SERVER: 3}
-            (told,) = seen.observer.hardware.values()
+            (told,) = seen.observer.reported.values()
+            assert seen.observer.hardware == {}
             assert told.memory_octets == 512 << 20
             for counter, text in ((2, debian + "failed=nginx.service\n"), (3, debian), (3, debian + "failed=x\n")):
                 seen.observer.beacon(report(counter, text), 101.0)
@@ -135,6 +137,35 @@ def test_what_an_agent_reports_is_a_sign_of_life_and_is_noted():
             told = [event.text for event in await seen.told("units")]
             assert told == ["failed: nginx.service", "all have mended"]
             assert seen.observer.systems[SERVER].failed_units == ()
+
+    asyncio.run(scenario())
+
+
+def test_what_failed_again_is_told_again_as_soon_as_it_may_be(monkeypatch):
+    async def scenario():
+        async with watching() as seen:
+            for counter, text in enumerate(("failed=a\n", "", "failed=a\n", "failed=a\n"), start=1):
+                seen.observer.beacon(report(counter, text), 100.0 + counter)
+            assert [event.text for event in await seen.told("units")] == ["failed: a", "all have mended"]
+            monkeypatch.setattr(module, "TELL_AGAIN_SECONDS", 0.0)
+            for counter in (5, 6):
+                seen.observer.beacon(report(counter, "failed=a\n"), 200.0)
+            assert [event.text for event in await seen.told("units")][2:] == ["failed: a"]
+
+    asyncio.run(scenario())
+
+
+def test_an_agent_that_reports_without_end_changes_hardware_once_a_minute():
+    async def scenario():
+        async with watching() as seen:
+            seen.observer.beacon(report(1, "cores=1\n"), 100.0)
+            wakes = seen.wakes
+            for counter in range(2, 50):
+                seen.observer.beacon(report(counter, f"cores={counter}\n"), 100.0 + counter / 2)
+            assert seen.wakes == wakes
+            seen.observer.beacon(report(50, "cores=50\n"), 160.0)
+            (told,) = seen.observer.reported.values()
+            assert (told.cores, seen.wakes) == (50, wakes + 1)
 
     asyncio.run(scenario())
 
@@ -157,7 +188,7 @@ def test_no_other_datagram_is():
     asyncio.run(scenario())
 
 
-def test_a_recorded_beacon_proves_nothing_later():
+def test_a_recorded_beacon_proves_nothing_once_it_was_heard(caplog):
     async def scenario():
         async with watching() as seen:
             now = time.monotonic() + 100
@@ -165,9 +196,13 @@ def test_a_recorded_beacon_proves_nothing_later():
             for counter in (7, 6, 0):
                 seen.observer.beacon(beacon(counter), now + 5)
             assert seen.observer.liveness.silence(SERVER, now + 5) == 5.0
+            assert [line.getMessage() for line in caplog.records if "heard before" in line.getMessage()] == [
+                "beacon=dropped server=shop/web1 epoch=3 why='counter 7 was heard before'"
+            ]
             seen.observer.beacon(beacon(8), now + 5)
             assert seen.observer.liveness.silence(SERVER, now + 5) == 0.0
 
+    caplog.set_level(logging.INFO)
     asyncio.run(scenario())
 
 

@@ -172,6 +172,12 @@ def test_what_a_machine_said_of_itself_is_not_said_of_the_one_that_takes_its_pla
         world = await told(world, old.mac, Hardware(vendor="Dell", cores=8))
         world = await told(world, old.mac, Hardware(product="R640"))
         assert hardware_of(old, world) == Hardware(vendor="Dell", product="R640", cores=8)
+        observer.reported[old.mac] = Hardware(vendor="Tenant", cores=999, memory_octets=1 << 30)
+        del observer.hardware[old.mac]  # as after a restart
+        await reconciler._note_hardware(world)
+        world = await World.read(store)
+        known = Hardware(vendor="Dell", product="R640", cores=8, memory_octets=1 << 30)
+        assert hardware_of(old, world) == known  # a tenant's word fills in, and changes nothing
         new = old.model_copy(update={"mac": MacAddress.parse("52:54:00:77:00:99")})
         world = await put(store, new)
         await reconciler._note_hardware(world)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panloom.decide.inventory import hardware_of_inventory, system_of_report
+from panloom.decide.inventory import MOST_UNITS, hardware_of_inventory, system_of_report
 from panloom.decide.personality import settings_of
 from panloom.node import agent
 from panloom.wire.beacon import Beacon
@@ -108,6 +108,14 @@ def test_it_says_what_it_is_and_then_that_it_lives(root, ears):
     assert (hardware.cores, hardware.architecture) == (os.cpu_count(), "x86-64")
     assert (system.system, system.kernel) == ("Debian GNU/Linux 12 (bookworm)", os.uname().release)
     assert system.failed_units == ("nginx.service", "backup.timer")
+
+
+def test_units_that_failed_come_last_and_are_no_more_than_are_read(root):
+    (root / "run/panloom/failed-units").write_text("".join(f"u{number}.service\n" for number in range(100)))
+    lines = list(agent.report_of(root))
+    failed = [line for line in lines if line.startswith("failed=")]
+    assert len(failed) == MOST_UNITS
+    assert lines[-MOST_UNITS:] == failed
 
 
 def test_the_console_is_told_who_this_is_and_what_failed(root, ears):

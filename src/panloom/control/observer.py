@@ -46,6 +46,7 @@ RECONNECT_SECONDS = 15.0  # what Linux's initiator needs at most to log in again
 REWATCH_SECONDS = 2.0
 ADOPTION_SECONDS = 5.0  # a new system hands its sessions from iscsistart to iscsid, which logs in anew
 TELL_AGAIN_SECONDS = 60.0
+HARDWARE_SECONDS = 50.0  # an agent reports each 60 s; who does oftener writes no more records
 MAX_TOLD = 256
 MAX_DISCOVERED = 256  # machines that no document names; a real one asks again within seconds
 STORAGE_SECONDS = 3.0  # a status that takes longer is none
@@ -75,7 +76,9 @@ class Observer:
         self.discovered: dict[str, Discovered] = {}
         """Hardware MAC → a machine that asks to boot and is named by no document; who asked last comes last."""
         self.hardware: dict[MacAddress, Hardware] = {}
-        """A node's hardware MAC → what it said of itself while it waited, or its server's agent since."""
+        """A node's hardware MAC → what its firmware or the inventory said of it while it waited."""
+        self.reported: dict[MacAddress, Hardware] = {}
+        """A node's hardware MAC → what its server's agent says of it: a tenant's words, which only fill in."""
         self.systems: dict[str, System] = {}
         """Server → what its agent said last of its system."""
         self.logged_in: Callable[[str, int], None] = lambda initiator, epoch: None  # noqa: ARG005
@@ -85,6 +88,10 @@ class Observer:
         self._power_at: dict[str, float] = {}
         self._power_poll = PowerPoll(self._ask_power, self._lack_power)
         self._counters: dict[tuple[str, int], int] = {}
+        self._stale_at: dict[str, float] = {}
+        self._units_told: dict[str, tuple[int, tuple[str, ...]]] = {}
+        """Server → epoch and failed units that an event told of last."""
+        self._reported_at: dict[MacAddress, float] = {}
         self._world: World | None = None
         self._storage_lost = False
         self._storage_lost_at = 0.0
@@ -155,7 +162,7 @@ class Observer:
             self.changed()
 
     def beacon(self, octets: bytes, at: float) -> str | None:
-        """Note a datagram that should be a beacon, and return whose it is; a wrong, old or repeated one is dropped."""
+        """Note a datagram that should be a beacon, and return whose it is; None where it is wrong or was heard."""
         try:
             beacon = Beacon.decode(octets)
         except MalformedError as error:
@@ -169,6 +176,11 @@ class Observer:
             )
             return None
         if beacon.counter <= self._counters.get(key, -1):
+            if at - self._stale_at.get(beacon.server, float("-inf")) >= TELL_AGAIN_SECONDS:
+                self._stale_at[beacon.server] = at
+                _log.info(
+                    "beacon=dropped server=%s epoch=%d why=%r", *key, f"counter {beacon.counter} was heard before"
+                )
             return None
         self._counters[key] = beacon.counter
         if record.node is not None:
@@ -181,18 +193,19 @@ class Observer:
         return beacon.server
 
     def _take_report(self, report: str, beacon: Beacon, node: str | None, at: float) -> None:
-        known = self.systems.get(beacon.server)
         told = self.systems[beacon.server] = system_of_report(report, epoch=beacon.epoch, at=at)
-        before = known.failed_units if known is not None and known.epoch == beacon.epoch else ()
-        if told.failed_units != before:
+        epoch, before = self._units_told.get(beacon.server, (beacon.epoch, ()))
+        if told.failed_units != (before if epoch == beacon.epoch else ()):
             text = f"failed: {', '.join(told.failed_units)}" if told.failed_units else "all have mended"
-            self._tell_seldom("units", text, server=beacon.server, node=node)
+            if self._tell_seldom("units", text, server=beacon.server, node=node):
+                self._units_told[beacon.server] = (beacon.epoch, told.failed_units)
         document = self._world.all(Node).get(node or "") if self._world else None
-        if document is not None:
-            earlier = self.hardware.get(document.mac, Hardware())
+        if document is not None and at - self._reported_at.get(document.mac, float("-inf")) >= HARDWARE_SECONDS:
+            self._reported_at[document.mac] = at
+            earlier = self.reported.get(document.mac, Hardware())
             hardware = hardware_of_inventory(report).over(earlier)
             if hardware != earlier:
-                self.hardware[document.mac] = hardware
+                self.reported[document.mac] = hardware
                 self.changed()
 
     def _judge_dead(self, server: str, why: str) -> None:
@@ -235,18 +248,20 @@ class Observer:
         mac: str = "",
         peer: str | None = None,
         known: Hardware | None = None,
-    ) -> None:
-        """Report the same thing about the same machine once a minute: whoever floods us does not flood the log."""
+    ) -> bool:
+        """Report the same about the same machine once a minute, against floods; return whether that was now."""
         key = (why, server, node, mac or (peer or "").partition(":")[0])
         now = time.monotonic()
         told = {known: at for known, at in self._told.get(kind, {}).items() if now - at < TELL_AGAIN_SECONDS}
         self._told[kind] = told
-        if key not in told and len(told) < MAX_TOLD:
-            told[key] = now
-            about: dict[str, Any] = {"mac": mac} if mac else {"peer": peer}
-            if known is not None:
-                about["known"] = msgspec.to_builtins(known)
-            self.events.report(kind, why, node=node, server=server, **about)
+        if key in told or len(told) >= MAX_TOLD:
+            return False
+        told[key] = now
+        about: dict[str, Any] = {"mac": mac} if mac else {"peer": peer}
+        if known is not None:
+            about["known"] = msgspec.to_builtins(known)
+        self.events.report(kind, why, node=node, server=server, **about)
+        return True
 
     def _discover(self, event: BootEvent) -> None:
         mac = str(event.mac)

@@ -42,6 +42,7 @@ from panloom.control.ports import Ports
 from panloom.control.sequence import next_vni
 from panloom.control.volumes import Volumes, can_be_made
 from panloom.control.world import BLADES, DOOMED, World
+from panloom.decide.hardware import Hardware
 from panloom.decide.image_update import is_on_trial, is_shut_out, shut_out_for
 from panloom.decide.placement import place, why_none, why_not
 from panloom.decide.plan import Preview
@@ -315,13 +316,17 @@ class Reconciler:
                 await world.edit(nodes={name: msgspec.structs.replace(record, power_unknown=False)})
 
     async def _note_hardware(self, world: World) -> None:
-        """Keep what nodes say of themselves, so that placement knows it of machines that are off."""
+        """Keep what nodes say of themselves, so that placement knows it of machines that are off.
+
+        Whoever is root of a server can say what its agent does: that fills in what nobody else has said.
+        """
         for name, node in world.all(Node).items():
-            told = self._observer.hardware.get(node.mac)
-            if told is None:
+            told, reported = self._observer.hardware.get(node.mac), self._observer.reported.get(node.mac)
+            if told is None and reported is None:
                 continue
             record = world.node_records.get(name, NodeRecord())
-            whole = told.over(hardware_of(node, world))
+            known = hardware_of(node, world)
+            whole = (told.over(known) if told is not None else known).over(reported or Hardware())
             changed = msgspec.structs.replace(record, hardware=whole, hardware_mac=str(node.mac))
             if changed != record:
                 await world.edit(nodes={name: changed})

@@ -26,6 +26,7 @@ LONGEST_REPORT = 1300  # octets of lines: with its head a datagram that fits int
 _RUN = Path("run/panloom")
 _LINE = re.compile(r"^([A-Z0-9_]+)='([^']*)'$", re.MULTILINE)
 _LONGEST_LINE = 128
+_MOST_UNITS = 16
 _SECTOR_OCTETS = 512
 _LARGEST = 10**14 - 1  # of a counter that a clock gives, whatever that shows: 15 digits are read
 
@@ -86,14 +87,14 @@ def report_of(root: Path) -> Iterator[str]:
         ("uuid", "product_uuid"),
     ):
         yield f"{word}={_read(root / 'sys/class/dmi/id' / name)}"
-    for unit in _read(root / _RUN / "failed-units").split():
-        yield f"failed={unit}"
     for nic in _devices(root / "sys/class/net"):
         driver = Path(os.path.realpath(nic / "device/driver")).name
         yield f"nic={_read(nic / 'address')} {_read(nic / 'carrier') or 0} {driver}"
     for disk in _devices(root / "sys/block"):
         octets = int(_read(disk / "size") or 0) * _SECTOR_OCTETS
         yield f"disk={disk.name} {octets} {_read(disk / 'device/model')}"
+    for unit in _read(root / _RUN / "failed-units").split()[:_MOST_UNITS]:  # last: what does not fit is left out
+        yield f"failed={unit}"
 
 
 def _memory_octets(root: Path) -> int:

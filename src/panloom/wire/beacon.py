@@ -10,7 +10,7 @@ With a report of what the machine and its system are (``decide.inventory``), whi
     panloom report PAN/SERVER EPOCH COUNTER DIGEST   DIGEST = SHA-256 of "KEY:PAN/SERVER:EPOCH:COUNTER:SHA-256 of it"
     WORD=VALUE …
 
-The counter grows with each datagram of an epoch, so that a recorded one proves nothing later.
+The counter grows with each datagram of an epoch, so that a recorded one proves nothing to who has heard a later one.
 """
 
 import hashlib
