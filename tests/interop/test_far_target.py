@@ -5,6 +5,7 @@
 └───────────┘ 1400 └─────────────────────┘ 1500 └──────────────┘ 1500 └───────────┘
 """
 
+import hashlib
 import random
 import sys
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from support.target_process import TargetProcess
 BENCH = Path(__file__).parents[2] / "bench"
 CHECKSUMMED = "import sys; sys.path.insert(0, sys.argv[1]); import delay_line; delay_line.checksummed(sys.argv[2])"
 OCTETS = 64 << 20
+LONG_READ_OCTETS, PIECE_OCTETS = 1_000_000_000 // 512 * 512, 1 << 20
 
 
 @pytest.fixture
@@ -52,3 +54,21 @@ def test_cap_205_a_target_may_be_far_away_behind_a_router(places, tmp_path):
         near.run("qemu-img", "convert", "-f", "raw", "-O", "raw", target.url(1), tmp_path / "copy", seconds=120)
         assert (tmp_path / "copy").read_bytes() == content
         assert b"mtu 1400" in far.run("ip", "route", "get", "10.88.1.2").stdout  # the router had to say so
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_cap_205_a_gigabyte_comes_from_far_away_with_the_same_checksum(places, tmp_path):
+    near, far = places
+    content, written = random.Random(205), hashlib.sha256()
+    with (tmp_path / "disk").open("wb") as file:
+        for at in range(0, LONG_READ_OCTETS, PIECE_OCTETS):
+            piece = content.randbytes(min(PIECE_OCTETS, LONG_READ_OCTETS - at))
+            written.update(piece)
+            file.write(piece)
+    prefix = tuple(far.command())
+    with TargetProcess(tmp_path, "--lun", f"1={tmp_path / 'disk'}", prefix=prefix, address="10.88.2.2") as target:
+        words = ("qemu-img", "convert", "-f", "raw", "-O", "raw", target.url(1), tmp_path / "copy")
+        near.run(*words, seconds=900)
+    with (tmp_path / "copy").open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == written.hexdigest()
