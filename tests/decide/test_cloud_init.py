@@ -1,10 +1,11 @@
 """The personality's LUN is a disc for cloud-init, too."""
 
 import json
+import subprocess
 
 import pytest
 
-from panloom.decide.cloud_init import KEYS_OCTETS, identity_disc, meta_data, network_config
+from panloom.decide.cloud_init import KEYS_OCTETS, identity_disc, meta_data, network_config, vendor_data
 from panloom.decide.personality import SIZE_OCTETS, settings_of
 from support.identities import FIXED, KEY, LENT, WEB1
 
@@ -36,6 +37,14 @@ def test_each_nic_is_told_by_its_mac():
         },
     }
     assert json.loads(json.dumps(network_config(()))) == {"version": 2, "ethernets": {}}
+
+
+def test_a_system_that_does_not_know_panloom_is_told_to_make_its_nics():
+    told = vendor_data(WEB1).splitlines()
+    assert told[:2] == ["#cloud-boothook", "#!/bin/sh"]
+    assert told[-2:] == [f"nic lan0 {FIXED.mac} 10.1.0.11/24 10.1.0.1", f"nic lan1 {LENT.mac} dhcp"]
+    assert "route get 10.77.0.1 |" in told[2]
+    assert subprocess.run(("sh", "-n"), input=vendor_data(WEB1), text=True, check=False).returncode == 0
 
 
 def test_what_does_not_fit_is_refused():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from panloom.decide.cloud_init import identity_disc
+from panloom.decide.cloud_init import identity_disc, vendor_data
 from support.foreign import unpacked
 from support.identities import KEY, WEB1
 
@@ -27,6 +27,7 @@ print(json.dumps({
     "name": source.metadata["local-hostname"],
     "keys": source.get_public_ssh_keys(),
     "user_data": source.get_userdata_raw().decode(),
+    "vendor_data": source.get_vendordata_raw().decode(),
 }))
 """
 USER_DATA = "#cloud-config\npackages: [nginx-light]\n"
@@ -53,6 +54,7 @@ def test_it_is_found_and_says_who_the_instance_is(told):
         "name": "web1",
         "keys": [KEY],
         "user_data": USER_DATA,
+        "vendor_data": vendor_data(WEB1),
     }
 
 
