@@ -47,6 +47,8 @@ class Boot:
     console: str
     largest_read: int  # blocks
     log: list[str]  # of the control process, since the turn before
+    fetched_at: list[float]  # monotonic seconds: when a loader was sent whole
+    stages: dict[str, float]  # of the boot, monotonic seconds
 
 
 def take_turn(lab: LabInTest, epoch: int, seen_log: list[str]) -> Boot:
@@ -58,7 +60,10 @@ def take_turn(lab: LabInTest, epoch: int, seen_log: list[str]) -> Boot:
     log = (lab.lab.directory / "control.log").read_text().splitlines()[len(seen_log) :]
     seen_log += log
     console = "\n".join(lab.lab.console_tail(page["node"], 1 << 20))
-    return Boot(page["node"], dict(page), console, max(blocks_read(frame) for _, frame in reads), log)
+    fetched_at = [event["monotonic"] for event in lab.events("file", text=LOADER)]
+    stages = {event["text"]: event["data"]["reached"] for event in lab.events("boot", node=page["node"], epoch=epoch)}
+    largest_read = max(blocks_read(frame) for _, frame in reads)
+    return Boot(page["node"], dict(page), console, largest_read, log, fetched_at, stages)
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +104,12 @@ def test_uefi_reads_kernel_and_initramfs_by_one_command(boots):
 
 
 def test_cap_013_the_driver_of_the_storage_network_comes_over_the_network(boots):
-    """No ROM in the card: TFTP delivers iPXE before anybody logs in."""
+    """No ROM in the card: TFTP has delivered iPXE before the first login."""
     log = boots["n3"].log
     (sent,) = [number for number, line in enumerate(log) if "tftp=sent" in line and f"name='{LOADER}'" in line]
     script = next(number for number, line in enumerate(log) if "boot=script" in line and "node=n3" in line)
     assert sent < script
+    assert boots["n3"].fetched_at[-1] < boots["n3"].stages["script"] < boots["n3"].stages["login"]
     assert re.search(r"panloom.*n3 boots shop/web1, epoch 3", boots["n3"].console, re.IGNORECASE)
 
 
