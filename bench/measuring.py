@@ -125,6 +125,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "processors": os.cpu_count(),
         "kernel": platform.release(),
+        "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "python": platform.python_version(),
         "qemu": version.stdout.partition("\n")[0].removeprefix("QEMU emulator version "),
         "accelerator": "kvm" if kvm_is_usable() else "tcg",
