@@ -19,6 +19,7 @@ from panloom.decide.personality import settings_of
 from panloom.node import agent
 from panloom.wire.beacon import Beacon
 from support.identities import KEY, WEB1
+from support.waiting import until
 
 PROGRAM = str(files("panloom.node").joinpath("agent.py"))
 SETTINGS = settings_of(WEB1.to_octets())
@@ -176,7 +177,8 @@ def test_where_nothing_can_be_written_it_lives_and_leaves_nothing(root, ears):
     with running(root, "prlimit", "--fsize=0"):
         assert [heard(control.recv(4096)).counter for _ in range(3)]
         assert systemd.recv(100) == b"READY=1\nWATCHDOG=1"
-    assert sorted(path.name for path in (root / "run/panloom").iterdir()) == ["failed-units", "personality"]
+        here = root / "run/panloom"
+        until(lambda: {path.name for path in here.iterdir()} == {"failed-units", "personality"}, "nothing is left")
 
 
 def test_without_a_personality_it_says_so(root):
