@@ -68,11 +68,12 @@ class Wire:
         pdu, port = frame[34 + (frame[46] >> 4) * 4 :], int.from_bytes(frame[34:36], "big")
         if is_answer:
             if len(pdu) >= 48 and pdu[0] & 0x3F == 0x23 and (handle := int.from_bytes(pdu[14:16], "big")):
-                self.handles[int.from_bytes(frame[36:38], "big")] = handle  # RFC 7143 section 11.13.4
+                # RFC 7143 section 11.13.4; what begins like one later on a connection is the middle of some data.
+                self.handles.setdefault(int.from_bytes(frame[36:38], "big"), handle)
             return
         if len(pdu) >= 16 and pdu[0] & 0x3F == 3 and pdu[0] & 0x40:
             self.logins.append(Login(at, pdu[8:14], int.from_bytes(pdu[14:16], "big"), port))
-        elif len(pdu) >= 48 and pdu[0] & 0x3F == 6:
+        elif len(pdu) == 48 and pdu[0] & 0x3F == 6 and not any(pdu[4:16]):  # RFC 7143 section 11.14
             self.logouts.add(port)
         elif len(pdu) >= 48 and pdu[0] & 0x3F == 1:
             self.commands.append((at, port))
