@@ -1,5 +1,7 @@
 """SCSI commands: what iPXE, Linux, libiscsi and QEMU ask of a disk, and what nobody should."""
 
+import struct
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -92,6 +94,40 @@ def test_vital_product_data():
     assert page(0xB2)[1] == 0xE4
     assert page(0xB2, 1)[1] == 0
     assert ask(scsi_cdb.Inquiry(1, 0xC0, 255)) == scsi_sense.INVALID_FIELD_IN_CDB
+
+
+def test_the_extended_inquiry_page_tells_of_task_attributes():
+    octets = ask(scsi_cdb.Inquiry(1, 0x86, 255)).octets  # SPC-4 r37 7.8.7
+    assert (len(octets), octets[:4]) == (64, bytes.fromhex("0086003c"))
+    assert octets[5] & 0x07 == 0x07  # HEADSUP, ORDSUP, SIMPSUP
+    assert octets[7] & 0x01  # LUICLR
+    assert not octets[4] & 0x07  # no protection information is checked
+    assert not any(octets[8:])
+
+
+def test_the_port_group_is_the_one_that_the_identification_page_names():
+    octets = ask(scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_TARGET_PORT_GROUPS, 0, 0, 0, 255)).octets
+    length, state, supported, group, status, ports, port = struct.unpack(">IBBHxBxBxxH", octets)
+    assert length == len(octets) - 4
+    assert state & 0x0F == 0  # active/optimized
+    assert supported == 0x01  # and never in another state
+    assert (status, ports) == (0, 1)
+    page, named = ask(scsi_cdb.Inquiry(1, 0x83, 255)).octets[4:], {}
+    while page:
+        named[page[1] & 0x0F] = page[4 : 4 + page[3]]
+        page = page[4 + page[3] :]
+    assert int.from_bytes(named[0x5], "big") == group
+    assert int.from_bytes(named[0x4], "big") == port
+    assert octets[:16] == ask(scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_TARGET_PORT_GROUPS, 0, 0, 0, 16)).octets
+    assert ask(scsi_cdb.Inquiry(0, 0, 36)).octets[5] >> 4 & 0x03 == 0x01  # TPGS: the target alone changes states
+
+
+def test_port_groups_with_an_extended_header_as_linux_asks_for_them():
+    groups = scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_TARGET_PORT_GROUPS, 0, 0, 0, 255)
+    plain, extended = (ask(msgspec.structs.replace(groups, data_format=each)).octets for each in (0, 1))
+    assert extended == (4 + len(plain) - 4).to_bytes(4, "big") + bytes((0x10, 0, 0, 0)) + plain[4:]
+    refused = ask(msgspec.structs.replace(groups, data_format=2))
+    assert refused == msgspec.structs.replace(scsi_sense.INVALID_FIELD_IN_CDB, field=1)
 
 
 def test_report_luns():

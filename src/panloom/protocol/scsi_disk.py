@@ -372,7 +372,9 @@ _BY_DEVICE_TYPE: dict[int, Callable[[Disk, LogicalUnit, Nexus, scsi_cdb.Cdb], Ve
 def _maintenance(disk: Disk, command: scsi_cdb.MaintenanceIn) -> Verdict:
     match command.service_action:
         case scsi_cdb.REPORT_TARGET_PORT_GROUPS:
-            octets = scsi_pages.report_target_port_groups(extended=False)
+            if command.data_format > 1:
+                return msgspec.structs.replace(scsi_sense.INVALID_FIELD_IN_CDB, field=1)
+            octets = scsi_pages.report_target_port_groups(extended=command.data_format == 1)
         case scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES:
             codes = scsi_supported.operation_codes(disk, command)
             if codes is None:

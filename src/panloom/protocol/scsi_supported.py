@@ -62,7 +62,7 @@ _DIRECT_ACCESS: tuple[scsi_cdb.Cdb, ...] = (
     scsi_cdb.ServiceActionIn16(scsi_cdb.READ_CAPACITY_16, 0, _ONES_32),
     scsi_cdb.ServiceActionIn16(scsi_cdb.GET_LBA_STATUS, _ONES_64, _ONES_32),
     scsi_cdb.ReportLuns(0xFF, _ONES_32),
-    scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_TARGET_PORT_GROUPS, 0, 0, 0, _ONES_32),
+    scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_TARGET_PORT_GROUPS, 0, 0, 0, _ONES_32, 0x07),
     scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_OPERATION_CODES, 0x87, 0xFF, _ONES_16, _ONES_32),
     scsi_cdb.MaintenanceIn(scsi_cdb.REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS, 0x80, 0, 0, _ONES_32),
 )

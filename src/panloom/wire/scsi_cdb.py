@@ -171,6 +171,7 @@ class MaintenanceIn(msgspec.Struct, frozen=True, gc=False):
     requested_operation: int
     requested_service_action: int
     allocation_length: int
+    data_format: int = 0  # of REPORT TARGET PORT GROUPS; 1: with an extended header
 
 
 class Unmap(msgspec.Struct, frozen=True, gc=False):
@@ -403,7 +404,6 @@ _SIX: Final = frozenset({Operation.READ_6, Operation.WRITE_6})
 _OPERATIONS: Final = {int(operation): operation for operation in Operation}
 _WITH_SERVICE_ACTION: Final = (
     ServiceActionIn16,
-    MaintenanceIn,
     PersistentReserveIn,
     PersistentReserveOut,
     ExtendedCopy,
@@ -433,7 +433,9 @@ def decode(octets: bytes) -> Cdb | None:
     if operation in _FORMS:
         kind, form = _FORMS[operation]
         fields = form.unpack_from(octets, 1)
-        if kind in _WITH_SERVICE_ACTION:
+        if kind is MaintenanceIn:
+            fields = (fields[0] & 0x1F, *fields[1:], fields[0] >> 5)
+        elif kind in _WITH_SERVICE_ACTION:
             fields = (fields[0] & 0x1F, *fields[1:])
         return kind(*fields)  # type: ignore[return-value]
     return Plain(operation)
@@ -450,6 +452,10 @@ def encode(cdb: Cdb) -> bytes:
             rest = _VARIANTS[operation][1].pack(*msgspec.structs.astuple(cdb)[1:])
         case Plain(operation):
             rest = bytes(15)
+        case MaintenanceIn():
+            operation = Operation.MAINTENANCE_IN
+            action, *fields, data_format = msgspec.structs.astuple(cdb)
+            rest = _FORMS[operation][1].pack(data_format << 5 | action, *fields)
         case _:
             operation = _OPERATION_OF[type(cdb)]
             rest = _FORMS[operation][1].pack(*msgspec.structs.astuple(cdb))
