@@ -1,5 +1,6 @@
 """Images of a real Ceph cluster as devices: they hold what was written, are found by a scan, and have one writer."""
 
+import asyncio
 import errno
 import json
 import random
@@ -7,6 +8,7 @@ import random
 import pytest
 
 from panloom.errors import UnavailableError
+from panloom.protocol.iscsi_initiator_task import CommandError
 from panloom.storage.exports import ExportedLun
 from panloom.storage.frame import Frame, Operation
 from panloom.storage.local_transport import LocalTransport
@@ -15,6 +17,8 @@ from panloom.storage.platforms import found_at
 from panloom.storage.stand_alone import NoStore
 from panloom.storage.stores.names import open_store
 from support.ceph import Ceph
+from support.checked_use import checked, opened
+from support.target_process import TargetProcess
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -112,6 +116,24 @@ def test_a_writer_that_is_shut_out_is_offline_and_writes_no_more(ceph):
     assert store.lost
     with pytest.raises(OSError, match=r"."):
         store.read(0, memoryview(bytearray(512)))
+
+
+def test_cap_043_an_initiator_uses_an_image_and_hears_when_it_is_lost(ceph, tmp_path):
+    async def there():
+        async with await opened(target.ports[0], target.iqn) as session:
+            assert (await session.capacity(0)).octets == SIZE
+            await checked(session, 0, start=0, octets=2 * MIB, seed="rbd")
+            ceph.ask(prefix="osd blocklist", blocklistop="add", addr=_owner(ceph, "exported"))
+            with pytest.raises(CommandError) as failure:
+                for _ in range(50):
+                    await session.write(0, 0, b"b" * 512)
+                    await session.flush(0)
+            assert failure.value.sense.key in (0x03, 0x07)  # MEDIUM ERROR, DATA PROTECT
+            with pytest.raises(CommandError):
+                await session.read(0, 0, 512)
+
+    with TargetProcess(tmp_path, "--lun", f"0={image(ceph, 'exported')}") as target:
+        asyncio.run(there())
 
 
 def _owner(ceph, name):

@@ -6,8 +6,10 @@ import random
 import socket
 import sys
 import threading
+import traceback
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -291,6 +293,37 @@ def test_cap_037_038_a_request_and_its_reply_are_plain_calls_on_the_connections_
 
     with standing(*memory(1), change=recorder) as here:
         asyncio.run(there())
+
+
+def test_cap_037_the_receive_handler_is_among_the_callers_in_either_build(caplog):
+    """What a send handler raises comes through its callers, those that are compiled included."""
+
+    class FaultError(Exception):
+        pass
+
+    def faulty(lun, descriptor):
+        def send(context, frame):
+            if frame.operation is Operation.READ:
+                raise FaultError
+            descriptor.send_handler(context, frame)
+
+        return replace(descriptor, send_handler=send)
+
+    def raised():
+        return [record.exc_info for record in caplog.records if record.exc_info and record.exc_info[0] is FaultError]
+
+    async def there():
+        async with await here.session() as session:
+            await session.write(1, 0, bytes(4096))
+            with pytest.raises(UnavailableError):
+                await session.read(1, 0, 4096)
+
+    with standing(*memory(1), change=faulty) as here:
+        asyncio.run(there())
+        ((_, _, trace), *_) = until(raised, "the fault is logged")
+    callers = [(Path(each.filename).name, each.name.rpartition(".")[2]) for each in traceback.extract_tb(trace)]
+    assert [name for file, name in callers if file == "hot.py"][-2:] == ["_read_plain", "_call"]
+    assert callers[-1] == ("test_direct_call.py", "send")
 
 
 class Later:

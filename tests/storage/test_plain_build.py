@@ -1,9 +1,13 @@
 """The block path as it is where there is no C compiler: all its modules are their sources."""
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+
+from panloom.storage.hot import build
 
 HERE = Path(__file__).parent
 TOLD = """
@@ -17,6 +21,11 @@ def plainly(*command):
     environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=280)
     return done.returncode, done.stdout + done.stderr
+
+
+def test_the_compiled_build_is_there_where_it_can_be_made():
+    can = shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists()
+    assert build() == ("compiled" if can else "python")
 
 
 def test_no_module_is_compiled():

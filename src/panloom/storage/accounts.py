@@ -15,26 +15,15 @@ from panloom.storage.image import Image
 
 def volumes(catalog: Catalog, images: tuple[Image, ...]) -> Volumes:
     """Return what there is, sorted by name."""
-    readers: dict[str, set[str]] = {}
-    for entry in catalog.entries:
-        if entry.header.reads_image:
-            readers.setdefault(entry.header.image_name, set()).update(_named(entry, catalog))
     taken = {image.name: status(image.fd).st_blocks * 512 for image in images}
     return Volumes(
         tuple(_volume(entry, catalog, taken) for entry in catalog.of(VOLUME)),
         tuple(
-            ImageFacts(image.name, image.octets, image.sha256.hex(), tuple(sorted(readers.get(image.name, ()))))
+            ImageFacts(image.name, image.octets, image.sha256.hex(), catalog.image_readers(image.name))
             for image in images
         ),
         tuple(_snapshot(entry, catalog) for entry in catalog.of(SNAPSHOT)),
     )
-
-
-def _named(entry: Entry, catalog: Catalog) -> set[str]:
-    """Return what a person can name and delete: of a file without a name, what is read through it."""
-    if entry.kind != LAYER:
-        return {entry.label}
-    return {label for above in catalog.above(entry) for label in _named(above, catalog)}
 
 
 def _volume(entry: Entry, catalog: Catalog, images: dict[str, int]) -> VolumeFacts:

@@ -95,6 +95,16 @@ class Catalog:
         """Return the files directly on top of a frozen one."""
         return tuple(other for other in self.entries if other.header.parent == entry.header.id)
 
+    def image_readers(self, image: str) -> tuple[str, ...]:
+        """Return what is read through an image, by names that a person can delete, sorted."""
+        readers = (entry for entry in self.entries if entry.header.reads_image and entry.header.image_name == image)
+        return tuple(sorted({label for entry in readers for label in self._named(entry)}))
+
+    def _named(self, entry: Entry) -> set[str]:
+        """Return its own name; of a file without one, those of what is read through it."""
+        above = self.above(entry) if entry.kind == LAYER else ()
+        return {label for each in above for label in self._named(each)} or {entry.label}
+
     def clones(self, entry: Entry) -> tuple[str, ...]:
         """Return the volumes other than its own that are read through a frozen file."""
         through = (other for other in self.of(VOLUME) if entry in tuple(self.below(other.header)))

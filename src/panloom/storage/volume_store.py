@@ -86,8 +86,7 @@ class VolumeStore:
         """
         with self._importing, self._opening:
             catalog = Catalog.read(self._directory)
-            readers = [entry for entry in catalog.entries if entry.header.reads_image]
-            users = sorted({entry.label for entry in readers if entry.header.image_name == name})
+            users = catalog.image_readers(name)
             if users:
                 raise ConflictError(f"image {name} is read by {', '.join(users)}; delete or flatten these first")
             if catalog.unreadable:
