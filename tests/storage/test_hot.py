@@ -205,10 +205,12 @@ def test_a_data_segment_beyond_what_we_take_ends_the_connection(header):
 
 
 def test_unknown_opcodes_are_rejected_one_by_one():
-    said = b"".join(bytes([opcode]).ljust(48, b"\0") for opcode in (0x07, 0x1C, 0x2F, 0x3E))
-    talked = Conversation([said + iscsi.encode(read(0, 1))]).run()
+    said = [bytes([opcode]).ljust(48, b"\0") for opcode in (0x07, 0x1C, 0x2F, 0x3E)]
+    talked = Conversation([b"".join(said) + iscsi.encode(read(0, 1))]).run()
     assert [type(answer) for answer in talked.answers] == [iscsi.Reject] * 4 + [DataIn]
     assert {answer.reason for answer in talked.answers[:4]} == {5}
+    assert [answer.data for answer in talked.answers[:4]] == said
+    assert [answer.stat_sn for answer in talked.answers] == list(range(1, 6))
 
 
 # -- the slow twin -------------------------------------------------------------------------------------------------
