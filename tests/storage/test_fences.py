@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -390,37 +391,45 @@ def test_a_disk_that_hangs_while_its_target_changes_keeps_no_other_from_being_fe
     assert epochs(storage) == {"shop.web1": 2, "other": 1 if how == "LUN" else 2}
 
 
-def test_a_disk_that_hangs_while_a_volume_is_destroyed_keeps_nobody_from_being_fenced(storage):
-    storage.store.create("other", None, 1 << 20)
-    storage.manager.export(export(1))
-    _, victim = storage.login(N1)
+@contextmanager
+def fenced_while(storage, act, **call):
+    """Have ``act("other")`` hang in a call of the kernel, and a target fenced meanwhile; it goes on at the end."""
+    ((name, real),) = call.items()
     hangs, go_on = threading.Event(), threading.Event()
 
-    def unlink(path):
-        if threading.current_thread() is destroying:
+    def held(*arguments):
+        if threading.current_thread() is acting:
             hangs.set()
             go_on.wait(60)
-        path.unlink()
+        return real(*arguments)
 
-    destroying = threading.Thread(target=storage.manager.delete_volume, args=("other",))
+    acting = threading.Thread(target=act, args=("other",))
     fencing = threading.Thread(target=storage.manager.revoke, args=(TARGET.name, 2))
-    with instead_of_the_kernel(SystemCalls(unlink=unlink)):
+    with instead_of_the_kernel(SystemCalls(**{name: held})):
         try:
-            destroying.start()
+            acting.start()
             assert hangs.wait(60)
             fencing.start()
             fencing.join(60)
             assert not fencing.is_alive()
-            with pytest.raises(StaleEpochError):
-                write(victim)
-            with pytest.raises(ConflictError, match="is being destroyed"):
-                storage.manager.export(Export(f"{TARGET.name}.second", 1, BOTH[1:], Access(N1.name)))
-            with pytest.raises(ConflictError, match="is being destroyed"):
-                storage.manager.delete_volume("other")
+            yield
         finally:
             go_on.set()
-            destroying.join(60)
+            acting.join(60)
             fencing.join(60)
+
+
+def test_a_disk_that_hangs_while_a_volume_is_destroyed_keeps_nobody_from_being_fenced(storage):
+    storage.store.create("other", None, 1 << 20)
+    storage.manager.export(export(1))
+    _, victim = storage.login(N1)
+    with fenced_while(storage, storage.manager.delete_volume, unlink=Path.unlink):
+        with pytest.raises(StaleEpochError):
+            write(victim)
+        with pytest.raises(ConflictError, match="is being destroyed"):
+            storage.manager.export(Export(f"{TARGET.name}.second", 1, BOTH[1:], Access(N1.name)))
+        with pytest.raises(ConflictError, match="is being destroyed"):
+            storage.manager.delete_volume("other")
     storage.manager.delete_volume("other")
 
 
@@ -438,27 +447,6 @@ def test_a_disk_that_hangs_while_a_volume_is_opened_anew_keeps_no_other_from_bei
 
     with instead_of_the_kernel(SystemCalls(fdatasync=refuse)), pytest.raises(OSError, match="Input/output"):
         volume.flush()
-    hangs, go_on = threading.Event(), threading.Event()
-
-    def open_(path, *rest):
-        if threading.current_thread() is opening:
-            hangs.set()
-            go_on.wait(60)
-        return os.open(path, *rest)
-
-    opening = threading.Thread(target=storage.manager.reopen_volume, args=("other",))
-    fencing = threading.Thread(target=storage.manager.revoke, args=(TARGET.name, 2))
-    with instead_of_the_kernel(SystemCalls(open=open_)):
-        try:
-            opening.start()
-            assert hangs.wait(60)
-            fencing.start()
-            fencing.join(60)
-            assert not fencing.is_alive()
-            with pytest.raises(StaleEpochError):
-                write(victim)
-        finally:
-            go_on.set()
-            opening.join(60)
-            fencing.join(60)
+    with fenced_while(storage, storage.manager.reopen_volume, open=os.open), pytest.raises(StaleEpochError):
+        write(victim)
     assert not storage.store.open("other").lost
